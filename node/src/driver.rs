@@ -1,0 +1,3 @@
+//! The loop that owns the replica. (to be written)
+
+pub mod handle;

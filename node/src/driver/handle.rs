@@ -1,0 +1,171 @@
+//! What HTTP and the CLI may ask of the replica. Cheap to clone; every answer comes from the driver's loop.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use waystation_proto::{
+    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
+    body::State,
+    event::{BlobRef, WantFailure},
+    grant::Grant,
+    index::ArtifactIndex,
+};
+
+/// A request on its way into the driver's loop.
+pub enum Command {
+    /// Give the replica this input and keep the sender for the write's answer.
+    Write(RequestId, Input, oneshot::Sender<Result<(), Refusal>>),
+    /// Give the replica this input and keep the sender for the want's answer.
+    Want(RequestId, Input, oneshot::Sender<Result<(), WantFailure>>),
+    /// An input that nobody waits for.
+    Tell(Input),
+    /// Whether this node could publish there now.
+    MayPublish(RepoName, oneshot::Sender<Result<(), Refusal>>),
+    /// Facts for `status`.
+    Status(oneshot::Sender<DriverStatus>),
+}
+
+/// What the driver and the replica can say about themselves.
+#[derive(Clone, Debug, Default)]
+pub struct DriverStatus {
+    /// Members with a live control session.
+    pub sessions: Vec<NodeId>,
+    /// Records known.
+    pub records: usize,
+    /// Blobs that are being fetched or waited for.
+    pub wants: usize,
+    /// Transfers under way.
+    pub fetches: usize,
+}
+
+/// Asks the replica.
+#[derive(Clone)]
+pub struct ReplicaHandle {
+    commands: mpsc::Sender<Command>,
+    next: Arc<AtomicU64>,
+}
+
+impl ReplicaHandle {
+    /// A handle that feeds this queue.
+    pub fn new(commands: mpsc::Sender<Command>) -> Self {
+        ReplicaHandle { commands, next: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// Publishes what was pushed: returns once it is durable and announced.
+    pub async fn publish(
+        &self,
+        repository: RepoName,
+        tags: Vec<Tag>,
+        index: ArtifactIndex,
+        index_hash: Hash,
+        index_size: u64,
+    ) -> Result<(), Refusal> {
+        self.write(|request| Input::Publish { request, repository, tags, index, index_hash, index_size })
+            .await
+    }
+
+    /// Takes a tag away.
+    pub async fn untag(&self, repository: RepoName, tag: Tag) -> Result<(), Refusal> {
+        self.write(|request| Input::Untag { request, repository, tag }).await
+    }
+
+    /// Takes an artifact out of a repository.
+    pub async fn unpublish(&self, repository: RepoName, manifest: Digest) -> Result<(), Refusal> {
+        self.write(|request| Input::Unpublish { request, repository, manifest }).await
+    }
+
+    /// Says what state an artifact is in.
+    pub async fn set_status(
+        &self,
+        repository: RepoName,
+        manifest: Digest,
+        state: State,
+        reason: String,
+    ) -> Result<(), Refusal> {
+        self.write(|request| Input::SetStatus { request, repository, manifest, state, reason }).await
+    }
+
+    /// Makes a grant known to the mesh.
+    pub async fn add_grant(&self, grant: Grant) -> Result<(), Refusal> {
+        self.write(|request| Input::AddGrant { request, grant }).await
+    }
+
+    /// Gets an artifact's manifest here, and with `closure` all it needs in the background. If the caller
+    /// stops waiting, the want is abandoned unless others wait too.
+    pub async fn want_artifact(
+        &self,
+        repository: RepoName,
+        manifest: Digest,
+        closure: bool,
+    ) -> Result<(), WantFailure> {
+        self.want(|request| Input::WantArtifact { request, repository, manifest, closure }).await
+    }
+
+    /// Gets a blob here, from the holders of an artifact that it is part of.
+    pub async fn want_blob(&self, blob: BlobRef, manifest: Digest) -> Result<(), WantFailure> {
+        self.want(|request| Input::WantBlob { request, blob, manifest }).await
+    }
+
+    /// Tells the replica that a pushed blob is durable here.
+    pub async fn sealed(&self, hash: Hash) {
+        // A closed queue means that the node is stopping; the blob is found again at the next start.
+        let _ = self.commands.send(Command::Tell(Input::Sealed { hash })).await;
+    }
+
+    /// Whether this node could publish there now: asked before a client sends its bytes.
+    pub async fn may_publish(&self, repository: RepoName) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::MayPublish(repository, answer)).await;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Facts for `status`.
+    pub async fn status(&self) -> DriverStatus {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Status(answer)).await;
+        answered.await.unwrap_or_default()
+    }
+
+    async fn write(&self, input: impl FnOnce(RequestId) -> Input) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let request = self.request();
+        let _ = self.commands.send(Command::Write(request, input(request), answer)).await;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    async fn want(&self, input: impl FnOnce(RequestId) -> Input) -> Result<(), WantFailure> {
+        let (answer, answered) = oneshot::channel();
+        let request = self.request();
+        let mut guard = Abandon { request, commands: Some(self.commands.clone()) };
+        let _ = self.commands.send(Command::Want(request, input(request), answer)).await;
+        let result = answered.await.unwrap_or(Err(WantFailure::NoHolder));
+        guard.commands = None;
+        result
+    }
+
+    fn request(&self) -> RequestId {
+        RequestId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Tells the replica when a caller stops waiting before the answer.
+struct Abandon {
+    request: RequestId,
+    commands: Option<mpsc::Sender<Command>>,
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if let Some(commands) = self.commands.take() {
+            // A full queue loses this; the want then ends by itself when it is done or stalls.
+            let _ = commands.try_send(Command::Tell(Input::Abandon { request: self.request }));
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::Storage("the node is stopping".into())
+}

@@ -1,0 +1,21 @@
+//! The Waystation node: carries out what `waystation-proto` decides, and serves what it holds.
+//!
+//! Reading order: [`app`] builds the process in the order of dependencies; [`driver`] owns the replica and
+//! performs its outputs; [`store`] says what is on disk and what a crash can lose; [`registry`] is the OCI
+//! endpoint; [`control`] and [`data`] are the two planes between nodes.
+
+pub mod admin;
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod data;
+pub mod driver;
+pub mod identity;
+pub mod manifest;
+pub mod mesh;
+pub mod metrics;
+pub mod registry;
+pub mod socket;
+pub mod store;

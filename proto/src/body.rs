@@ -1,0 +1,106 @@
+//! What the known kinds of record say: plain data, one type a kind. Wire types; their bytes are fixed by
+//! golden tests in [`crate::record`].
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, Hash};
+
+/// Kind 1, scope: repository, name: tag. Where a tag points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagBody {
+    /// The manifest, or nothing where the tag was deleted.
+    pub target: Option<Digest>,
+}
+
+/// Kind 2, scope: repository, name: manifest digest. What its publishers say of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusBody {
+    /// The state.
+    pub state: State,
+    /// Why, for people. At most 512 bytes.
+    pub reason: String,
+}
+
+/// States an artifact can be in. None given means it may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Checks are running.
+    Validating,
+    /// Put aside: something looked wrong.
+    Quarantined,
+    /// Checked and good.
+    Approved,
+    /// Checked and not good.
+    Rejected,
+    /// Was good once, must not be used any more.
+    Revoked,
+}
+
+/// Kind 3, scope: mesh, name: `<manifest digest>/<node id>`. Whether the author has the artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldingBody {
+    /// How much of it.
+    pub state: HoldingState,
+}
+
+/// How much of an artifact a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HoldingState {
+    /// Nothing any more.
+    Gone,
+    /// Some blobs.
+    Partial,
+    /// The manifest and every blob that it names, durably.
+    Complete,
+}
+
+/// Kind 4, scope: mesh, name: node id. How to reach the author and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeBody {
+    /// The LAN that it is on. At most 63 bytes.
+    pub site: String,
+    /// Its place in the continuum.
+    pub tier: Tier,
+    /// `host:port`, TCP for control and UDP for data. At most 8.
+    pub addresses: Vec<String>,
+    /// Name and version of what it runs. At most 64 bytes.
+    pub software: String,
+}
+
+/// A node's place in the continuum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Data centre.
+    Cloud,
+    /// A site's server.
+    #[default]
+    Edge,
+    /// A small device.
+    Iot,
+}
+
+/// Kind 6, scope: repository, name: manifest digest. That an artifact is in a repository, and the hashes
+/// that pair with its manifest and its artifact index. The author's grant is what makes the pairs count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactBody {
+    /// Where to find it, or nothing where it was deleted.
+    pub place: Option<ArtifactPlace>,
+}
+
+/// Hashes and sizes of an artifact's manifest and index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactPlace {
+    /// BLAKE3 of the manifest's bytes.
+    pub manifest: Hash,
+    /// Their number.
+    pub manifest_size: u64,
+    /// The manifest's media type, as pushed. At most 255 bytes.
+    pub media_type: String,
+    /// BLAKE3 of the encoded [`crate::index::ArtifactIndex`].
+    pub index: Hash,
+    /// The number of its bytes.
+    pub index_size: u64,
+}

@@ -1,0 +1,66 @@
+//! Limits and intervals of the protocol, each with its reason. Which of them an operator may set is the
+//! node's business.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::{body::Tier, time::Span};
+
+/// How a replica behaves.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The LAN that this node is on.
+    pub site: String,
+    /// Its place in the continuum.
+    pub tier: Tier,
+    /// Name and version of what runs, shown to others.
+    pub software: String,
+    /// Addresses to find the mesh at, `host:port`.
+    pub join: Vec<String>,
+    /// Seed for every random choice.
+    pub seed: u64,
+    /// Sessions kept with nodes of the same site: enough for gossip to be robust (gossipsub's D_high is 12).
+    pub site_sessions: usize,
+    /// Sessions kept with other sites: each costs keep-alives on a thin link.
+    pub far_sessions: usize,
+    /// How often missing sessions are looked after.
+    pub dial_interval: Span,
+    /// How often a catalog is compared with some member's of the site. Lost announcements are found by it.
+    pub reconcile_interval: Span,
+    /// How often with a member of another site: 250 bytes each, so about 1 MB a month at ten minutes.
+    pub far_reconcile_interval: Span,
+    /// Transfers at a time from one holder.
+    pub lanes: usize,
+    /// Transfers at a time in all.
+    pub fetches_max: usize,
+    /// A want that nobody sent anything for is given up after this.
+    pub want_patience: Span,
+    /// How long a request waits for a session with a holder to come up (fast 404 beats a hanging client).
+    pub probe_patience: Span,
+    /// Records of kinds unknown here that are kept.
+    pub unknown_records_max: usize,
+    /// All records that are kept.
+    pub records_max: usize,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        ReplicaConfig {
+            site: "default".into(),
+            tier: Tier::Edge,
+            software: alloc::format!("waystation/{}", env!("CARGO_PKG_VERSION")),
+            join: Vec::new(),
+            seed: 0,
+            site_sessions: 16,
+            far_sessions: 8,
+            dial_interval: Span::secs(2),
+            reconcile_interval: Span::secs(30),
+            far_reconcile_interval: Span::secs(600),
+            lanes: 2,
+            fetches_max: 32,
+            want_patience: Span::secs(60),
+            probe_patience: Span::millis(500),
+            unknown_records_max: 10_000,
+            records_max: 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The whole contract between the protocol and a driver. Every variant says who makes it and what the
+//! receiver does with it. The driver performs outputs in the order given and never decides anything itself.
+
+use alloc::{string::String, vec::Vec};
+use core::ops::Range;
+
+use crate::{
+    body::{ArtifactPlace, HoldingState, NodeBody, State, TagBody},
+    grant::Grant,
+    id::{Digest, Hash, NodeId, RepoName, Tag},
+    index::ArtifactIndex,
+    ranges::Ranges,
+    record::Record,
+    time::{Span, Time},
+    wire::Message,
+};
+
+/// Chosen by whoever asks (HTTP, CLI), carried back in the answer. Never reused while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One transfer of one range from one node; chosen by the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchId(pub u64);
+
+/// What happened in the driver's world.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Once, first: what survived on disk. The records are the node's own and were checked before they
+    /// were written; `held` are the hashes of all complete, durable blobs.
+    Restore {
+        /// Every record kept, in any order.
+        records: Vec<Record>,
+        /// Every blob kept.
+        held: Vec<Hash>,
+    },
+    /// Once, after `Restore`, and again when addresses change: how this node can be reached. Makes the
+    /// replica tell the mesh and start to dial.
+    Reachable {
+        /// `host:port`, TCP for control and UDP for data.
+        addresses: Vec<String>,
+    },
+    /// A client pushed a manifest; its bytes, its index and all that must be present are durable and were
+    /// hashed here. Answered by [`Event::Written`] or [`Event::Refused`].
+    Publish {
+        /// Whom to answer.
+        request: RequestId,
+        /// Into which repository.
+        repository: RepoName,
+        /// To be pointed at it; may be none.
+        tags: Vec<Tag>,
+        /// What was pushed.
+        index: ArtifactIndex,
+        /// Hash of the encoded index, which is in the store.
+        index_hash: Hash,
+        /// Size of the encoded index.
+        index_size: u64,
+    },
+    /// Take tags away. Answered like `Publish`.
+    Untag {
+        /// Whom to answer.
+        request: RequestId,
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        tag: Tag,
+    },
+    /// Take an artifact out of a repository, with every tag of it there. Answered like `Publish`.
+    Unpublish {
+        /// Whom to answer.
+        request: RequestId,
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        manifest: Digest,
+    },
+    /// Say what state an artifact is in. Answered like `Publish`.
+    SetStatus {
+        /// Whom to answer.
+        request: RequestId,
+        /// In which repository.
+        repository: RepoName,
+        /// Which artifact.
+        manifest: Digest,
+        /// Its state.
+        state: State,
+        /// Why.
+        reason: String,
+    },
+    /// A grant that the operator issued here with the root key. Answered like `Publish`.
+    AddGrant {
+        /// Whom to answer.
+        request: RequestId,
+        /// Signed by the root.
+        grant: Grant,
+    },
+    /// A client or policy wants an artifact's manifest here, and the rest of its closure in the
+    /// background if `closure`. Answered by [`Event::WantDone`] once the manifest is durable.
+    WantArtifact {
+        /// Whom to answer.
+        request: RequestId,
+        /// The repository through which it was asked for.
+        repository: RepoName,
+        /// The manifest.
+        manifest: Digest,
+        /// Whether to fetch config and layers too.
+        closure: bool,
+    },
+    /// A client wants one blob here. Answered by [`Event::WantDone`] once it is durable.
+    WantBlob {
+        /// Whom to answer.
+        request: RequestId,
+        /// The blob.
+        blob: BlobRef,
+        /// An artifact whose closure it is in: its holders are asked.
+        manifest: Digest,
+    },
+    /// Whoever asked is gone; a want that nobody else waits for and no closure needs is dropped.
+    Abandon {
+        /// The request that is no longer waited for.
+        request: RequestId,
+    },
+    /// A message from a member, already decoded and within bounds.
+    Received {
+        /// Who sent it: authenticated by the transport.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// A control session with a member came up.
+    PeerUp {
+        /// Who.
+        peer: NodeId,
+        /// The address that this node dialled, if it was the one to dial.
+        dialled: Option<String>,
+    },
+    /// The last control session with a member ended.
+    PeerDown {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The local network told of a node (mDNS).
+    Discovered {
+        /// `host:port`.
+        address: String,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// What was dialled.
+        target: DialTarget,
+    },
+    /// Answer to [`Output::Probe`].
+    Probed {
+        /// Which blob.
+        hash: Hash,
+        /// What of it is here and verified.
+        have: Ranges,
+    },
+    /// A range was fetched, verified and handed to the store.
+    Fetched {
+        /// Which fetch.
+        fetch: FetchId,
+    },
+    /// A fetch ended early. What was verified until then is kept.
+    FetchFailed {
+        /// Which fetch.
+        fetch: FetchId,
+        /// Whose fault.
+        fault: Fault,
+    },
+    /// A blob is complete and durable: from a fetch ([`Output::Seal`]) or from a client's push.
+    Sealed {
+        /// Which.
+        hash: Hash,
+    },
+    /// [`Output::Seal`] could not be done; the text is for people.
+    SealFailed {
+        /// Which.
+        hash: Hash,
+        /// Why.
+        why: String,
+    },
+    /// A blob that was held is not any more (rotten, evicted).
+    Lost {
+        /// Which.
+        hash: Hash,
+    },
+    /// Answer to [`Output::ReadIndex`].
+    IndexRead {
+        /// Hash of the encoded index.
+        hash: Hash,
+        /// The index, or nothing where the bytes were not one.
+        index: Option<ArtifactIndex>,
+    },
+    /// Answer to [`Output::Persist`]: the records will survive a power cut.
+    Persisted {
+        /// Which write.
+        write: WriteId,
+    },
+    /// Answer to [`Output::Persist`]: they could not be written; the text is for people.
+    PersistFailed {
+        /// Which write.
+        write: WriteId,
+        /// Why.
+        why: String,
+    },
+    /// The time of an [`Output::SetTimer`] has come.
+    TimerFired(Timer),
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send to one member. May be lost.
+    Send {
+        /// To whom; has a session.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Tell the mesh by gossip. May be lost.
+    Announce {
+        /// New records, durable where they are this node's own.
+        records: Vec<Record>,
+    },
+    /// Open a control session. Answered by `PeerUp` or `DialFailed`.
+    Dial {
+        /// Where or to whom.
+        target: DialTarget,
+    },
+    /// Fire `timer` at `at`. Never cancelled: one that comes late does no harm.
+    SetTimer {
+        /// When.
+        at: Time,
+        /// What to give back.
+        timer: Timer,
+    },
+    /// Make records durable. Answered by `Persisted` or `PersistFailed`.
+    Persist {
+        /// Which write.
+        write: WriteId,
+        /// To be kept; each replaces what is kept under its key.
+        records: Vec<Record>,
+        /// How long others may be waited for, to share one sync. Zero where somebody waits.
+        within: Span,
+    },
+    /// Say which verified bytes of a blob are here. Answered by `Probed`.
+    Probe {
+        /// Which.
+        hash: Hash,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Fetch a range of a blob from a member into the store. Answered by `Fetched` or `FetchFailed`.
+    Fetch {
+        /// Which fetch.
+        fetch: FetchId,
+        /// From whom.
+        from: NodeId,
+        /// Where it can be reached, as it said itself.
+        addresses: Vec<String>,
+        /// Which blob.
+        hash: Hash,
+        /// The blob's size in bytes.
+        size: u64,
+        /// Which bytes of it.
+        range: Range<u64>,
+    },
+    /// Stop a fetch; no answer needed.
+    CancelFetch {
+        /// Which.
+        fetch: FetchId,
+    },
+    /// Every byte is here and matches the hash: make the blob durable and findable by digest. Answered by
+    /// `Sealed` or `SealFailed`.
+    Seal {
+        /// Hash and size.
+        hash: Hash,
+        /// Its size in bytes.
+        size: u64,
+        /// The digest that an authority pairs with the hash, for blobs that clients name.
+        digest: Option<Digest>,
+    },
+    /// Read and decode an artifact index that is held. Answered by `IndexRead`.
+    ReadIndex {
+        /// Its hash.
+        hash: Hash,
+    },
+    /// The catalog changed: update what is looked up.
+    Catalog(Change),
+    /// Tell whoever cares.
+    Notify(Event),
+}
+
+/// A write of records; chosen by the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// A blob as an artifact index names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobRef {
+    /// What clients name it by.
+    pub digest: Digest,
+    /// What peers transfer and verify by.
+    pub hash: Hash,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Where to open a session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DialTarget {
+    /// Whoever is there (a join address, mDNS).
+    Address(String),
+    /// This node, at any of these addresses.
+    Node(NodeId, Vec<String>),
+}
+
+/// Why a fetch ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The holder does not have it, is gone or is too slow.
+    Peer,
+    /// The holder sent bytes that do not match the hash.
+    Lied,
+    /// This node could not store it.
+    Local,
+}
+
+/// Moments that the replica asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Look whom to dial.
+    Dial,
+    /// Start a reconciliation with some member.
+    Reconcile,
+    /// Look after wants that stand still.
+    Wants,
+}
+
+/// What changed in the catalog: everything the driver's index has to know, and all of it from records
+/// and artifact indexes, so that it can be built anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A tag now points there; nowhere where it was deleted.
+    Tag {
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        tag: Tag,
+        /// Where to.
+        body: TagBody,
+        /// The write's counter.
+        version: u64,
+        /// Who wrote it.
+        author: NodeId,
+    },
+    /// An artifact is in a repository now, or is not any more.
+    Artifact {
+        /// Which repository.
+        repository: RepoName,
+        /// Its manifest.
+        manifest: Digest,
+        /// Hashes and sizes, or nothing where it was deleted.
+        place: Option<ArtifactPlace>,
+    },
+    /// The artifact's index is here: what it names is reachable in the repository.
+    Reachable {
+        /// Which repository.
+        repository: RepoName,
+        /// Its content.
+        index: ArtifactIndex,
+    },
+    /// An artifact's state.
+    Status {
+        /// In which repository.
+        repository: RepoName,
+        /// Its manifest.
+        manifest: Digest,
+        /// The state.
+        state: State,
+        /// Why.
+        reason: String,
+    },
+    /// What a node, perhaps this one, says to hold of an artifact.
+    Holding {
+        /// The artifact.
+        manifest: Digest,
+        /// Who.
+        node: NodeId,
+        /// How much.
+        state: HoldingState,
+    },
+    /// What a node, perhaps this one, says about itself.
+    Node {
+        /// Who.
+        node: NodeId,
+        /// What.
+        body: NodeBody,
+    },
+    /// A grant.
+    Grant(Grant),
+}
+
+/// Things worth telling: answers to requests, and facts for logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// What was asked is durable and has been announced.
+    Written {
+        /// By whom it was asked.
+        request: RequestId,
+    },
+    /// What was asked cannot be done.
+    Refused {
+        /// By whom it was asked.
+        request: RequestId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A want ended.
+    WantDone {
+        /// By whom it was asked.
+        request: RequestId,
+        /// Whether it is here now.
+        result: Result<(), WantFailure>,
+    },
+    /// A member sent records that do not count; they were dropped.
+    RecordsRefused {
+        /// Who.
+        from: NodeId,
+        /// How many.
+        count: usize,
+        /// What is wrong with the first.
+        why: crate::record::RecordError,
+    },
+    /// A holder's bytes did not match; it is not asked for a while.
+    HolderLied {
+        /// Who.
+        node: NodeId,
+        /// About which blob.
+        hash: Hash,
+    },
+    /// Every blob of an artifact is here.
+    ArtifactComplete {
+        /// Its manifest.
+        manifest: Digest,
+    },
+    /// The catalog equals a member's, as far as both know.
+    Reconciled {
+        /// Whose.
+        peer: NodeId,
+        /// How many records this round brought.
+        received: usize,
+    },
+}
+
+/// Why a request to write was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No grant, or none for this repository and action.
+    #[error(
+        "this node has no grant to {action} in {repository}; where the root key is, run: waystation mesh grant {node} --repositories '{repository}'"
+    )]
+    NoGrant {
+        /// What was to be done.
+        action: &'static str,
+        /// Where.
+        repository: RepoName,
+        /// By whom.
+        node: NodeId,
+    },
+    /// The grant has run out.
+    #[error(
+        "this node's grant for {repository} has expired; where the root key is, run: waystation mesh grant {node} --repositories '{repository}'"
+    )]
+    Expired {
+        /// Where.
+        repository: RepoName,
+        /// Whose.
+        node: NodeId,
+    },
+    /// There is no such thing.
+    #[error("{0} is not known here")]
+    Unknown(String),
+    /// Not a form that can be written.
+    #[error("{0}")]
+    Invalid(String),
+    /// The disk did not take it.
+    #[error("could not be written to disk: {0}")]
+    Storage(String),
+}
+
+/// Why a want came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WantFailure {
+    /// The catalog has no such artifact in that repository.
+    #[error("the mesh does not know it")]
+    Unknown,
+    /// It is known, but nobody who has it can be reached.
+    #[error("no node that has it can be reached now")]
+    NoHolder,
+    /// Holders were reached, but nothing came for too long.
+    #[error("nodes that have it stopped sending")]
+    Stalled,
+    /// It could not be stored.
+    #[error("could not be stored: {0}")]
+    Storage(String),
+}

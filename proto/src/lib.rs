@@ -1,0 +1,41 @@
+//! Waystation's replication protocol: decisions only.
+//!
+//! Nothing in this crate reads a clock, a file or a socket, waits, locks or draws randomness of its own:
+//! it is `no_std`, so it could not. A driver (the node, or the simulator) turns what happens in its world
+//! into an [`Input`], hands it to [`Replica::handle`] and performs every [`Output`] that comes back.
+//! The same inputs give the same outputs in every process.
+//!
+//! Reading order: [`event`] is the whole contract with a driver; [`replica`] routes inputs to the
+//! machines; [`record`] and [`catalog`] say what is known and what counts; [`reconcile`] makes catalogs
+//! equal; [`wants`] plans who fetches what from whom; [`verdict`] says what may be served.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod body;
+pub mod catalog;
+pub mod config;
+pub mod event;
+pub mod glob;
+pub mod grant;
+pub mod id;
+pub mod index;
+pub mod membership;
+pub mod ranges;
+pub mod reconcile;
+pub mod record;
+pub mod replica;
+pub mod time;
+pub mod verdict;
+pub mod wants;
+pub mod wire;
+
+pub use config::ReplicaConfig;
+pub use event::{Change, DialTarget, Event, FetchId, Input, Output, Refusal, RequestId, Timer};
+pub use id::{Digest, Hash, MeshId, NodeId, RepoName, Tag};
+pub use record::{Record, RecordId};
+pub use replica::Replica;
+pub use time::{Now, Span, Time, Wall};

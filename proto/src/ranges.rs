@@ -1,0 +1,104 @@
+//! A set of byte positions as sorted, disjoint, half-open ranges: which part of a blob is here.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Byte ranges that neither overlap nor touch, in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(Vec<Range<u64>>);
+
+impl Ranges {
+    /// No bytes.
+    pub const fn new() -> Self {
+        Ranges(Vec::new())
+    }
+
+    /// The first `size` bytes.
+    pub fn all(size: u64) -> Self {
+        let mut all = Ranges::new();
+        all.insert(0..size);
+        all
+    }
+
+    /// Adds a range.
+    pub fn insert(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let from = self.0.partition_point(|have| have.end < range.start);
+        let to = self.0.partition_point(|have| have.start <= range.end);
+        let merged =
+            self.0[from..to].iter().fold(range, |sum, have| sum.start.min(have.start)..sum.end.max(have.end));
+        self.0.splice(from..to, [merged]);
+    }
+
+    /// Takes a range out.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let old = core::mem::take(&mut self.0);
+        for have in old {
+            let before = have.start..have.end.min(range.start);
+            let after = have.start.max(range.end)..have.end;
+            self.0.extend([before, after].into_iter().filter(|part| !part.is_empty()));
+        }
+    }
+
+    /// The ranges, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().cloned()
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What of `0..size` is not in the set.
+    pub fn missing(&self, size: u64) -> Ranges {
+        let mut missing = Ranges::all(size);
+        for range in self.iter() {
+            missing.remove(range);
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against the plainest model there is: one flag a byte.
+        #[test]
+        fn like_a_bitmap(edits in prop::collection::vec((any::<bool>(), 0u64..64, 0u64..64), 0..24)) {
+            let mut model = [false; 64];
+            let mut ranges = Ranges::new();
+            for (add, a, b) in edits {
+                let range = a.min(b)..a.max(b);
+                for position in range.clone() {
+                    model[position as usize] = add;
+                }
+                if add { ranges.insert(range) } else { ranges.remove(range) }
+            }
+            let mut seen = [false; 64];
+            let mut end = None;
+            for range in ranges.iter() {
+                prop_assert!(range.start < range.end && end.is_none_or(|end| end < range.start));
+                end = Some(range.end);
+                seen[range.start as usize..range.end as usize].fill(true);
+            }
+            prop_assert_eq!(seen, model);
+            prop_assert_eq!(ranges.len(), model.iter().filter(|b| **b).count() as u64);
+            prop_assert_eq!(ranges.missing(64).len(), 64 - ranges.len());
+        }
+    }
+}

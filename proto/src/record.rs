@@ -1,0 +1,378 @@
+//! Records: small signed facts that are gossiped. This file owns the envelope, its bytes, what makes a
+//! record count ([`Record::check`]) and which of two wins ([`Record::beats`]). What is known is the
+//! catalog's.
+
+use alloc::{string::String, sync::Arc, vec::Vec};
+use core::cmp::Ordering;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    body::{ArtifactBody, HoldingBody, NodeBody, StatusBody, TagBody},
+    grant::{Action, Grant, signature_bytes},
+    id::{Digest, MeshId, NodeId, RepoName, Tag},
+    time::Wall,
+};
+
+/// What a record is about. Kinds that this version does not know are stored, reconciled and forwarded,
+/// and never acted on, so that a fleet can be upgraded node by node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Kind(pub u16);
+
+impl Kind {
+    /// [`TagBody`].
+    pub const TAG: Kind = Kind(1);
+    /// [`StatusBody`].
+    pub const STATUS: Kind = Kind(2);
+    /// [`HoldingBody`].
+    pub const HOLDING: Kind = Kind(3);
+    /// [`NodeBody`].
+    pub const NODE: Kind = Kind(4);
+    /// A [`Grant`] itself, for the node that it is given to.
+    pub const GRANT: Kind = Kind(5);
+    /// [`ArtifactBody`].
+    pub const ARTIFACT: Kind = Kind(6);
+
+    /// Whether this version knows what it means.
+    pub fn is_known(self) -> bool {
+        (1..=6).contains(&self.0)
+    }
+}
+
+/// What a record is about, exactly: of two records with one key, one replaces the other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// The kind.
+    pub kind: Kind,
+    /// A repository, or empty for the whole mesh.
+    pub scope: String,
+    /// The name within kind and scope.
+    pub name: String,
+}
+
+/// A signed fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What it is about.
+    pub key: Key,
+    /// Who signed it.
+    pub author: NodeId,
+    /// By what right, where the kind needs one.
+    pub grant: Option<Arc<Grant>>,
+    /// One more than the highest that the author had seen under this key.
+    pub version: u64,
+    /// What the author's clock said: shown, and compared with the grant's end.
+    pub authored: Wall,
+    /// The kind's body, encoded.
+    pub body: Vec<u8>,
+    /// The author's, over all of the above and the mesh id.
+    pub signature: [u8; 64],
+}
+
+/// Names one record's exact content: 16 bytes of hash of its key, then 16 of hash of everything. Records
+/// that compete for one key lie side by side in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordId(pub [u8; 32]);
+
+/// Whose signatures count in a mesh.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Its root's public key.
+    pub root: VerifyingKey,
+}
+
+/// Why a record does not count.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not signed by its author for this mesh.
+    #[error("signature does not fit the author and this mesh")]
+    Signature,
+    /// No grant, not by the root, not for the author, or not for what the record does.
+    #[error("author has no valid grant for it")]
+    Grant,
+    /// Scope, name or body do not fit the kind.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+    /// A counter that no honest author reaches.
+    #[error("version {0} is absurd")]
+    Version(u64),
+    /// Over a size limit.
+    #[error("larger than a record may be")]
+    TooLarge,
+}
+
+/// The record as it travels: version of the format first.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    format: u8,
+    key: Key,
+    author: NodeId,
+    grant: Option<Grant>,
+    version: u64,
+    authored: Wall,
+    body: Vec<u8>,
+    #[serde(with = "signature_bytes")]
+    signature: [u8; 64],
+}
+
+const FORMAT: u8 = 1;
+
+impl Record {
+    /// Longest body in bytes.
+    pub const MAX_BODY: usize = 16 * 1024;
+    /// Longest name in bytes: two digests of the longest kind and a separator fit.
+    pub const MAX_NAME: usize = 320;
+    /// Versions from here on are refused. At a thousand writes a second it takes 8,900 years.
+    pub const MAX_VERSION: u64 = 1 << 48;
+
+    /// Makes and signs a record.
+    pub fn author<B: Serialize>(
+        mesh: &MeshId,
+        author: &SigningKey,
+        grant: Option<Arc<Grant>>,
+        key: Key,
+        version: u64,
+        authored: Wall,
+        body: &B,
+    ) -> Self {
+        let body = postcard::to_allocvec(body).expect("plain data always encodes");
+        let id = NodeId(author.verifying_key().to_bytes());
+        let mut record = Record { key, author: id, grant, version, authored, body, signature: [0; 64] };
+        record.signature = author.sign(&record.signed_bytes(mesh)).to_bytes();
+        record
+    }
+
+    /// Whether it counts in this mesh: a function of the record's own bytes and the root key, so that all
+    /// nodes agree whatever they heard in which order.
+    pub fn check(&self, trust: &Trust) -> Result<(), RecordError> {
+        self.check_bounds()?;
+        let author = VerifyingKey::from_bytes(&self.author.0).map_err(|_| RecordError::Signature)?;
+        self.check_meaning(trust)?;
+        author
+            .verify_strict(&self.signed_bytes(&trust.mesh), &Signature::from_bytes(&self.signature))
+            .map_err(|_| RecordError::Signature)
+    }
+
+    /// Which of two records with one key wins: the higher counter, then the higher author key, then the
+    /// higher content hash. Total, and the same everywhere.
+    pub fn beats(&self, other: &Record) -> bool {
+        let order = self.version.cmp(&other.version).then_with(|| self.author.cmp(&other.author));
+        match order {
+            Ordering::Equal => self.id().0 > other.id().0,
+            order => order == Ordering::Greater,
+        }
+    }
+
+    /// The record's name by content.
+    pub fn id(&self) -> RecordId {
+        let mut id = [0; 32];
+        id[..16].copy_from_slice(&self.key.prefix());
+        id[16..].copy_from_slice(&blake3::hash(&self.encode()).as_bytes()[..16]);
+        RecordId(id)
+    }
+
+    /// The body, if it is one of this type in canonical form.
+    pub fn read<B: DeserializeOwned + Serialize>(&self) -> Result<B, RecordError> {
+        let body: B = postcard::from_bytes(&self.body).map_err(|_| RecordError::Malformed("body"))?;
+        match postcard::to_allocvec(&body) {
+            Ok(again) if again == self.body => Ok(body),
+            _ => Err(RecordError::Malformed("body is not in canonical form")),
+        }
+    }
+
+    /// The bytes that are sent, stored and hashed.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("plain data always encodes")
+    }
+
+    /// Reads what [`Self::encode`] wrote, and nothing else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let record: Record = postcard::from_bytes(bytes).map_err(|_| RecordError::Malformed("record"))?;
+        if record.encode() != bytes {
+            return Err(RecordError::Malformed("record is not in canonical form"));
+        }
+        Ok(record)
+    }
+
+    /// The repository that the key names.
+    pub fn repository(&self) -> Result<RepoName, RecordError> {
+        self.key.scope.parse().map_err(|_| RecordError::Malformed("scope is not a repository"))
+    }
+
+    /// The digest that the key names.
+    pub fn named_digest(&self) -> Result<Digest, RecordError> {
+        self.key.name.parse().map_err(|_| RecordError::Malformed("name is not a digest"))
+    }
+
+    /// The tag that the key names.
+    pub fn named_tag(&self) -> Result<Tag, RecordError> {
+        self.key.name.parse().map_err(|_| RecordError::Malformed("name is not a tag"))
+    }
+
+    fn check_bounds(&self) -> Result<(), RecordError> {
+        let too_long = self.body.len() > Self::MAX_BODY
+            || self.key.name.len() > Self::MAX_NAME
+            || self.key.scope.len() > RepoName::MAX;
+        if too_long {
+            return Err(RecordError::TooLarge);
+        }
+        if self.version == 0 || self.version >= Self::MAX_VERSION {
+            return Err(RecordError::Version(self.version));
+        }
+        Ok(())
+    }
+
+    /// What each kind demands of scope, name, body and grant.
+    fn check_meaning(&self, trust: &Trust) -> Result<(), RecordError> {
+        match self.key.kind {
+            Kind::TAG => {
+                self.named_tag()?;
+                let body: TagBody = self.read()?;
+                let action = if body.target.is_some() { Action::Publish } else { Action::Delete };
+                self.check_grant(trust, action)
+            }
+            Kind::STATUS => {
+                self.named_digest()?;
+                let body: StatusBody = self.read()?;
+                bounded(&body.reason, 512)?;
+                self.check_grant(trust, Action::Status)
+            }
+            Kind::ARTIFACT => {
+                self.named_digest()?;
+                let body: ArtifactBody = self.read()?;
+                let action = if body.place.is_some() { Action::Publish } else { Action::Delete };
+                body.place.map_or(Ok(()), |place| bounded(&place.media_type, 255))?;
+                self.check_grant(trust, action)
+            }
+            Kind::HOLDING => {
+                let body: Result<HoldingBody, _> = self.read();
+                holding_name(&self.key.name)
+                    .filter(|(_, node)| *node == self.author && self.key.scope.is_empty())
+                    .ok_or(RecordError::Malformed("holding of another node"))?;
+                body.map(|_| ())
+            }
+            Kind::NODE => {
+                let body: NodeBody = self.read()?;
+                bounded(&body.site, 63)?;
+                bounded(&body.software, 64)?;
+                body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
+                let own = self.key.name.parse() == Ok(self.author) && self.key.scope.is_empty();
+                if !own || body.addresses.len() > 8 {
+                    return Err(RecordError::Malformed("node record of another node"));
+                }
+                Ok(())
+            }
+            Kind::GRANT => {
+                let grant: Grant = self.read()?;
+                if self.key.name != grant.name() || !self.key.scope.is_empty() {
+                    return Err(RecordError::Malformed("grant under another name"));
+                }
+                if !grant.is_signed_by(&trust.mesh, &trust.root) {
+                    return Err(RecordError::Grant);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_grant(&self, trust: &Trust, action: Action) -> Result<(), RecordError> {
+        let repository = self.repository()?;
+        let grant = self.grant.as_deref().ok_or(RecordError::Grant)?;
+        let fits = grant.subject == self.author
+            && grant.allows(action, repository.as_str(), self.authored)
+            && grant.is_signed_by(&trust.mesh, &trust.root);
+        if fits { Ok(()) } else { Err(RecordError::Grant) }
+    }
+
+    fn signed_bytes(&self, mesh: &MeshId) -> Vec<u8> {
+        let unsigned = Envelope { signature: [0; 64], ..self.envelope() };
+        let mut bytes = b"waystation record v1\0".to_vec();
+        bytes.extend(mesh.0);
+        bytes.extend(postcard::to_allocvec(&unsigned).expect("plain data always encodes"));
+        bytes
+    }
+
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            format: FORMAT,
+            key: self.key.clone(),
+            author: self.author,
+            grant: self.grant.as_deref().cloned(),
+            version: self.version,
+            authored: self.authored,
+            body: self.body.clone(),
+            signature: self.signature,
+        }
+    }
+}
+
+impl Key {
+    /// The key of a tag.
+    pub fn tag(repository: &RepoName, tag: &Tag) -> Self {
+        Key { kind: Kind::TAG, scope: repository.as_str().into(), name: tag.as_str().into() }
+    }
+
+    /// The key of an artifact in a repository.
+    pub fn artifact(repository: &RepoName, manifest: &Digest) -> Self {
+        Key { kind: Kind::ARTIFACT, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
+    }
+
+    /// The key of an artifact's status.
+    pub fn status(repository: &RepoName, manifest: &Digest) -> Self {
+        Key { kind: Kind::STATUS, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
+    }
+
+    /// The key of what a node holds of an artifact.
+    pub fn holding(manifest: &Digest, node: &NodeId) -> Self {
+        Key { kind: Kind::HOLDING, scope: String::new(), name: alloc::format!("{manifest}/{node}") }
+    }
+
+    /// The key of a node.
+    pub fn node(node: &NodeId) -> Self {
+        Key { kind: Kind::NODE, scope: String::new(), name: alloc::format!("{node}") }
+    }
+
+    /// The key of a grant.
+    pub fn grant(grant: &Grant) -> Self {
+        Key { kind: Kind::GRANT, scope: String::new(), name: grant.name() }
+    }
+
+    /// The first half of the ids of all records with this key.
+    pub fn prefix(&self) -> [u8; 16] {
+        let bytes = postcard::to_allocvec(self).expect("plain data always encodes");
+        let mut prefix = [0; 16];
+        prefix.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+        prefix
+    }
+}
+
+/// The artifact and the node that a holding's name speaks of.
+pub fn holding_name(name: &str) -> Option<(Digest, NodeId)> {
+    let (digest, node) = name.split_once('/')?;
+    Some((digest.parse().ok()?, node.parse().ok()?))
+}
+
+fn bounded(text: &str, max: usize) -> Result<(), RecordError> {
+    if text.len() > max { Err(RecordError::TooLarge) } else { Ok(()) }
+}
+
+impl Serialize for Record {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.envelope().serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let Envelope { format, key, author, grant, version, authored, body, signature } =
+            Envelope::deserialize(d)?;
+        if format != FORMAT {
+            return Err(serde::de::Error::custom("record of an unknown format"));
+        }
+        Ok(Record { key, author, grant: grant.map(Arc::new), version, authored, body, signature })
+    }
+}

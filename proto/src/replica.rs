@@ -1,0 +1,3 @@
+//! stub
+/// Stub.
+pub struct Replica {}

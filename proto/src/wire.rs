@@ -1,0 +1,108 @@
+//! Messages between members, and their bytes. Decoding is total and bounded: whatever a peer sends is a
+//! message or an error.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    reconcile::Summary,
+    record::{Record, RecordId},
+};
+
+/// What members say to one another. All of it may be lost, repeated and reordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Records that the receiver may not know: gossip, or an answer to `Request`.
+    Records(Vec<Record>),
+    /// One step of a reconciliation: what the sender has in these parts of the catalog.
+    Reconcile(Vec<Summary>),
+    /// Send me these.
+    Request(Vec<RecordId>),
+}
+
+/// Bytes that are not a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Another version of the wire format.
+    #[error("message of wire version {0}, this node speaks version {VERSION}")]
+    Version(u8),
+    /// Over a limit.
+    #[error("message over the limit of {0}")]
+    TooLarge(&'static str),
+    /// Cut or garbled.
+    #[error("message does not decode")]
+    Malformed,
+}
+
+const VERSION: u8 = 1;
+
+impl Message {
+    /// Longest encoded message in bytes.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+    /// Longest encoded announcement in bytes (gossip floods, so it is kept small).
+    pub const MAX_ANNOUNCE_BYTES: usize = 64 * 1024;
+    /// Most records, summaries or ids in one message.
+    pub const MAX_ITEMS: usize = 4096;
+
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = alloc::vec![VERSION];
+        bytes.extend(postcard::to_allocvec(self).expect("plain data always encodes"));
+        bytes
+    }
+
+    /// Reads a message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(WireError::TooLarge("1 MiB"));
+        }
+        let (version, body) = bytes.split_first().ok_or(WireError::Malformed)?;
+        if *version != VERSION {
+            return Err(WireError::Version(*version));
+        }
+        let (message, rest) = postcard::take_from_bytes::<Message>(body).map_err(|_| WireError::Malformed)?;
+        let items = match &message {
+            Message::Records(records) => records.len(),
+            Message::Reconcile(summaries) => summaries.iter().map(Summary::items).sum(),
+            Message::Request(ids) => ids.len(),
+        };
+        if items > Self::MAX_ITEMS {
+            return Err(WireError::TooLarge("4096 items"));
+        }
+        if !rest.is_empty() {
+            return Err(WireError::Malformed);
+        }
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let mut framed = bytes.clone();
+            framed.insert(0, VERSION);
+            for candidate in [bytes, framed] {
+                if let Ok(message) = Message::decode(&candidate) {
+                    prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn says_which_version_it_met() {
+        assert_eq!(Message::decode(&[9, 1]), Err(WireError::Version(9)));
+        assert_eq!(Message::decode(&[]), Err(WireError::Malformed));
+        assert_eq!(
+            Message::decode(&alloc::vec![1; Message::MAX_BYTES + 1]),
+            Err(WireError::TooLarge("1 MiB"))
+        );
+    }
+}
