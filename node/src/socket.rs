@@ -9,7 +9,6 @@ use std::{
         fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use axum::{
@@ -27,6 +26,7 @@ use waystation_proto::{Hash, RepoName};
 use crate::{
     api::{Api, ApiError, ApiProblem, GrantRequest},
     reference::Reference,
+    registry::serve_local,
 };
 
 /// A bound local socket, not serving yet. The file goes when this is dropped.
@@ -95,11 +95,16 @@ impl LocalSocket {
         &self.path
     }
 
-    /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`; requests under way then get
-    /// [`DRAIN`] to end.
-    pub async fn serve(mut self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
-        serve_on(listener, registry.merge(routes(api)), stop).await
+    /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`, then lets requests under
+    /// way finish as the registry does.
+    pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) {
+        self.serve_router(registry.merge(routes(api)), stop).await;
+    }
+
+    async fn serve_router(mut self, router: Router, stop: CancellationToken) {
+        if let Some(listener) = self.listener.take() {
+            serve_local(listener, router, stop).await;
+        }
     }
 }
 
@@ -122,19 +127,6 @@ pub fn locate(data_dir: &Path) -> PathBuf {
     match fs::read(data_dir.join(POINTER_NAME)) {
         Ok(bytes) => PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)),
         Err(_) => direct,
-    }
-}
-
-async fn serve_on(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let drained = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
-    tokio::select! {
-        result = serving => result,
-        () = drained => Ok(()),
     }
 }
 
@@ -259,8 +251,6 @@ const PATH_MAX: usize = 107;
 const SOCKET_NAME: &str = "control.sock";
 /// Holds the path of the socket where it had to be elsewhere.
 const POINTER_NAME: &str = "control.path";
-/// How long requests may go on after the node was told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -279,14 +269,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("is there").mode() & 0o777, 0o600);
         assert!(matches!(LocalSocket::bind(data_dir), Err(SocketError::InUse(_))));
         let stop = CancellationToken::new();
-        let mut socket = socket;
-        let listener = socket.listener.take().expect("bound");
         let router = Router::new().route("/ping", get(|| async { "pong" }));
-        let serving = tokio::spawn(serve_on(listener, router, stop.clone()));
+        let serving = tokio::spawn(socket.serve_router(router, stop.clone()));
         assert_eq!(answer(&path).await, "pong");
         stop.cancel();
-        serving.await.expect("no panic").expect("clean end");
-        drop(socket);
+        serving.await.expect("no panic");
         assert!(!path.exists() && !data_dir.join(POINTER_NAME).exists());
     }
 

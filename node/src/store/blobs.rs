@@ -77,8 +77,7 @@ impl Blobs {
     pub async fn add_file(&self, path: PathBuf) -> io::Result<Hash> {
         let _turn = self.imports.acquire().await.map_err(io::Error::other)?;
         let options = AddPathOptions { path, format: BlobFormat::Raw, mode: ImportMode::TryReference };
-        let tag =
-            self.fs.blobs().add_path_with_opts(options).temp_tag().await.map_err(io::Error::other)?;
+        let tag = self.fs.blobs().add_path_with_opts(options).temp_tag().await.map_err(io::Error::other)?;
         Ok(ours(tag.hash()))
     }
 
