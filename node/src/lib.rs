@@ -16,6 +16,7 @@ pub mod identity;
 pub mod manifest;
 pub mod mesh;
 pub mod metrics;
+pub mod reference;
 pub mod registry;
 pub mod socket;
 pub mod store;
