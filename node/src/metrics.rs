@@ -1,1 +1,232 @@
-//! (to be written)
+//! Every metric that the node shows, in one place. Others set them; the admin endpoint prints them.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// An enum whose variants are values of one label.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(#[doc = concat!("Shown as `", $text, "`.")] $variant,)+
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+                encoder.write_str(match self { $($name::$variant => $text,)+ })
+            }
+        }
+    };
+}
+
+/// The node's metrics. Clones share their values.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Requests answered by the registry endpoint.
+    pub requests: Family<RequestLabels, Counter>,
+    /// How long the registry endpoint took until its answer began.
+    pub request_seconds: Histogram,
+    /// Bytes of bodies sent to clients of the registry endpoint.
+    pub bytes_served: Counter,
+    /// Blobs and manifests that clients pushed.
+    pub blobs_ingested: Counter,
+    /// Their bytes.
+    pub bytes_ingested: Counter,
+    /// Records in the catalog.
+    pub records: Gauge,
+    /// Members with a live control session.
+    pub sessions: Gauge,
+    /// Blobs that are being fetched or waited for.
+    pub wants: Gauge,
+    /// Transfers under way.
+    pub fetches: Gauge,
+    /// Fetches that ended early.
+    pub fetches_failed: Counter,
+    /// Sessions and connections of nodes that did not prove to be members.
+    pub refused: Family<PlaneLabels, Counter>,
+    /// Control messages that could not be decoded.
+    pub garbage_frames: Counter,
+    /// Records that do not count, dropped.
+    pub records_refused: Counter,
+    /// Bytes received from and sent to other nodes.
+    pub plane_bytes: Family<PlaneBytesLabels, Counter>,
+    /// Holders whose bytes did not match the hash.
+    pub holders_lied: Counter,
+}
+
+/// How a request is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Which endpoint.
+    pub route: RouteLabel,
+    /// Which method; unusual ones count as `other`, so that clients cannot make up series.
+    pub method: MethodLabel,
+    /// The answer's status code.
+    pub status: u16,
+}
+
+labels!(
+    /// Endpoints of the registry.
+    RouteLabel {
+        Base = "base",
+        Catalog = "catalog",
+        Tags = "tags",
+        Manifest = "manifest",
+        Blob = "blob",
+        Upload = "upload",
+        Referrers = "referrers",
+        Unknown = "unknown",
+    }
+);
+
+labels!(
+    /// Methods of requests.
+    MethodLabel {
+        Get = "get",
+        Head = "head",
+        Post = "post",
+        Put = "put",
+        Patch = "patch",
+        Delete = "delete",
+        Other = "other",
+    }
+);
+
+/// One of the planes between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PlaneLabels {
+    /// Which.
+    pub plane: Plane,
+}
+
+/// Bytes of one plane in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PlaneBytesLabels {
+    /// Which plane.
+    pub plane: Plane,
+    /// Which way.
+    pub direction: Direction,
+}
+
+labels!(
+    /// The planes between nodes: records and messages, or blobs.
+    Plane {
+        Control = "control",
+        Data = "data",
+    }
+);
+
+labels!(
+    /// Received or sent, as this node sees it.
+    Direction {
+        In = "in",
+        Out = "out",
+    }
+);
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut metrics = Metrics {
+            registry: Arc::default(),
+            requests: Family::default(),
+            request_seconds: Histogram::new(exponential_buckets(0.000_25, 4.0, 10)),
+            bytes_served: Counter::default(),
+            blobs_ingested: Counter::default(),
+            bytes_ingested: Counter::default(),
+            records: Gauge::default(),
+            sessions: Gauge::default(),
+            wants: Gauge::default(),
+            fetches: Gauge::default(),
+            fetches_failed: Counter::default(),
+            refused: Family::default(),
+            garbage_frames: Counter::default(),
+            records_refused: Counter::default(),
+            plane_bytes: Family::default(),
+            holders_lied: Counter::default(),
+        };
+        metrics.registry = Arc::new(metrics.register());
+        metrics
+    }
+
+    /// All values, in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = text::encode(&mut page, &self.registry) {
+            // Only a broken formatter can fail here; say so where it will be seen.
+            let _ = write!(page, "# could not encode: {error}");
+        }
+        page
+    }
+
+    fn register(&self) -> Registry {
+        let mut all = Registry::with_prefix("waystation");
+        all.register("http_requests", "Requests answered by the registry", self.requests.clone());
+        all.register_with_unit(
+            "http_request",
+            "Time until the registry's answer began",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        all.register("http_sent_bytes", "Bytes of bodies sent to clients", self.bytes_served.clone());
+        all.register("ingested_blobs", "Blobs and manifests pushed by clients", self.blobs_ingested.clone());
+        all.register("ingested_bytes", "Bytes pushed by clients", self.bytes_ingested.clone());
+        all.register("catalog_records", "Records in the catalog", self.records.clone());
+        all.register("control_sessions", "Members with a live control session", self.sessions.clone());
+        all.register("wants", "Blobs being fetched or waited for", self.wants.clone());
+        all.register("fetches", "Transfers under way", self.fetches.clone());
+        all.register("fetches_failed", "Fetches that ended early", self.fetches_failed.clone());
+        all.register("refused", "Connections of nodes that are not members", self.refused.clone());
+        all.register("garbage_frames", "Control messages not decoded", self.garbage_frames.clone());
+        all.register(
+            "records_refused",
+            "Records dropped because they do not count",
+            self.records_refused.clone(),
+        );
+        all.register("plane_bytes", "Bytes exchanged with other nodes", self.plane_bytes.clone());
+        all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
+        all
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_has_names_and_labels() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { route: RouteLabel::Blob, method: MethodLabel::Get, status: 206 };
+        metrics.requests.get_or_create(&labels).inc();
+        metrics.clone().records.set(7);
+        let data_in = PlaneBytesLabels { plane: Plane::Data, direction: Direction::In };
+        metrics.plane_bytes.get_or_create(&data_in).inc_by(5);
+        let page = metrics.encode();
+        for line in [
+            "waystation_http_requests_total{route=\"blob\",method=\"get\",status=\"206\"} 1",
+            "waystation_catalog_records 7",
+            "waystation_plane_bytes_total{plane=\"data\",direction=\"in\"} 5",
+            "# EOF",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Serving HTTP on a listener: HTTP/1.1 and HTTP/2 without TLS, no delay of small packets, limits on
+//! connections, headers and patience, and an end that lets requests under way finish.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    serve::{Listener, ListenerExt},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+    time::Sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Serves `router` until `shutdown`, then lets requests under way finish for at most [`DRAIN`].
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    // Header and body go out in two writes; without this the second waits 40 ms for an acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+    });
+    serve_any(listener, router, shutdown).await;
+}
+
+/// As [`serve`], on a local socket.
+pub async fn serve_local(listener: UnixListener, router: Router, shutdown: CancellationToken) {
+    serve_any(listener, router, shutdown).await;
+}
+
+async fn serve_any<L: Listener>(mut listener: L, router: Router, shutdown: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            (io, _) = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
+                connections.spawn(connection(io, router.clone(), shutdown.clone()));
+            }
+        }
+    }
+    drop(listener);
+    let drain = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drain).await.is_err() {
+        tracing::info!(connections = connections.len(), "closing connections with requests under way");
+    }
+}
+
+async fn connection<I>(io: I, router: Router, shutdown: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(HEADER_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PATIENCE)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_MAX as u32)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW);
+    let served = builder.serve_connection(TokioIo::new(Patient::new(io)), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        // Clients that go away are no news.
+        tracing::trace!(%error, "connection ended");
+    }
+}
+
+/// A connection that fails when the other side takes nothing for [`PATIENCE`], or says nothing at all
+/// within [`HEADER_PATIENCE`] of connecting.
+struct Patient<I> {
+    io: I,
+    /// Bytes of the greeting that have not come yet, and until when they must have.
+    greeting: Option<(usize, Pin<Box<Sleep>>)>,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Patient<I> {
+    fn new(io: I) -> Self {
+        Patient {
+            io,
+            greeting: Some((PREFACE, Box::pin(tokio::time::sleep(HEADER_PATIENCE)))),
+            stalled: None,
+        }
+    }
+
+    /// What became of a write: waits for it no longer than [`PATIENCE`].
+    fn bounded<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        let Some((missing, end)) = &mut self.greeting else { return read };
+        if read.is_ready() {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                self.greeting = None;
+            }
+            read
+        } else {
+            ready!(end.as_mut().poll(context));
+            Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client says nothing")))
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.bounded(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
+        self.bounded(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        self.bounded(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+/// Connections at a time on one listener; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 64;
+/// What an HTTP/2 client may send ahead in one request, in bytes.
+const WINDOW: u32 = 1024 * 1024;
+/// Longest header in bytes: some clients ask for a thousand ranges in one.
+const HEADER_MAX: usize = 64 * 1024;
+/// How long a client may take to send a request's header, and stay silent between requests.
+const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long requests under way may go on once the node is told to stop.
+const DRAIN: Duration = Duration::from_secs(4);
+/// Bytes that tell HTTP/1.1 from HTTP/2.
+const PREFACE: usize = 24;

@@ -1,0 +1,187 @@
+//! Uploads of blobs: in one request, in chunks, as a stream, or by mounting what another repository has.
+//! Every byte enters through the store's ingest.
+
+use axum::{
+    body::{Body, HttpBody},
+    http::{StatusCode, header},
+    response::Response,
+};
+use waystation_proto::{Digest, RepoName};
+
+use super::{
+    Asked, Registry,
+    body::{incoming, too_large},
+    error::{ApiError, Code},
+    path, range, reply,
+};
+use crate::store::{Held, IngestError};
+
+impl Registry {
+    /// POST: mounts, takes a whole blob, or opens a session. A node that could not publish here refuses
+    /// before the client sends its bytes.
+    pub(super) async fn start_upload(
+        &self,
+        asked: &Asked,
+        body: Body,
+        repository: &RepoName,
+    ) -> Result<Response, ApiError> {
+        self.inner.replica.may_publish(repository.clone()).await?;
+        if let Some(mount) = asked.parameter("mount") {
+            let digest = path::digest(mount)?;
+            if let Some(held) = self.mountable(repository, asked.parameter("from"), &digest) {
+                self.inner.store.link(repository, &held).await?;
+                return Ok(stored(repository, &digest));
+            }
+        } else if let Some(digest) = asked.parameter("digest") {
+            let digest = path::digest(digest)?;
+            let limit = self.blob_limit(asked)?;
+            let held = self.inner.store.ingest(Some(repository), digest, limit, incoming(body)).await?;
+            self.sealed(&held).await;
+            return Ok(stored(repository, &digest));
+        }
+        if let Some(algorithm) = asked.parameter("digest-algorithm")
+            && !matches!(algorithm, "sha256" | "sha512")
+        {
+            return Err(ApiError::bad(Code::DigestInvalid, "digests are sha256 or sha512 here"));
+        }
+        let id = self.inner.store.upload_start(repository).await?;
+        Ok(session(StatusCode::ACCEPTED, repository, &id, 0))
+    }
+
+    /// A held blob that a client may take over from `from`, or from this repository itself.
+    fn mountable(&self, repository: &RepoName, from: Option<&str>, digest: &Digest) -> Option<Held> {
+        let from = match from {
+            Some(from) => from.parse().ok()?,
+            None => repository.clone(),
+        };
+        let index = self.inner.store.index();
+        index.link(&from, digest)?;
+        index.held(digest)
+    }
+
+    /// PATCH: appends a chunk, or a stream of unknown length.
+    pub(super) async fn upload_chunk(
+        &self,
+        asked: &Asked,
+        body: Body,
+        repository: &RepoName,
+        id: &str,
+    ) -> Result<Response, ApiError> {
+        let length = self.append(asked, body, repository, id).await?;
+        Ok(session(StatusCode::ACCEPTED, repository, id, length))
+    }
+
+    /// PUT: appends what is left, if anything, and ends the session.
+    pub(super) async fn finish_upload(
+        &self,
+        asked: &Asked,
+        body: Body,
+        repository: &RepoName,
+        id: &str,
+    ) -> Result<Response, ApiError> {
+        let digest = asked
+            .parameter("digest")
+            .ok_or_else(|| ApiError::bad(Code::DigestInvalid, "the parameter digest is missing"))?;
+        let digest = path::digest(digest)?;
+        if !body.is_end_stream() || asked.headers.contains_key(header::CONTENT_RANGE) {
+            self.append(asked, body, repository, id).await?;
+        }
+        let held = self.inner.store.upload_finish(repository, id, digest).await?;
+        self.sealed(&held).await;
+        Ok(stored(repository, &digest))
+    }
+
+    /// GET: how far the session is.
+    pub(super) async fn upload_status(&self, repository: &RepoName, id: &str) -> Result<Response, ApiError> {
+        let length = self.inner.store.upload_length(repository, id).await?;
+        Ok(session(StatusCode::NO_CONTENT, repository, id, length))
+    }
+
+    /// DELETE: drops the session and its bytes.
+    pub(super) async fn cancel_upload(&self, repository: &RepoName, id: &str) -> Result<Response, ApiError> {
+        self.inner.store.upload_cancel(repository, id).await?;
+        Ok(reply::empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn append(
+        &self,
+        asked: &Asked,
+        body: Body,
+        repository: &RepoName,
+        id: &str,
+    ) -> Result<u64, ApiError> {
+        let limit = self.blob_limit(asked)?;
+        let chunk = range::chunk(&asked.headers)?;
+        let lengths = chunk.zip(asked.content_length());
+        if lengths.is_some_and(|((_, length), sent)| length != sent) {
+            return Err(ApiError::bad(Code::SizeInvalid, "Content-Range and Content-Length disagree"));
+        }
+        let offset = chunk.map(|(first, _)| first);
+        let appended = self.inner.store.upload_append(repository, id, offset, limit, incoming(body)).await;
+        let end = match appended {
+            Ok(end) => end,
+            Err(error) => return Err(out_of_order(error, repository, id)),
+        };
+        if chunk.is_some_and(|(first, length)| end != first + length) {
+            let why =
+                "the chunk is not as long as its Content-Range; ask how far the upload is and go on there";
+            return Err(ApiError::bad(Code::SizeInvalid, why));
+        }
+        Ok(end)
+    }
+
+    /// The largest blob, unless the client says already that it will send more.
+    fn blob_limit(&self, asked: &Asked) -> Result<u64, ApiError> {
+        let limit = self.inner.config.blob_limit;
+        if asked.content_length().is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        Ok(limit)
+    }
+
+    /// Tells the replica of a blob that a client pushed.
+    async fn sealed(&self, held: &Held) {
+        self.ingested(held.size);
+        self.inner.replica.sealed(held.hash).await;
+    }
+}
+
+/// 201 for a blob.
+fn stored(repository: &RepoName, digest: &Digest) -> Response {
+    reply::created(&format!("/v2/{repository}/blobs/{digest}"), digest)
+}
+
+/// An answer about an open session that has `length` bytes.
+fn session(status: StatusCode, repository: &RepoName, id: &str, length: u64) -> Response {
+    let mut response = reply::empty(status);
+    let headers = response.headers_mut();
+    reply::set(headers, header::LOCATION, &location(repository, id));
+    reply::set(headers, header::RANGE, &received(length));
+    reply::set(headers, reply::UPLOAD_UUID, id);
+    response
+}
+
+/// Where to go on with a session.
+fn location(repository: &RepoName, id: &str) -> String {
+    format!("/v2/{repository}/blobs/uploads/{id}")
+}
+
+/// What a session has, in the specification's form; that has no way to say "nothing", clients expect `0-0`.
+fn received(length: u64) -> String {
+    format!("0-{}", length.saturating_sub(1))
+}
+
+/// A refused chunk: says where the client is to go on, if that is what was wrong.
+fn out_of_order(error: IngestError, repository: &RepoName, id: &str) -> ApiError {
+    let have = match &error {
+        IngestError::OutOfOrder { have } => Some(*have),
+        _ => None,
+    };
+    let error = ApiError::from(error);
+    match have {
+        Some(have) => error
+            .with_header(header::LOCATION, &location(repository, id))
+            .with_header(header::RANGE, &received(have)),
+        None => error,
+    }
+}
