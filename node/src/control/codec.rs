@@ -18,9 +18,14 @@ pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/waystation/mes
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FrameCodec;
 
-/// An encoded message, not looked into yet.
+/// What a stream carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame(pub(crate) Vec<u8>);
+pub(crate) enum Frame {
+    /// An encoded message, not looked into yet.
+    Whole(Vec<u8>),
+    /// Not a frame, and why. A value, because libp2p does not tell of streams that fail to read.
+    Broken(String),
+}
 
 impl request_response::Codec for FrameCodec {
     type Protocol = StreamProtocol;
@@ -36,15 +41,15 @@ impl request_response::Codec for FrameCodec {
         let length = u32::from_be_bytes(length) as usize;
         if length > Message::MAX_BYTES {
             let why = format!("frame of {length} bytes is over the limit of {}", Message::MAX_BYTES);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            return Ok(Frame::Broken(why));
         }
         // Grows with what really comes: a peer cannot reserve memory by a promise.
         let mut frame = Vec::new();
         (&mut *io).take(length as u64).read_to_end(&mut frame).await?;
         if frame.len() < length {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame ends early"));
+            return Ok(Frame::Broken(format!("frame ends after {} of {length} bytes", frame.len())));
         }
-        Ok(Frame(frame))
+        Ok(Frame::Whole(frame))
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()>
@@ -59,9 +64,12 @@ impl request_response::Codec for FrameCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let length = u32::try_from(frame.0.len()).map_err(io::Error::other)?;
+        let Frame::Whole(frame) = frame else {
+            return Err(io::Error::other("a broken frame is not sent"));
+        };
+        let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
         let mut bytes = length.to_be_bytes().to_vec();
-        bytes.extend(frame.0);
+        bytes.extend(frame);
         io.write_all(&bytes).await
     }
 
@@ -82,16 +90,18 @@ mod tests {
 
     #[tokio::test]
     async fn frames_round_trip_and_are_bounded() {
+        let whole = Frame::Whole(vec![7; 300]);
         let mut wire = Cursor::new(Vec::new());
-        FrameCodec.write_request(&PROTOCOL, &mut wire, Frame(vec![7; 300])).await.expect("written");
+        FrameCodec.write_request(&PROTOCOL, &mut wire, whole.clone()).await.expect("written");
         let bytes = wire.into_inner();
-        let read = FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(&bytes)).await.expect("read");
-        assert_eq!(read, Frame(vec![7; 300]));
+        let read = FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(&bytes)).await;
+        assert_eq!(read.expect("read"), whole);
 
-        let cut = FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(&bytes[..200])).await;
-        assert_eq!(cut.expect_err("cut").kind(), io::ErrorKind::InvalidData);
         let huge = (Message::MAX_BYTES as u32 + 1).to_be_bytes();
-        let huge = FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(&huge)).await;
-        assert_eq!(huge.expect_err("too long").kind(), io::ErrorKind::InvalidData);
+        for broken in [&bytes[..200], &huge] {
+            let read = FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(broken)).await;
+            assert!(matches!(read, Ok(Frame::Broken(_))), "{read:?}");
+        }
+        assert!(FrameCodec.read_request(&PROTOCOL, &mut Cursor::new(&bytes[..3])).await.is_err());
     }
 }

@@ -13,8 +13,13 @@ pub(crate) fn is_unproven(error: &(dyn Error + 'static)) -> bool {
     chain(error).into_iter().any(|cause| match cause.downcast_ref::<noise::Error>() {
         Some(noise::Error::Noise(_)) => true,
         Some(noise::Error::Io(error)) => {
-            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+            use std::io::ErrorKind::{
+                BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof,
+            };
+            matches!(
+                error.kind(),
+                InvalidData | UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+            )
         }
         _ => false,
     })

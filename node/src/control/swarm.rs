@@ -82,6 +82,9 @@ impl Session {
     /// Listens, and waits until it is known on which port.
     pub(super) async fn listen(&mut self, address: SocketAddr) -> Result<SocketAddr, ControlError> {
         let failed = |why: String| ControlError::Listen { address, why };
+        // libp2p would share a taken port (SO_REUSEPORT) and lose connections to the other process.
+        let free = std::net::TcpListener::bind(address).map_err(|error| failed(error.to_string()))?;
+        drop(free);
         self.swarm.listen_on(address::to_multiaddr(address)).map_err(|error| failed(error.to_string()))?;
         let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
         loop {
@@ -149,7 +152,7 @@ impl Session {
         }
         self.counting.sent(Way::Direct, message, frame.len());
         let bytes = frame.len();
-        let request = self.swarm.behaviour_mut().direct.send_request(&peer, Frame(frame));
+        let request = self.swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(frame));
         state.unanswered.insert(request, bytes);
     }
 
@@ -389,22 +392,12 @@ impl Session {
     }
 
     fn on_direct(&mut self, event: request_response::Event<Frame, ()>) {
-        use request_response::{Event, InboundFailure, Message as Exchange, OutboundFailure};
+        use request_response::{Event, Message as Exchange, OutboundFailure};
         match event {
-            Event::Message {
-                peer,
-                message: Exchange::Request { request: Frame(frame), channel, .. },
-                ..
-            } => {
+            Event::Message { peer, message: Exchange::Request { request, channel, .. }, .. } => {
                 // Fails where the connection has just gone; then nobody waits for it either.
                 let _ = self.swarm.behaviour_mut().direct.send_response(channel, ());
-                match Message::decode(&frame) {
-                    Ok(message) => {
-                        self.counting.received(Way::Direct, &message, frame.len());
-                        self.deliver(peer, message);
-                    }
-                    Err(error) => self.garbage(peer, error.to_string()),
-                }
+                self.on_frame(peer, request);
             }
             Event::Message { peer, message: Exchange::Response { request_id, .. }, .. } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
@@ -426,12 +419,23 @@ impl Session {
                     self.slow(peer);
                 }
             }
-            Event::InboundFailure { peer, error: InboundFailure::Io(error), .. }
-                if error.kind() == std::io::ErrorKind::InvalidData =>
-            {
-                self.garbage(peer, error.to_string());
-            }
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_frame(&mut self, from: PeerId, frame: Frame) {
+        let decoded = match &frame {
+            Frame::Whole(bytes) => Message::decode(bytes)
+                .map(|message| (message, bytes.len()))
+                .map_err(|error| error.to_string()),
+            Frame::Broken(why) => Err(why.clone()),
+        };
+        match decoded {
+            Ok((message, bytes)) => {
+                self.counting.received(Way::Direct, &message, bytes);
+                self.deliver(from, message);
+            }
+            Err(why) => self.garbage(from, why),
         }
     }
 
