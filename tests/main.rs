@@ -14,8 +14,19 @@ mod harness {
 
 mod cases {
     //! What the product promises, one promise a file.
+    mod bad_input;
+    mod cli;
+    mod clients;
+    mod closed_mesh;
+    mod crash_rounds;
+    mod cut_link;
     mod dedup;
+    mod durability_order;
+    mod grants;
     mod isolation;
     mod one_fetch;
     mod push_pull;
+    mod restart;
+    mod shutdown;
+    mod start_errors;
 }

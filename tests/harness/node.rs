@@ -58,12 +58,6 @@ impl Options {
         self.mesh_file = Some(file.to_owned());
         self
     }
-
-    #[must_use]
-    pub fn arguments(mut self, extra: &[&str]) -> Self {
-        self.extra.extend(extra.iter().map(|a| (*a).to_owned()));
-        self
-    }
 }
 
 impl Node {
@@ -136,10 +130,6 @@ impl Node {
     /// Its admin endpoint.
     pub fn admin(&self) -> Http {
         Http::new(self.ready("admin_listen"))
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("runs").id()
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -223,10 +213,6 @@ impl Node {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait_for_end(PATIENCE)
-    }
-
-    pub fn options_mut(&mut self) -> &mut Options {
-        &mut self.options
     }
 
     /// Arguments of `serve` for this node; the addresses of its last run, so that others find it again.
