@@ -392,7 +392,9 @@ impl Inner {
         let _stopped = self.segments.stop().await;
         match self.index.leave(self.run) {
             Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "the index could not be completed; the next start builds it"),
+            Err(error) => {
+                tracing::warn!(%error, "the index could not be completed; the next start builds it")
+            }
         }
         self.blobs.shutdown().await;
     }

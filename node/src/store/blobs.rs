@@ -37,6 +37,8 @@ pub(super) struct Blobs {
     asked: AtomicU64,
     /// How many of those the finished syncs covered. Held while one runs, so that there is one at a time.
     covered: Mutex<u64>,
+    /// How many syncs ran.
+    ran: AtomicU64,
     reads: Semaphore,
     imports: Semaphore,
 }
@@ -56,6 +58,7 @@ impl Blobs {
             dirs,
             asked: AtomicU64::new(0),
             covered: Mutex::new(0),
+            ran: AtomicU64::new(0),
             reads: Semaphore::new(MAX_READS),
             imports: Semaphore::new(MAX_IMPORTS),
         })
@@ -77,8 +80,7 @@ impl Blobs {
     pub async fn add_file(&self, path: PathBuf) -> io::Result<Hash> {
         let _turn = self.imports.acquire().await.map_err(io::Error::other)?;
         let options = AddPathOptions { path, format: BlobFormat::Raw, mode: ImportMode::TryReference };
-        let tag =
-            self.fs.blobs().add_path_with_opts(options).temp_tag().await.map_err(io::Error::other)?;
+        let tag = self.fs.blobs().add_path_with_opts(options).temp_tag().await.map_err(io::Error::other)?;
         Ok(ours(tag.hash()))
     }
 
@@ -150,7 +152,14 @@ impl Blobs {
         let covers = self.asked.load(Ordering::SeqCst);
         self.fs.sync_db().await.map_err(io::Error::other)?;
         *covered = covers;
+        self.ran.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How many syncs were asked for, and how many ran.
+    #[cfg(test)]
+    pub fn sync_counts(&self) -> (u64, u64) {
+        (self.asked.load(Ordering::Relaxed), self.ran.load(Ordering::Relaxed))
     }
 
     /// All hashes that the store knows, and the sizes of those that are complete.

@@ -143,8 +143,7 @@ fn lock(root: &Path, advice: &str) -> Result<File, OpenError> {
     let path = root.join("lock");
     let unusable =
         |error: io::Error| OpenError::Unusable { path: path.clone(), why: format!("{error}; {advice}") };
-    let file =
-        File::options().create(true).write(true).truncate(false).open(&path).map_err(unusable)?;
+    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(root.to_owned())),

@@ -179,7 +179,8 @@ impl Index {
 
     /// Whether it was left complete by the run of this name, in the schema that this version reads.
     pub(super) fn is_left_by(&self, run: u64) -> bool {
-        let reads = |key, value: u64| matches!(self.db.get(key), Ok(Some(row)) if decode(&row) == Some(value));
+        let reads =
+            |key, value: u64| matches!(self.db.get(key), Ok(Some(row)) if decode(&row) == Some(value));
         reads(SCHEMA_KEY, SCHEMA) && reads(LEFT_KEY, run)
     }
 

@@ -332,7 +332,8 @@ fn not_here(hash: &Hash) -> io::Error {
 }
 
 fn damaged(hash: &Hash) -> io::Error {
-    let text = format!("blob {hash} is damaged on disk; it was put aside and has to be fetched or pushed again");
+    let text =
+        format!("blob {hash} is damaged on disk; it was put aside and has to be fetched or pushed again");
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 

@@ -139,11 +139,7 @@ async fn forget_broken(
 }
 
 /// After the data directory was moved: has the store find our files where they are now.
-async fn refer_again(
-    blobs: &Blobs,
-    dirs: &Arc<Dirs>,
-    known: &BTreeMap<Hash, Option<u64>>,
-) -> io::Result<()> {
+async fn refer_again(blobs: &Blobs, dirs: &Arc<Dirs>, known: &BTreeMap<Hash, Option<u64>>) -> io::Result<()> {
     tracing::info!("the data directory has another path than before; going through its files once");
     for hash in known.keys() {
         let path = dirs.file(hash);

@@ -54,6 +54,11 @@ impl Segments {
         self.rewriting.lock().await
     }
 
+    #[cfg(test)]
+    pub fn is_due(&self) -> bool {
+        !self.state().due().is_empty()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
