@@ -1,26 +1,26 @@
-//! What a node tells its operator, as stable JSON: the types, and how they are built from store and replica.
-//! How they travel is [`crate::socket`]'s; how they look on a terminal is the command line's.
+//! What a node tells its operator, as stable JSON. This file owns the types; how answers are built is
+//! [`answer`]'s, how they travel [`crate::socket`]'s, how they look on a terminal the command line's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 use waystation_proto::{
-    Digest, Hash, MeshId, NodeId, RepoName, Tag,
-    body::{HoldingState, State, Tier},
+    MeshId, NodeId, Wall,
+    body::Tier,
     glob::Glob,
-    grant::Grant,
-    index::{ArtifactIndex, EdgeKind},
+    grant::{Actions, Grant},
 };
 
-use crate::{
-    driver::handle::ReplicaHandle,
-    store::{ArtifactEntry, Store},
-};
+use crate::mesh::RootKey;
+
+mod answer;
+
+pub use answer::{Api, ApiError};
 
 /// Facts about the process that neither store nor replica know. Filled once, when everything is bound.
 #[derive(Clone)]
@@ -41,6 +41,9 @@ pub struct NodeFacts {
     pub admin_listen: SocketAddr,
     /// `host:port` that other nodes are told to use.
     pub addresses: Vec<String>,
+    /// Whether the mesh listener is on loopback only because nobody asked for an address and the mesh was
+    /// not shared when the node started.
+    pub opens_when_shared: bool,
     /// When the process started to serve.
     pub started: Instant,
     /// What the data plane counted since then.
@@ -75,6 +78,8 @@ pub struct Status {
     pub admin_listen: SocketAddr,
     /// `host:port` that other nodes are told to use.
     pub addresses: Vec<String>,
+    /// Whether the mesh listener is on loopback only until the mesh is shared and the node restarted.
+    pub opens_when_shared: bool,
     /// Whether this node holds the mesh's root key and so can grant.
     pub holds_root_key: bool,
     /// Since it serves.
@@ -279,256 +284,6 @@ pub struct ApiProblem {
     pub error: String,
 }
 
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The question itself is wrong.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// It may not or cannot be done here.
-    #[error("{0}")]
-    Refused(String),
-}
-
-/// Answers questions about this node.
-#[derive(Clone)]
-pub struct Api {
-    store: Store,
-    replica: ReplicaHandle,
-    facts: Arc<NodeFacts>,
-}
-
-impl Api {
-    /// An API over these.
-    pub fn new(store: Store, replica: ReplicaHandle, facts: NodeFacts) -> Self {
-        Api { store, replica, facts: Arc::new(facts) }
-    }
-
-    /// What this node is and does.
-    pub async fn status(&self) -> Status {
-        let driver = self.replica.status().await;
-        let facts = &self.facts;
-        Status {
-            node_id: facts.node.to_string(),
-            site: facts.site.clone(),
-            tier: facts.tier,
-            mesh: facts.mesh.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            listen: facts.listen,
-            mesh_listen: facts.mesh_listen,
-            admin_listen: facts.admin_listen,
-            addresses: facts.addresses.clone(),
-            holds_root_key: facts.granter.is_some(),
-            uptime_seconds: facts.started.elapsed().as_secs(),
-            records: driver.records as u64,
-            sessions: driver.sessions.iter().map(NodeId::to_string).collect(),
-            wants: driver.wants as u64,
-            fetches: driver.fetches as u64,
-            blobs: (facts.blobs)(),
-            data_plane: (facts.data_plane)(),
-        }
-    }
-
-    /// The nodes known, this one first, then those with a session.
-    pub async fn peers(&self) -> Vec<Peer> {
-        let sessions: BTreeSet<NodeId> = self.replica.status().await.sessions.into_iter().collect();
-        let mut nodes: BTreeMap<NodeId, _> =
-            self.store.index().nodes().into_iter().map(|(node, body)| (node, Some(body))).collect();
-        for node in sessions.iter().chain([&self.facts.node]) {
-            nodes.entry(*node).or_insert(None);
-        }
-        let traffic: BTreeMap<String, PeerTraffic> =
-            (self.facts.data_plane)().peers.into_iter().map(|peer| (peer.node.clone(), peer)).collect();
-        let mut peers: Vec<Peer> = nodes
-            .into_iter()
-            .map(|(node, body)| {
-                let moved = traffic.get(&node.to_string()).cloned().unwrap_or_default();
-                Peer {
-                    node: node.to_string(),
-                    this: node == self.facts.node,
-                    connected: sessions.contains(&node),
-                    site: body.as_ref().map(|body| body.site.clone()),
-                    tier: body.as_ref().map(|body| body.tier),
-                    addresses: body.as_ref().map(|body| body.addresses.clone()).unwrap_or_default(),
-                    software: body.map(|body| body.software),
-                    bytes_received: moved.bytes_received,
-                    bytes_sent: moved.bytes_sent,
-                }
-            })
-            .collect();
-        peers.sort_by_key(|peer| (!peer.this, !peer.connected));
-        peers
-    }
-
-    /// The artifacts known, of one repository or of all.
-    pub fn artifacts(&self, repository: Option<&RepoName>) -> Artifacts {
-        let mut entries = self.store.index().artifacts(repository);
-        let truncated = entries.len() > ANSWER_MAX;
-        entries.truncate(ANSWER_MAX);
-        let mut tags: BTreeMap<RepoName, BTreeMap<Digest, Vec<String>>> = BTreeMap::new();
-        let artifacts = entries
-            .into_iter()
-            .map(|(repository, digest, entry)| {
-                let by_digest = tags
-                    .entry(repository.clone())
-                    .or_insert_with(|| self.tags_by_digest(&repository));
-                let tags = by_digest.get(&digest).cloned().unwrap_or_default();
-                self.artifact(&repository, &digest, &entry, tags)
-            })
-            .collect();
-        Artifacts { artifacts, truncated }
-    }
-
-    /// The tags of a repository.
-    pub fn tags(&self, repository: &RepoName) -> Result<Tags, ApiError> {
-        let mut found = self.store.index().tags(repository, None, ANSWER_MAX + 1);
-        if found.is_empty() && self.store.index().artifacts(Some(repository)).is_empty() {
-            return Err(ApiError::NotFound(format!("no repository {repository} is known here")));
-        }
-        let truncated = found.len() > ANSWER_MAX;
-        found.truncate(ANSWER_MAX);
-        let tags = found
-            .into_iter()
-            .filter_map(|(tag, entry)| {
-                Some(TagTarget {
-                    tag: tag.to_string(),
-                    digest: entry.target?.to_string(),
-                    version: entry.version,
-                    author: entry.author.to_string(),
-                })
-            })
-            .collect();
-        Ok(Tags { repository: repository.to_string(), tags, truncated })
-    }
-
-    /// Everything known about one artifact.
-    pub async fn inspect(
-        &self,
-        repository: &RepoName,
-        tag: Option<&Tag>,
-        digest: Option<Digest>,
-    ) -> Result<Inspection, ApiError> {
-        let index = self.store.index();
-        let digest = match (digest, tag) {
-            (Some(digest), _) => digest,
-            (None, Some(tag)) => index.tag(repository, tag).and_then(|entry| entry.target).ok_or_else(|| {
-                ApiError::NotFound(format!("{repository} has no tag {tag}; see: waystation tags {repository}"))
-            })?,
-            (None, None) => return Err(ApiError::Invalid("a tag or a digest is needed".into())),
-        };
-        let entry = index
-            .artifact(repository, &digest)
-            .ok_or_else(|| ApiError::NotFound(format!("{repository}@{digest} is not known here")))?;
-        let edges = self.read_index(&entry).await;
-        let blobs: Option<Vec<BlobInfo>> = edges.as_ref().map(|edges| self.blob_infos(edges));
-        let total_size = edges.as_ref().map(|edges| {
-            let sizes: BTreeMap<Hash, u64> = edges.closure().map(|(edge, hash)| (hash, edge.size)).collect();
-            sizes.values().sum()
-        });
-        let sites: BTreeMap<NodeId, String> =
-            index.nodes().into_iter().map(|(node, body)| (node, body.site)).collect();
-        let holders = index
-            .holders(&digest)
-            .into_iter()
-            .filter(|(_, state)| *state != HoldingState::Gone)
-            .map(|(node, state)| Holder {
-                node: node.to_string(),
-                site: sites.get(&node).cloned(),
-                state: holding_name(state).to_owned(),
-            })
-            .collect();
-        let tags = self.tags_by_digest(repository).remove(&digest).unwrap_or_default();
-        Ok(Inspection {
-            artifact: self.artifact(repository, &digest, &entry, tags),
-            reason: entry.status.as_ref().map(|(_, reason)| reason.clone()).filter(|r| !r.is_empty()),
-            artifact_type: edges.as_ref().and_then(|edges| edges.artifact_type.clone()),
-            annotations: edges.map(|edges| edges.annotations).unwrap_or_default(),
-            blobs,
-            total_size,
-            holders,
-            manifest: self.read_manifest(&digest).await,
-        })
-    }
-
-    /// Signs a grant with the root key and tells the mesh.
-    pub async fn grant(&self, request: &GrantRequest) -> Result<Granted, ApiError> {
-        let granter = self.facts.granter.as_ref().ok_or_else(|| {
-            ApiError::Refused(
-                "the root key of this mesh is not in this node's data directory; run this where the mesh was made"
-                    .into(),
-            )
-        })?;
-        let grant = granter(request).map_err(ApiError::Refused)?;
-        let granted = Granted {
-            node: grant.subject.to_string(),
-            repositories: grant.repositories.to_string(),
-            actions: grant.actions.names().into_iter().map(str::to_owned).collect(),
-            expires: grant.expires.map(|wall| wall.0),
-        };
-        self.replica.add_grant(grant).await.map_err(|refusal| ApiError::Refused(refusal.to_string()))?;
-        Ok(granted)
-    }
-
-    fn artifact(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        entry: &ArtifactEntry,
-        tags: Vec<String>,
-    ) -> Artifact {
-        let holders = self.store.index().holders(digest);
-        let own = holders.iter().find(|(node, _)| *node == self.facts.node).map(|(_, state)| *state);
-        Artifact {
-            repository: repository.to_string(),
-            digest: digest.to_string(),
-            tags,
-            media_type: entry.place.media_type.clone(),
-            manifest_size: entry.place.manifest_size,
-            status: entry.status.as_ref().map(|(state, _)| state_name(*state).to_owned()),
-            here: holding_name(own.unwrap_or(HoldingState::Gone)).to_owned(),
-            holders: holders.iter().filter(|(_, state)| *state == HoldingState::Complete).count() as u64,
-        }
-    }
-
-    fn tags_by_digest(&self, repository: &RepoName) -> BTreeMap<Digest, Vec<String>> {
-        let mut found: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-        for (tag, entry) in self.store.index().tags(repository, None, ANSWER_MAX) {
-            if let Some(target) = entry.target {
-                found.entry(target).or_default().push(tag.to_string());
-            }
-        }
-        found
-    }
-
-    fn blob_infos(&self, index: &ArtifactIndex) -> Vec<BlobInfo> {
-        let info = |edge: &waystation_proto::index::Edge| BlobInfo {
-            kind: edge_name(&edge.kind).to_owned(),
-            digest: edge.digest.to_string(),
-            hash: edge.hash.map(|hash| hash.to_string()),
-            size: edge.size,
-            media_type: edge.media_type.clone(),
-            platform: edge.platform.clone(),
-            held: self.store.index().held(&edge.digest).is_some(),
-        };
-        index.edges.iter().map(info).collect()
-    }
-
-    /// The artifact's index, if it is here; an index that cannot be read is as good as none for showing.
-    async fn read_index(&self, entry: &ArtifactEntry) -> Option<ArtifactIndex> {
-        let bytes = self.store.read(entry.place.index, ArtifactIndex::MAX_BYTES as u64).await.ok()?;
-        ArtifactIndex::decode(&bytes).ok()
-    }
-
-    async fn read_manifest(&self, digest: &Digest) -> Option<serde_json::Value> {
-        let held = self.store.index().held(digest)?;
-        let bytes = self.store.read(held.hash, MANIFEST_MAX).await.ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-}
-
 impl Status {
     /// How long the node has served.
     pub fn uptime(&self) -> Duration {
@@ -549,39 +304,22 @@ impl From<NodeText> for String {
     }
 }
 
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Validating => "validating",
-        State::Quarantined => "quarantined",
-        State::Approved => "approved",
-        State::Rejected => "rejected",
-        State::Revoked => "revoked",
-    }
+/// The [`Granter`] of a node that holds the root key: everything a publisher may do, the newest grant first.
+pub fn granter(root: RootKey) -> Granter {
+    Arc::new(move |request| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = Wall(now.as_secs());
+        if request.seconds.is_some() && !wall.is_plausible() {
+            return Err(
+                "this machine's clock was never set, so a grant cannot end; set it, or leave out --for"
+                    .to_owned(),
+            );
+        }
+        let expires = request.seconds.map(|seconds| Wall(wall.0.saturating_add(seconds)));
+        let serial = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Ok(root.issue_grant(request.node.0, request.repositories.clone(), Actions::ALL, expires, serial))
+    })
 }
-
-fn holding_name(state: HoldingState) -> &'static str {
-    match state {
-        HoldingState::Gone => "none",
-        HoldingState::Partial => "partial",
-        HoldingState::Complete => "complete",
-    }
-}
-
-fn edge_name(kind: &EdgeKind) -> &'static str {
-    match kind {
-        EdgeKind::Config => "config",
-        EdgeKind::Layer => "layer",
-        EdgeKind::Foreign => "foreign",
-        EdgeKind::Child => "child",
-        EdgeKind::Subject => "subject",
-        EdgeKind::Depends { .. } => "depends",
-    }
-}
-
-/// Entries that one answer carries: some megabytes of JSON.
-const ANSWER_MAX: usize = 10_000;
-/// Largest manifest that is shown.
-const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -603,6 +341,7 @@ mod tests {
             mesh_listen: ([127, 0, 0, 1], 2).into(),
             admin_listen: ([127, 0, 0, 1], 3).into(),
             addresses: vec![],
+            opens_when_shared: false,
             holds_root_key: true,
             uptime_seconds: 4,
             records: 5,
@@ -616,7 +355,7 @@ mod tests {
             serde_json::to_string(&status).expect("encodes"),
             concat!(
                 r#"{"node_id":"n","site":"s","tier":"iot","mesh":"m","version":"v","listen":"127.0.0.1:1","#,
-                r#""mesh_listen":"127.0.0.1:2","admin_listen":"127.0.0.1:3","addresses":[],"#,
+                r#""mesh_listen":"127.0.0.1:2","admin_listen":"127.0.0.1:3","addresses":[],"opens_when_shared":false,"#,
                 r#""holds_root_key":true,"uptime_seconds":4,"records":5,"sessions":[],"wants":6,"fetches":7,"#,
                 r#""blobs":8,"data_plane":{"bytes_received":9,"bytes_sent":10,"#,
                 r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]}}"#

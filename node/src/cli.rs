@@ -7,9 +7,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 
+mod archive;
+mod bundle;
 mod demo;
+mod docker;
+mod download;
 mod exit;
-mod image;
+mod file;
+mod layout;
 mod local;
 mod mesh;
 mod progress;
@@ -19,7 +24,6 @@ mod serve;
 mod show;
 mod sparse;
 mod table;
-mod transfer;
 
 pub use exit::Failure;
 

@@ -187,8 +187,7 @@ impl Config {
     /// What clients may do that do not say who they are: what was asked for, else push where only this
     /// machine can connect and nothing elsewhere.
     pub fn anonymous(&self) -> Anonymous {
-        let default =
-            if self.registry.listen.ip().is_loopback() { Anonymous::Push } else { Anonymous::None };
+        let default = if self.registry.listen.ip().is_loopback() { Anonymous::Push } else { Anonymous::None };
         self.registry.anonymous.unwrap_or(default)
     }
 
@@ -202,6 +201,23 @@ impl Config {
     pub fn mesh_listen(&self, shared: bool) -> SocketAddr {
         let ip = if shared { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         self.mesh.listen.unwrap_or(SocketAddr::new(IpAddr::V4(ip), MESH_PORT))
+    }
+}
+
+impl NodeConfig {
+    /// The mesh that the data directory belongs to. Holds the admission secret.
+    pub fn mesh_path(&self) -> PathBuf {
+        self.data_dir.join("mesh.toml")
+    }
+
+    /// The root key of the mesh, on the node that made it.
+    pub fn root_key_path(&self) -> PathBuf {
+        self.data_dir.join("root.key")
+    }
+
+    /// Is there once the mesh file was given to others, so that this node must be reachable.
+    pub fn shared_marker(&self) -> PathBuf {
+        self.data_dir.join("mesh.shared")
     }
 }
 
@@ -229,7 +245,8 @@ pub fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return system();
     }
-    directories::ProjectDirs::from("", "", "waystation").map_or_else(system, |dirs| dirs.data_dir().to_owned())
+    directories::ProjectDirs::from("", "", "waystation")
+        .map_or_else(system, |dirs| dirs.data_dir().to_owned())
 }
 
 /// An address to listen on, from text; the error is a sentence.

@@ -54,9 +54,7 @@ impl FromStr for Reference {
                     "leave out the host; the node with this data directory is asked".to_owned(),
                 ));
             }
-            Some((repository, tag)) => {
-                (repository, Some(tag.parse().map_err(|e| wrong(format!("{e}")))?))
-            }
+            Some((repository, tag)) => (repository, Some(tag.parse().map_err(|e| wrong(format!("{e}")))?)),
             None => (name, None),
         };
         let repository = repository.parse().map_err(|e| wrong(format!("{e}")))?;

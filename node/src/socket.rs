@@ -3,8 +3,7 @@
 //! registry's.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -187,10 +186,7 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
     Ok(Json(api.inspect(&reference.repository, Some(&tag), reference.digest).await?).into_response())
 }
 
-async fn grant(
-    State(api): State<Api>,
-    Json(request): Json<GrantRequest>,
-) -> Result<Response, ApiError> {
+async fn grant(State(api): State<Api>, Json(request): Json<GrantRequest>) -> Result<Response, ApiError> {
     Ok(Json(api.grant(&request).await?).into_response())
 }
 

@@ -95,7 +95,10 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
         ("records", status.records.to_string()),
         ("blobs held", status.blobs.to_string()),
         ("wants", format!("{} ({} transfers under way)", status.wants, status.fetches)),
-        ("between nodes", format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent))),
+        (
+            "between nodes",
+            format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent)),
+        ),
     ]))
 }
 
