@@ -1,1 +1,203 @@
-//! (to be written)
+//! The control plane: sessions with members over libp2p, direct messages and gossip. Knows peers, messages
+//! and bytes, and decides nothing: whom to dial, what to send and what a message means is the protocol's.
+//! A node of another mesh fails the handshake. Messages may be lost; that a session came up or ended is
+//! always told.
+
+mod address;
+mod behaviour;
+mod codec;
+mod counters;
+mod dial;
+mod failure;
+mod refusals;
+mod swarm;
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
+
+pub use self::counters::{ControlCounters, Tally, Traffic};
+pub(crate) use self::{
+    address::resolve,
+    refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
+};
+use self::{counters::Counting, swarm::Session};
+use crate::{identity::Identity, mesh::MeshFile};
+
+/// Where and how to be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// TCP address to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Whether to find, and be found by, nodes of the local network.
+    pub mdns: bool,
+}
+
+/// What happened between this node and others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// The first session with a member came up, or this node dialled one that has a session already.
+    Up {
+        /// Who.
+        peer: NodeId,
+        /// The address this node dialled, as the target called it, if it was the one to dial.
+        dialled: Option<String>,
+    },
+    /// The last session with a member ended.
+    Down {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A member said something, to this node or by gossip.
+    Message {
+        /// Who handed it over: authenticated. Of gossip, not necessarily who wrote it.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// A member sent what is no message.
+    Garbage {
+        /// Who.
+        from: NodeId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The local network told of a node.
+    Discovered {
+        /// `host:port`.
+        address: String,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// What was dialled.
+        target: DialTarget,
+        /// Why.
+        why: String,
+    },
+    /// A connection ended in the handshake because one side did not prove the admission secret.
+    Refused {
+        /// Of the other side, `host:port`.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// Where this node listens now, `host:port`. Loopback is left out where there is anything else.
+    Listening {
+        /// All of them.
+        addresses: Vec<String>,
+    },
+    /// A member does not take or answer messages in time; some were dropped.
+    PeerSlow {
+        /// Who.
+        peer: NodeId,
+    },
+}
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The address could not be listened on.
+    #[error("cannot listen on {address} (TCP): {why}; stop what uses it, or choose another address")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        why: String,
+    },
+    /// libp2p could not be set up.
+    #[error("cannot set up the control plane: {0}")]
+    Setup(String),
+}
+
+/// The running control plane. Dropping it ends all sessions.
+#[derive(Debug)]
+pub struct Control {
+    commands: mpsc::Sender<Command>,
+    local_addr: SocketAddr,
+    counting: Counting,
+    task: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+/// What the task is asked to do.
+#[derive(Debug)]
+enum Command {
+    Send(NodeId, Message),
+    Announce(Vec<Record>),
+    Dial(DialTarget),
+}
+
+impl Control {
+    /// Listens and starts to work. Events must be taken out: while their queue is full, nothing is read
+    /// from peers.
+    pub async fn start(
+        config: ControlConfig,
+        identity: &Identity,
+        mesh: &MeshFile,
+        events: mpsc::Sender<ControlEvent>,
+    ) -> Result<Control, ControlError> {
+        let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        let counting = Counting::default();
+        let stop = CancellationToken::new();
+        let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns)?;
+        let mut session = Session::new(swarm, identity.node_id(), events, counting.clone());
+        let local_addr = session.listen(config.listen).await?;
+        let task = tokio::spawn(session.run(queue, stop.clone()));
+        Ok(Control { commands, local_addr, counting, task, stop: stop.drop_guard() })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Sends to a member with a session. False: dropped, the queue is full. True does not mean that it
+    /// arrives.
+    pub fn send(&self, to: NodeId, message: Message) -> bool {
+        self.command(Command::Send(to, message))
+    }
+
+    /// Gossips records, at most [`Message::MAX_ANNOUNCE_BYTES`] of them encoded. False: dropped.
+    pub fn announce(&self, records: Vec<Record>) -> bool {
+        self.command(Command::Announce(records))
+    }
+
+    /// Opens a session. Answered by one [`ControlEvent::Up`] or [`ControlEvent::DialFailed`]. False: dropped,
+    /// no answer comes.
+    pub fn dial(&self, target: DialTarget) -> bool {
+        self.command(Command::Dial(target))
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> ControlCounters {
+        self.counting.now()
+    }
+
+    /// Ends all sessions and the task.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        let mut task = self.task;
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+
+    fn command(&self, command: Command) -> bool {
+        let taken = self.commands.try_send(command).is_ok();
+        if !taken {
+            self.counting.dropped();
+        }
+        taken
+    }
+}
+
+/// Commands that wait for the task. A message is at most 1 MiB, most are a few hundred bytes.
+const COMMANDS_MAX: usize = 1024;
+
+/// The task only has to notice.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
 //! Entry point: hands the command line to [`waystation::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    waystation::cli::main()
+}

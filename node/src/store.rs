@@ -1,18 +1,51 @@
 //! What is on disk, in which order it is written, and what a crash can lose.
-//! (CONTRACT SKELETON: signatures that others compile against; bodies to be written.)
+//!
+//! ```text
+//! <data dir>/VERSION     format of all below, and the path it was last opened under
+//!            lock        held while a node runs
+//!            blobs/      iroh-blobs' store: database (names, blobs up to 16 KiB), fetched data, outboards
+//!            files/      larger blobs that came in here; the store refers to them and never removes them
+//!            uploads/    upload sessions, and bodies that are being received
+//!            quarantine/ the last few files that were found damaged
+//!            index/      the catalog as looked up (sled); can be deleted while no node runs
+//! ```
+//!
+//! The store is the ground truth, by its named tags ([`ground`]); the index is derived from it. The order of
+//! every write is: bytes synced, directory synced, blob known to the store, named, store synced, index,
+//! and only then the answer. So a crash loses nothing that was answered, and what it leaves (files without
+//! names, a stale index) the next start sweeps or builds again ([`recovery`]). What it can lose: uploads that
+//! were not finished (after a power loss only; after a kill they go on), downloads that were not sealed,
+//! and what other nodes said to hold.
+//!
+//! [`ingest`] is the only way in for bytes from outside the mesh; bytes from members enter the store through
+//! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
 
-use std::path::{Path, PathBuf};
+mod blobs;
+mod dirs;
+mod draft;
+mod ground;
+mod index;
+mod ingest;
+mod reading;
+mod recovery;
+mod segments;
+mod uploads;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use waystation_proto::{
-    Digest, Hash, NodeId, RepoName, Tag,
-    body::{ArtifactPlace, HoldingState, NodeBody, State},
-    event::Change,
-    grant::Grant,
+    Digest, Hash, NodeId, RepoName,
+    body::{ArtifactPlace, State},
     ranges::Ranges,
     record::Record,
 };
+
+pub use index::Index;
 
 /// The bytes of a request body or a file, as they come.
 pub type ByteStream = BoxStream<'static, std::io::Result<Bytes>>;
@@ -20,214 +53,352 @@ pub type ByteStream = BoxStream<'static, std::io::Result<Bytes>>;
 /// A complete, durable blob and the digest that it was found to have here, or that an authority gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
+    /// What clients name it by.
     pub digest: Digest,
+    /// What peers name it by.
     pub hash: Hash,
+    /// Its size in bytes.
     pub size: u64,
 }
 
+/// Everything that this node keeps: a cheap handle.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
 
 /// What `open` found.
 pub struct Opened {
+    /// The store, ready for use.
     pub store: Store,
+    /// The records that were persisted, the winner of each key.
     pub records: Vec<Record>,
+    /// All complete blobs that others may fetch from here.
     pub hashes: Vec<Hash>,
 }
 
+/// Why a data directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The disk, the rights or the content do not allow it.
     #[error("{path}: {why}")]
-    Unusable { path: PathBuf, why: String },
+    Unusable {
+        /// What cannot be used.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Another process has it.
     #[error("the data directory {0} is in use by another node; stop it or give another --data-dir")]
     InUse(PathBuf),
+    /// Its format is not known to this version.
     #[error(
-        "the data directory {path} was written by a newer version (format {found}, this one reads {supported}); use that version"
+        "the data directory {path} was written by a newer version (format {found}, this one reads \
+         {supported}); use that version"
     )]
-    Newer { path: PathBuf, found: u32, supported: u32 },
+    Newer {
+        /// The data directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that this version reads.
+        supported: u32,
+    },
 }
 
+/// Why bytes were not taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
+    /// They are not what they were said to be.
     #[error("the bytes have digest {found}, not {expected}")]
-    DigestMismatch { expected: Digest, found: Digest },
+    DigestMismatch {
+        /// What they were said to be.
+        expected: Digest,
+        /// What they are.
+        found: Digest,
+    },
+    /// There are too many of them.
     #[error("larger than the limit of {limit} bytes")]
-    TooLarge { limit: u64 },
+    TooLarge {
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The sender stopped, or the connection broke.
     #[error("the body ended early: {0}")]
     Interrupted(String),
+    /// There is no such session in the repository: never was, finished, cancelled or expired.
     #[error("no such upload")]
     UnknownUpload,
+    /// A chunk does not continue what is there.
     #[error("the upload has {have} bytes, so the next chunk must start there")]
-    OutOfOrder { have: u64 },
+    OutOfOrder {
+        /// Where the next chunk must start.
+        have: u64,
+    },
+    /// The disk failed or is full.
     #[error("could not be stored: {0}")]
     Storage(String),
 }
 
+/// Where a tag points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagEntry {
+    /// The manifest, or nothing where the tag was deleted.
     pub target: Option<Digest>,
+    /// The counter of the write.
     pub version: u64,
+    /// Who wrote it.
     pub author: NodeId,
 }
+
+/// An artifact in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactEntry {
+    /// Hashes and sizes.
     pub place: ArtifactPlace,
+    /// What its publishers say of it, and why.
     pub status: Option<(State, String)>,
 }
+
+/// A blob that is visible in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkEntry {
+    /// What peers name it by.
     pub hash: Hash,
+    /// Its size in bytes.
     pub size: u64,
     /// An artifact of the repository whose closure it is in; absent for blobs that were only uploaded.
     pub manifest: Option<Digest>,
+    /// As the manifest says; `application/octet-stream` for blobs that were only uploaded.
     pub media_type: String,
 }
 
 /// How bytes of a held blob are read.
 pub enum BlobReader {
+    /// All of them.
     Memory(Bytes),
+    /// An open file at its start, and its size in bytes.
     File(std::fs::File, u64),
 }
 
 impl Store {
     /// Locks, checks the format version, recovers, opens; rebuilds the index where it is missing or stale.
-    pub async fn open(_dir: &Path) -> Result<Opened, OpenError> {
-        todo!()
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, is in use, or was written by a newer version.
+    pub async fn open(dir: &Path) -> Result<Opened, OpenError> {
+        recovery::open(dir).await
     }
+
+    /// The catalog's index.
     pub fn index(&self) -> &Index {
-        todo!()
+        &self.0.index
     }
+
     /// The iroh-blobs store, for the data plane.
     pub fn blobs(&self) -> iroh_blobs::api::Store {
-        todo!()
+        self.0.blobs.api()
     }
 
     /// One blob in one go: hashes while writing, compares, makes durable, maps digest → hash and links
     /// it into `repository` in the same sync. Nothing is kept unless all of it holds.
+    ///
+    /// # Errors
+    /// `DigestMismatch`, `TooLarge` over `limit` bytes, `Interrupted` where the body fails, `Storage`.
     pub async fn ingest(
         &self,
-        _repository: Option<&RepoName>,
-        _expected: Digest,
-        _limit: u64,
-        _body: ByteStream,
+        repository: Option<&RepoName>,
+        expected: Digest,
+        limit: u64,
+        body: ByteStream,
     ) -> Result<Held, IngestError> {
-        todo!()
+        self.0.ingest(repository, expected, limit, body).await
     }
-    /// Bytes that this node made itself (artifact indexes) or holds in memory (manifests).
+
+    /// Bytes that this node holds in memory (manifests), otherwise as [`Self::ingest`].
+    ///
+    /// # Errors
+    /// `DigestMismatch`, `Storage`.
     pub async fn ingest_bytes(
         &self,
-        _repository: Option<&RepoName>,
-        _expected: Digest,
-        _bytes: Bytes,
+        repository: Option<&RepoName>,
+        expected: Digest,
+        bytes: Bytes,
     ) -> Result<Held, IngestError> {
-        todo!()
-    }
-    /// Manifest and its index in one sync.
-    /// Stores the encoded index (no digest tag: `a/<manifest digest>` → hash) and returns its hash.
-    pub async fn ingest_index(&self, _manifest: Digest, _encoded: Bytes) -> Result<Hash, IngestError> {
-        todo!()
-    }
-    /// Durably links a held blob into a repository (mount).
-    pub async fn link(&self, _repository: &RepoName, _held: &Held) -> Result<(), IngestError> {
-        todo!()
+        self.0.ingest_bytes(repository, expected, bytes).await
     }
 
-    /// Upload sessions (distribution-spec end-4, 5, 6, 13, 14). Ids are UUIDs; bytes are on disk.
-    pub async fn upload_start(&self, _repository: &RepoName) -> Result<String, IngestError> {
-        todo!()
+    /// Stores an encoded artifact index durably under its manifest's name (it has no digest) and returns
+    /// its hash.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn ingest_index(&self, manifest: Digest, encoded: Bytes) -> Result<Hash, IngestError> {
+        self.0.ingest_index(manifest, encoded).await
     }
-    /// Appends; `offset`, where given, must equal what is there. Returns the new length.
+
+    /// Durably links a held blob into a repository (mount).
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn link(&self, repository: &RepoName, held: &Held) -> Result<(), IngestError> {
+        self.0.link(repository, held).await
+    }
+
+    /// Starts an upload session (distribution-spec end-4, 5, 6, 13, 14) and returns its id, a UUID. Its bytes
+    /// are on disk, and it goes on after a restart. A session that rests for 24 hours expires.
+    ///
+    /// # Errors
+    /// `Storage`, also where too many sessions are open.
+    pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
+        self.0.upload_start(repository).await
+    }
+
+    /// Appends; `offset`, where given, must equal what is there. Returns the new length. What came before a
+    /// body failed stays.
+    ///
+    /// # Errors
+    /// `UnknownUpload`, `OutOfOrder`, `TooLarge` where the whole would exceed `limit` bytes, `Interrupted`,
+    /// `Storage`.
     pub async fn upload_append(
         &self,
-        _repository: &RepoName,
-        _id: &str,
-        _offset: Option<u64>,
-        _limit: u64,
-        _body: ByteStream,
+        repository: &RepoName,
+        id: &str,
+        offset: Option<u64>,
+        limit: u64,
+        body: ByteStream,
     ) -> Result<u64, IngestError> {
-        todo!()
-    }
-    pub async fn upload_length(&self, _repository: &RepoName, _id: &str) -> Result<u64, IngestError> {
-        todo!()
-    }
-    /// Ends the session: as `ingest` on what was appended.
-    pub async fn upload_finish(
-        &self,
-        _repository: &RepoName,
-        _id: &str,
-        _expected: Digest,
-    ) -> Result<Held, IngestError> {
-        todo!()
-    }
-    pub async fn upload_cancel(&self, _repository: &RepoName, _id: &str) -> Result<(), IngestError> {
-        todo!()
+        self.0.upload_append(repository, id, offset, limit, body).await
     }
 
-    /// What of a blob is here and verified.
-    pub async fn probe(&self, _hash: Hash, _size: u64) -> Ranges {
-        todo!()
+    /// How many bytes a session has.
+    ///
+    /// # Errors
+    /// `UnknownUpload`.
+    pub async fn upload_length(&self, repository: &RepoName, id: &str) -> Result<u64, IngestError> {
+        self.0.upload_length(repository, id).await
     }
-    /// A fetched blob that is complete in the store: fsync data, outboard and directory, map the digest, sync.
-    pub async fn seal(&self, _hash: Hash, _size: u64, _digest: Option<Digest>) -> Result<(), IngestError> {
-        todo!()
+
+    /// Ends the session: as [`Self::ingest`] on what was appended. Another digest ends it as well; after a
+    /// failing disk it can be finished again.
+    ///
+    /// # Errors
+    /// `UnknownUpload`, `DigestMismatch`, `Storage`.
+    pub async fn upload_finish(
+        &self,
+        repository: &RepoName,
+        id: &str,
+        expected: Digest,
+    ) -> Result<Held, IngestError> {
+        self.0.upload_finish(repository, id, expected).await
+    }
+
+    /// Ends the session and drops its bytes.
+    ///
+    /// # Errors
+    /// `UnknownUpload`.
+    pub async fn upload_cancel(&self, repository: &RepoName, id: &str) -> Result<(), IngestError> {
+        self.0.upload_cancel(repository, id).await
+    }
+
+    /// What of a blob is here and verified, in whole groups of 16 KiB.
+    pub async fn probe(&self, hash: Hash, size: u64) -> Ranges {
+        self.0.probe(hash, size).await
+    }
+
+    /// A fetched blob that is complete in the store: fsync data, outboard and directory, name it by its
+    /// digest or, without one, by its hash, and sync. The digest must come from an authority.
+    ///
+    /// # Errors
+    /// `Storage`, also where the blob is not complete.
+    pub async fn seal(&self, hash: Hash, size: u64, digest: Option<Digest>) -> Result<(), IngestError> {
+        self.0.seal(hash, size, digest).await
     }
 
     /// Whole small blob (manifest, index, config), at most `max` bytes.
-    pub async fn read(&self, _hash: Hash, _max: u64) -> std::io::Result<Bytes> {
-        todo!()
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` over `max`; `InvalidData` where it is damaged; what the disk says.
+    pub async fn read(&self, hash: Hash, max: u64) -> std::io::Result<Bytes> {
+        self.0.read(hash, max).await
     }
-    /// Opens a held blob for serving; small ones come from memory. Verifies as DESIGN decision 15 says.
-    pub async fn open_blob(&self, _hash: Hash, _size: u64) -> std::io::Result<BlobReader> {
-        todo!()
+
+    /// Opens a held blob for serving; small ones come from memory. A file is hashed before it is first
+    /// opened after a start, and when its length or time of change are others than before.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidData` where it is damaged (it is then put aside); what the disk says.
+    pub async fn open_blob(&self, hash: Hash, size: u64) -> std::io::Result<BlobReader> {
+        self.0.open_blob(hash, size).await
     }
 
     /// Makes records durable (a segment blob and its named tag, synced), replacing older ones by key.
-    pub async fn persist(&self, _records: Vec<Record>) -> Result<(), IngestError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn persist(&self, records: Vec<Record>) -> Result<(), IngestError> {
+        self.0.persist(records).await
     }
 
-    pub async fn shutdown(&self) {}
+    /// Closes everything and leaves the index complete, so that the next start need not build it again.
+    /// Whatever is asked of the store afterwards fails.
+    pub async fn shutdown(&self) {
+        self.0.shutdown().await;
+    }
 }
 
-/// The catalog as looked up: derived from records and artifact indexes, in sled.
-pub struct Index {}
+/// What all handles share.
+struct Inner {
+    dirs: Arc<dirs::Dirs>,
+    blobs: blobs::Blobs,
+    index: Index,
+    /// The name of this run, which the index is marked with when it is left complete.
+    run: u64,
+    uploads: uploads::Uploads,
+    segments: segments::Segments,
+    reading: reading::Reading,
+    active: ingest::Active,
+}
 
-impl Index {
-    pub fn apply(&self, _change: &Change) {
-        todo!()
+impl Inner {
+    async fn link(&self, repository: &RepoName, held: &Held) -> Result<(), IngestError> {
+        let Held { digest, hash, size } = *held;
+        let failed = |error| draft::storage("the link", error);
+        let link = ground::Ground::Link { repository: repository.clone(), digest, size };
+        self.blobs.name(&link, hash).await.map_err(failed)?;
+        self.blobs.sync().await.map_err(failed)?;
+        self.index.link_local(repository, held);
+        Ok(())
     }
-    /// A held blob by digest.
-    pub fn held(&self, _digest: &Digest) -> Option<Held> {
-        todo!()
+
+    async fn seal(&self, hash: Hash, size: u64, digest: Option<Digest>) -> Result<(), IngestError> {
+        if !self.is_whole(hash, size).await {
+            return Err(IngestError::Storage(format!("blob {hash} is not complete; fetch what is missing")));
+        }
+        let failed = |error| draft::storage("the fetched blob", error);
+        self.blobs.settle(hash, size).await.map_err(failed)?;
+        if size > blobs::INLINE && !self.dirs.file(&hash).exists() {
+            // Every group was verified when it was written.
+            self.reading.mark(hash, &self.dirs.data(&hash));
+        }
+        match digest {
+            Some(digest) => self.admit(None, Held { digest, hash, size }).await.map(|_| ()),
+            None => {
+                self.blobs.name(&ground::Ground::Nameless { hash, size }, hash).await.map_err(failed)?;
+                self.blobs.sync().await.map_err(failed)
+            }
+        }
     }
-    pub fn tag(&self, _repository: &RepoName, _tag: &Tag) -> Option<TagEntry> {
-        todo!()
-    }
-    /// Living tags in lexical order after `last`, at most `limit`.
-    pub fn tags(&self, _repository: &RepoName, _last: Option<&str>, _limit: usize) -> Vec<(Tag, TagEntry)> {
-        todo!()
-    }
-    pub fn artifact(&self, _repository: &RepoName, _manifest: &Digest) -> Option<ArtifactEntry> {
-        todo!()
-    }
-    /// Artifacts of one repository, or of all.
-    pub fn artifacts(&self, _repository: Option<&RepoName>) -> Vec<(RepoName, Digest, ArtifactEntry)> {
-        todo!()
-    }
-    pub fn repositories(&self, _last: Option<&str>, _limit: usize) -> Vec<RepoName> {
-        todo!()
-    }
-    pub fn link(&self, _repository: &RepoName, _digest: &Digest) -> Option<LinkEntry> {
-        todo!()
-    }
-    /// All who say to hold something of it, this node included.
-    pub fn holders(&self, _manifest: &Digest) -> Vec<(NodeId, HoldingState)> {
-        todo!()
-    }
-    pub fn nodes(&self) -> Vec<(NodeId, NodeBody)> {
-        todo!()
-    }
-    pub fn grants(&self) -> Vec<Grant> {
-        todo!()
+
+    async fn shutdown(&self) {
+        let _stopped = self.segments.stop().await;
+        match self.index.leave(self.run) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the index could not be completed; the next start builds it")
+            }
+        }
+        self.blobs.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! How libp2p is set up: transport, the protocols spoken, and every limit, each with its reason.
+
+use std::{num::NonZeroU8, time::Duration};
+
+use libp2p::{
+    Swarm, SwarmBuilder,
+    connection_limits::{self, ConnectionLimits},
+    gossipsub, identify, mdns, noise, ping,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    tcp, yamux,
+};
+use waystation_proto::wire::Message;
+
+use super::{
+    ControlError,
+    codec::{FrameCodec, PROTOCOL},
+};
+use crate::{identity::Identity, mesh::AdmissionSecret};
+
+/// The protocols that a node speaks on the control plane.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) direct: request_response::Behaviour<FrameCodec>,
+    identify: identify::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    ping: ping::Behaviour,
+}
+
+/// Builds the swarm. The admission secret goes into the noise prologue: a peer without it fails the
+/// handshake, before it learns or costs anything.
+pub(crate) fn swarm(
+    identity: &Identity,
+    admission: &AdmissionSecret,
+    mdns: bool,
+) -> Result<Swarm<Behaviour>, ControlError> {
+    let prologue = admission.derive("control plane").to_vec();
+    let secure = |keys: &libp2p::identity::Keypair| {
+        noise::Config::new(keys).map(|noise| noise.with_prologue(prologue))
+    };
+    let swarm = SwarmBuilder::with_existing_identity(identity.keypair())
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), secure, yamux::Config::default)
+        .map_err(setup)?
+        .with_behaviour(|keys| behaviour(keys, mdns))
+        .map_err(setup)?
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(NEVER)
+                .with_dial_concurrency_factor(NonZeroU8::new(4).expect("is not 0"))
+                .with_max_negotiating_inbound_streams(128)
+        })
+        .with_connection_timeout(HANDSHAKE_TIMEOUT)
+        .build();
+    Ok(swarm)
+}
+
+/// The one topic: signed records.
+pub(crate) fn topic() -> gossipsub::IdentTopic {
+    gossipsub::IdentTopic::new("waystation/records/1")
+}
+
+/// Unanswered direct messages to one peer at a time.
+pub(crate) const DIRECT_MAX: usize = 48;
+
+fn behaviour(
+    keys: &libp2p::identity::Keypair,
+    mdns: bool,
+) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let mut gossip =
+        gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Signed(keys.clone()), gossip_config()?)?;
+    gossip.subscribe(&topic())?;
+    let direct = request_response::Behaviour::new(
+        [(PROTOCOL, ProtocolSupport::Full)],
+        request_response::Config::default()
+            .with_request_timeout(DIRECT_TIMEOUT)
+            .with_max_concurrent_streams(2 * DIRECT_MAX + 32),
+    );
+    let identify = identify::Config::new("waystation/1".into(), keys.public())
+        .with_agent_version(concat!("waystation/", env!("CARGO_PKG_VERSION")).into())
+        .with_interval(NEVER)
+        .with_cache_size(0);
+    let mdns = if mdns {
+        Some(mdns::tokio::Behaviour::new(mdns::Config::default(), keys.public().to_peer_id())?)
+    } else {
+        None
+    };
+    let limits = ConnectionLimits::default()
+        .with_max_established_per_peer(Some(2))
+        .with_max_established_incoming(Some(256))
+        .with_max_pending_incoming(Some(64))
+        .with_max_pending_outgoing(Some(64));
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        gossip,
+        direct,
+        identify: identify::Behaviour::new(identify),
+        mdns: mdns.into(),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
+    })
+}
+
+fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
+    gossipsub::ConfigBuilder::default()
+        .validation_mode(gossipsub::ValidationMode::Strict)
+        // Nothing is forwarded that does not decode.
+        .validate_messages()
+        // One announcement that comes from two nodes is one.
+        .message_id_fn(|message| blake3::hash(&message.data).as_bytes()[..20].to_vec().into())
+        .max_transmit_size(Message::MAX_ANNOUNCE_BYTES + SIGNED_FRAME_EXTRA)
+        .flood_publish(true)
+        .heartbeat_initial_delay(Duration::from_secs(1))
+        .build()
+}
+
+fn setup(error: impl std::fmt::Display) -> ControlError {
+    ControlError::Setup(error.to_string())
+}
+
+/// Sessions end when a side ends them or pings fail, never for being quiet. (A finite number, because
+/// it is added to a clock.)
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// TCP, noise and yamux to a peer must be up within this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A dead peer is noticed within two of these and two timeouts (libp2p forgives the first failure).
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// For the answer to a ping; a full queue on a thin link delays it.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For the answer to a direct message, which may be 1 MiB on a thin link.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Author, sequence number, key and signature around a gossiped message.
+const SIGNED_FRAME_EXTRA: usize = 1024;

@@ -1,0 +1,133 @@
+//! What the control plane counts, for metrics and `status`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use waystation_proto::wire::Message;
+
+/// Since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControlCounters {
+    /// What came.
+    pub received: Traffic,
+    /// What was handed to libp2p.
+    pub sent: Traffic,
+    /// Connections that did not prove this mesh's admission secret, either way.
+    pub refused: u64,
+    /// Frames that were not messages.
+    pub garbage: u64,
+    /// Messages that were not sent because their receiver was away or too slow.
+    pub dropped: u64,
+}
+
+/// Messages by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Announcements by gossip.
+    pub gossip: Tally,
+    /// Records sent to one member.
+    pub records: Tally,
+    /// Steps of reconciliation.
+    pub reconcile: Tally,
+    /// Requests for records.
+    pub request: Tally,
+}
+
+/// How many, and how large together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Their encoded bytes, without what the transport adds.
+    pub bytes: u64,
+}
+
+/// The counting side; clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counting(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    received: [Count; 4],
+    sent: [Count; 4],
+    refused: AtomicU64,
+    garbage: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The way that a message takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Gossip,
+    Direct,
+}
+
+impl Counting {
+    pub(crate) fn received(&self, way: Way, message: &Message, bytes: usize) {
+        self.0.received[slot(way, message)].add(bytes);
+    }
+
+    pub(crate) fn sent(&self, way: Way, message: &Message, bytes: usize) {
+        self.0.sent[slot(way, message)].add(bytes);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.0.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn garbage(&self) {
+        self.0.garbage.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self) {
+        self.0.dropped.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn now(&self) -> ControlCounters {
+        ControlCounters {
+            received: traffic(&self.0.received),
+            sent: traffic(&self.0.sent),
+            refused: self.0.refused.load(Relaxed),
+            garbage: self.0.garbage.load(Relaxed),
+            dropped: self.0.dropped.load(Relaxed),
+        }
+    }
+}
+
+impl Count {
+    fn add(&self, bytes: usize) {
+        self.messages.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn tally(&self) -> Tally {
+        Tally { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+    }
+}
+
+fn slot(way: Way, message: &Message) -> usize {
+    match (way, message) {
+        (Way::Gossip, _) => 0,
+        (Way::Direct, Message::Records(_)) => 1,
+        (Way::Direct, Message::Reconcile(_)) => 2,
+        (Way::Direct, Message::Request(_)) => 3,
+    }
+}
+
+fn traffic(counts: &[Count; 4]) -> Traffic {
+    let [gossip, records, reconcile, request] = counts;
+    Traffic {
+        gossip: gossip.tally(),
+        records: records.tally(),
+        reconcile: reconcile.tally(),
+        request: request.tally(),
+    }
+}

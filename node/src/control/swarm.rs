@@ -1,0 +1,531 @@
+//! The one task that drives libp2p. It turns libp2p's events into [`ControlEvent`]s and commands into
+//! libp2p's calls. Where the driver is slow, events wait here and peers are not read: nothing about sessions
+//! is ever dropped, and memory stays bounded.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
+    gossipsub::{self, MessageAcceptance},
+    mdns, ping, request_response,
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
+};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
+use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
+
+use super::{
+    CAME_UNPROVEN, Command, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
+    behaviour::{self, Behaviour, BehaviourEvent, DIRECT_MAX},
+    codec::Frame,
+    counters::{Counting, Way},
+    dial::{Dial, Dials, Failed},
+    failure::{is_unproven, reason},
+};
+use crate::identity;
+
+/// Everything the task owns.
+pub(super) struct Session {
+    swarm: Swarm<Behaviour>,
+    me: NodeId,
+    peers: BTreeMap<PeerId, Peer>,
+    dials: Dials,
+    listening: BTreeSet<SocketAddr>,
+    refusals: Refusals,
+    /// Second connections to one peer, closed once they are not new any more.
+    spare: Vec<(Instant, ConnectionId)>,
+    events: mpsc::Sender<ControlEvent>,
+    /// What the driver has not taken yet.
+    waiting: VecDeque<ControlEvent>,
+    counting: Counting,
+}
+
+/// A member with at least one connection.
+struct Peer {
+    node: NodeId,
+    /// And whether this node dialled.
+    connections: Vec<(ConnectionId, bool)>,
+    /// Bytes of direct messages that were not acknowledged, by request.
+    unanswered: BTreeMap<request_response::OutboundRequestId, usize>,
+    timeouts: u32,
+    garbage: u32,
+    garbage_since: Instant,
+}
+
+impl Session {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        me: NodeId,
+        events: mpsc::Sender<ControlEvent>,
+        counting: Counting,
+    ) -> Self {
+        Session {
+            swarm,
+            me,
+            peers: BTreeMap::new(),
+            dials: Dials::default(),
+            listening: BTreeSet::new(),
+            refusals: Refusals::default(),
+            spare: Vec::new(),
+            events,
+            waiting: VecDeque::new(),
+            counting,
+        }
+    }
+
+    /// Listens, and waits until it is known on which port.
+    pub(super) async fn listen(&mut self, address: SocketAddr) -> Result<SocketAddr, ControlError> {
+        let failed = |why: String| ControlError::Listen { address, why };
+        // libp2p would share a taken port (SO_REUSEPORT) and lose connections to the other process.
+        let free = std::net::TcpListener::bind(address).map_err(|error| failed(error.to_string()))?;
+        drop(free);
+        self.swarm.listen_on(address::to_multiaddr(address)).map_err(|error| failed(error.to_string()))?;
+        let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
+        loop {
+            if let Some(socket) = self.listening.first() {
+                return Ok(SocketAddr::new(address.ip(), socket.port()));
+            }
+            let event = tokio::time::timeout_at(deadline, self.swarm.select_next_some()).await;
+            match event.map_err(|_| failed("the system gave no address in time".into()))? {
+                SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
+                    return Err(failed(error.to_string()));
+                }
+                event => self.on_swarm_event(event),
+            }
+        }
+    }
+
+    /// Works until told to stop or until nobody takes events any more.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let events = self.events.clone();
+        loop {
+            let may_work = self.waiting.len() < WAITING_MAX;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                permit = events.reserve(), if !self.waiting.is_empty() => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(event) = self.waiting.pop_front() {
+                        permit.send(event);
+                    }
+                }
+                event = self.swarm.select_next_some(), if may_work => self.on_swarm_event(event),
+                dial = self.dials.resolved(), if may_work => self.on_resolved(dial),
+                command = commands.recv(), if may_work => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                _ = housekeeping.tick() => self.close_spare_connections(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Send(to, message) => self.send(to, &message),
+            Command::Announce(records) => self.announce(records),
+            Command::Dial(target) => self.dial(target),
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: &Message) {
+        let Some((peer, state)) =
+            identity::peer_id(&to).and_then(|peer| Some((peer, self.peers.get_mut(&peer)?)))
+        else {
+            return self.counting.dropped();
+        };
+        let frame = message.encode();
+        if frame.len() > Message::MAX_BYTES {
+            tracing::error!(peer = %to.short(), bytes = frame.len(), "message is over the limit and was dropped");
+            return self.counting.dropped();
+        }
+        let queued: usize = state.unanswered.values().sum();
+        if state.unanswered.len() >= DIRECT_MAX || queued + frame.len() > UNANSWERED_BYTES_MAX {
+            self.counting.dropped();
+            return self.emit(ControlEvent::PeerSlow { peer: to });
+        }
+        self.counting.sent(Way::Direct, message, frame.len());
+        let bytes = frame.len();
+        let request = self.swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(frame));
+        state.unanswered.insert(request, bytes);
+    }
+
+    fn announce(&mut self, records: Vec<Record>) {
+        let message = Message::Records(records);
+        let frame = message.encode();
+        let bytes = frame.len();
+        if bytes > Message::MAX_ANNOUNCE_BYTES {
+            tracing::error!(bytes, "announcement is over the limit and was dropped");
+            return self.counting.dropped();
+        }
+        match self.swarm.behaviour_mut().gossip.publish(behaviour::topic(), frame) {
+            Ok(_) => self.counting.sent(Way::Gossip, &message, bytes),
+            // Nobody is there, or it was just said: reconciliation is for the rest.
+            Err(error) => {
+                tracing::debug!(%error, "announcement was not gossiped");
+                self.counting.dropped();
+            }
+        }
+    }
+
+    fn dial(&mut self, target: DialTarget) {
+        let refused = match &target {
+            DialTarget::Node(node, _) if *node == self.me => Some("it is this node itself".to_owned()),
+            DialTarget::Node(node, _) if self.is_up(node) => {
+                Some("a session with it is up already".to_owned())
+            }
+            DialTarget::Node(node, _) if identity::peer_id(node).is_none() => {
+                Some("its node id is not a public key".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return self.on_dial_failed(Failed { target, why });
+        }
+        if let Err(failed) = self.dials.start(target) {
+            self.on_dial_failed(failed);
+        }
+    }
+
+    fn on_resolved(&mut self, dial: Result<Dial, Failed>) {
+        match dial {
+            Ok(dial) => self.connect(dial, "no address of it can be dialled".into()),
+            Err(failed) => self.on_dial_failed(failed),
+        }
+    }
+
+    /// Tries the dial's next address; without one, `why` is the answer.
+    fn connect(&mut self, mut dial: Dial, mut why: String) {
+        while let Some(options) = dial.next() {
+            let connection = options.connection_id();
+            match self.swarm.dial(options) {
+                Ok(()) => return self.dials.connecting(connection, dial),
+                Err(error) => why = reason(&error),
+            }
+        }
+        self.on_dial_failed(dial.failed(why));
+    }
+
+    fn on_dial_failed(&mut self, Failed { target, why }: Failed) {
+        tracing::debug!(?target, why, "dial failed");
+        self.emit(ControlEvent::DialFailed { target, why });
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                tracing::debug!(peer = %peer_id, cause = ?cause, "connection closed");
+                self.on_disconnected(peer_id, connection_id);
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_incoming_failed(&send_back_addr, &error);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_outgoing_failed(connection_id, &error);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening.extend(address::to_socket(&address));
+                self.tell_listening();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                if let Some(socket) = address::to_socket(&address) {
+                    self.listening.remove(&socket);
+                }
+                self.tell_listening();
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "control plane listener"),
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                tracing::error!(?reason, "the control plane does not listen any more; restart the node");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, id: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let dial = self.dials.take(connection);
+        let Some(node) = identity::node_of_peer(&id) else {
+            // Its key is not ed25519, so it is none of ours whatever it proved.
+            self.swarm.close_connection(connection);
+            if let Some(dial) = dial {
+                self.on_dial_failed(dial.failed("its key is not ed25519".into()));
+            }
+            return;
+        };
+        let first = !self.peers.contains_key(&id);
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node));
+        peer.connections.push((connection, endpoint.is_dialer()));
+        let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
+        if !first {
+            let spare = peer.spare_connection(&self.me);
+            self.spare.extend(spare.map(|spare| (Instant::now(), spare)));
+        }
+        // Told again where this node dialled: the address is then known to lead to this member.
+        if first || dialled.is_some() {
+            tracing::debug!(peer = %node.short(), ?dialled, first, "connected");
+            self.emit(ControlEvent::Up { peer: node, dialled });
+        }
+    }
+
+    fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.connections.retain(|(known, _)| *known != connection);
+        if peer.connections.is_empty() {
+            let node = peer.node;
+            self.peers.remove(&id);
+            tracing::debug!(peer = %node.short(), "session down");
+            self.emit(ControlEvent::Down { peer: node });
+        }
+    }
+
+    /// Two nodes that dial one another at once get two connections, and pay for two. Waits until both
+    /// sides have said over either what they say on connecting.
+    fn close_spare_connections(&mut self) {
+        let now = Instant::now();
+        let (old, new) =
+            self.spare.drain(..).partition(|(since, _)| now.duration_since(*since) >= SPARE_AFTER);
+        self.spare = new;
+        let old: Vec<(Instant, ConnectionId)> = old;
+        for (_, connection) in old {
+            let still_two = self.peers.values().any(|peer| {
+                peer.connections.len() > 1 && peer.connections.iter().any(|(known, _)| *known == connection)
+            });
+            if still_two {
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
+    fn on_incoming_failed(&mut self, from: &Multiaddr, error: &ListenError) {
+        let from = address::text(from);
+        match error {
+            ListenError::Transport(transport) if is_unproven(transport) => {
+                self.refused(from, CAME_UNPROVEN, "from")
+            }
+            error => tracing::debug!(address = from, error = reason(error), "connection failed"),
+        }
+    }
+
+    fn on_outgoing_failed(&mut self, connection: ConnectionId, error: &DialError) {
+        let mut why = reason(error);
+        match error {
+            DialError::LocalPeerId { .. } => why = "it is this node itself".into(),
+            DialError::Transport(attempts) => {
+                for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error)) {
+                    why = DIALLED_UNPROVEN.into();
+                    self.refused(address::text(address), DIALLED_UNPROVEN, "to");
+                }
+            }
+            _ => {}
+        }
+        if let Some(dial) = self.dials.take(connection) {
+            self.connect(dial, why);
+        }
+    }
+
+    fn refused(&mut self, address: String, why: &'static str, direction: &'static str) {
+        self.counting.refused();
+        let ip = address.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+        if self.refusals.should_tell(ip, Instant::now()) {
+            tracing::warn!(address, "connection {direction} {address} refused: {why}");
+        }
+        self.emit(ControlEvent::Refused { address, why: why.into() });
+    }
+
+    fn tell_listening(&mut self) {
+        let outside: Vec<&SocketAddr> = self.listening.iter().filter(|s| !s.ip().is_loopback()).collect();
+        let shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
+        let addresses = shown.into_iter().map(ToString::to_string).collect();
+        self.emit(ControlEvent::Listening { addresses });
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Direct(event) => self.on_direct(event),
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+                let acceptance = self.on_gossip(propagation_source, &message.data);
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+            }
+            BehaviourEvent::Gossip(gossipsub::Event::SlowPeer { peer_id, .. }) => self.slow(peer_id),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    let socket = address::to_socket(&address).filter(|_| !self.peers.contains_key(&peer));
+                    if let Some(socket) = socket {
+                        self.emit(ControlEvent::Discovered { address: socket.to_string() });
+                    }
+                }
+            }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }) => {
+                tracing::info!(%peer, %failure, "peer does not answer, closing the connection");
+                self.swarm.close_connection(connection);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_gossip(&mut self, from: PeerId, frame: &[u8]) -> MessageAcceptance {
+        match Message::decode(frame) {
+            Ok(message @ Message::Records(_)) => {
+                self.counting.received(Way::Gossip, &message, frame.len());
+                self.deliver(from, message);
+                MessageAcceptance::Accept
+            }
+            Ok(_) => {
+                self.garbage(from, "gossip of other than records".into());
+                MessageAcceptance::Reject
+            }
+            Err(error) => {
+                self.garbage(from, error.to_string());
+                MessageAcceptance::Reject
+            }
+        }
+    }
+
+    fn on_direct(&mut self, event: request_response::Event<Frame, ()>) {
+        use request_response::{Event, Message as Exchange, OutboundFailure};
+        match event {
+            Event::Message { peer, message: Exchange::Request { request, channel, .. }, .. } => {
+                // Fails where the connection has just gone; then nobody waits for it either.
+                let _ = self.swarm.behaviour_mut().direct.send_response(channel, ());
+                self.on_frame(peer, request);
+            }
+            Event::Message { peer, message: Exchange::Response { request_id, .. }, .. } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.unanswered.remove(&request_id);
+                    peer.timeouts = 0;
+                }
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "direct message may not have arrived");
+                self.counting.dropped();
+                let Some(state) = self.peers.get_mut(&peer) else { return };
+                state.unanswered.remove(&request_id);
+                if matches!(error, OutboundFailure::Timeout) {
+                    state.timeouts += 1;
+                    if state.timeouts >= TIMEOUTS_MAX {
+                        tracing::info!(%peer, "peer leaves messages unanswered, closing the session");
+                        let _ = self.swarm.disconnect_peer_id(peer);
+                    }
+                    self.slow(peer);
+                }
+            }
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_frame(&mut self, from: PeerId, frame: Frame) {
+        let decoded = match &frame {
+            Frame::Whole(bytes) => Message::decode(bytes)
+                .map(|message| (message, bytes.len()))
+                .map_err(|error| error.to_string()),
+            Frame::Broken(why) => Err(why.clone()),
+        };
+        match decoded {
+            Ok((message, bytes)) => {
+                self.counting.received(Way::Direct, &message, bytes);
+                self.deliver(from, message);
+            }
+            Err(why) => self.garbage(from, why),
+        }
+    }
+
+    fn deliver(&mut self, from: PeerId, message: Message) {
+        if let Some(peer) = self.peers.get(&from) {
+            let from = peer.node;
+            self.emit(ControlEvent::Message { from, message });
+        }
+    }
+
+    fn slow(&mut self, peer: PeerId) {
+        if let Some(peer) = self.peers.get(&peer) {
+            let peer = peer.node;
+            self.emit(ControlEvent::PeerSlow { peer });
+        }
+    }
+
+    fn garbage(&mut self, from: PeerId, why: String) {
+        self.counting.garbage();
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let now = Instant::now();
+        if now.duration_since(peer.garbage_since) > GARBAGE_WINDOW {
+            (peer.garbage, peer.garbage_since) = (0, now);
+        }
+        peer.garbage += 1;
+        let node = peer.node;
+        if peer.garbage == GARBAGE_MAX + 1 {
+            tracing::warn!(peer = %node.short(), why, "peer keeps sending nonsense, closing the session");
+            let _ = self.swarm.disconnect_peer_id(from);
+        }
+        self.emit(ControlEvent::Garbage { from: node, why });
+    }
+
+    fn is_up(&self, node: &NodeId) -> bool {
+        identity::peer_id(node).is_some_and(|peer| self.peers.contains_key(&peer))
+    }
+
+    fn emit(&mut self, event: ControlEvent) {
+        if !self.waiting.is_empty() {
+            return self.waiting.push_back(event);
+        }
+        match self.events.try_send(event) {
+            // Closed is noticed by the loop, which then ends.
+            Ok(()) => {}
+            Err(TrySendError::Full(event) | TrySendError::Closed(event)) => self.waiting.push_back(event),
+        }
+    }
+}
+
+impl Peer {
+    fn new(node: NodeId) -> Self {
+        Peer {
+            node,
+            connections: Vec::new(),
+            unanswered: BTreeMap::new(),
+            timeouts: 0,
+            garbage: 0,
+            garbage_since: Instant::now(),
+        }
+    }
+
+    /// Which of two connections is one too many: of two that were dialled from either end, the one that the
+    /// node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
+    fn spare_connection(&self, me: &NodeId) -> Option<ConnectionId> {
+        let [(_, old_is_mine), (new, new_is_mine)] = self.connections[..] else { return None };
+        if old_is_mine == new_is_mine {
+            return new_is_mine.then_some(new);
+        }
+        let spare_is_mine = *me > self.node;
+        self.connections.iter().find(|(_, is_mine)| *is_mine == spare_is_mine).map(|(id, _)| *id)
+    }
+}
+
+/// Events that wait for the driver before peers are not read any more.
+const WAITING_MAX: usize = 256;
+
+/// Bytes sent to one peer and not acknowledged.
+const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
+
+/// Messages in a row that a peer may leave unanswered.
+const TIMEOUTS_MAX: u32 = 2;
+
+/// Frames that are no messages, from one peer within [`GARBAGE_WINDOW`].
+const GARBAGE_MAX: u32 = 20;
+const GARBAGE_WINDOW: Duration = Duration::from_secs(60);
+
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Age at which a second connection is closed.
+const SPARE_AFTER: Duration = Duration::from_secs(5);
+
+/// Binding is local and immediate.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,343 @@
+//! A draft: a file of ours that bytes are being written to while they are hashed. How bodies are received
+//! into drafts is here too; what a finished draft becomes is for `ingest.rs`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    mem,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use sha2::Digest as _;
+use tokio::task::JoinHandle;
+use waystation_proto::{Digest, Hash};
+
+use super::{
+    ByteStream, IngestError,
+    blobs::{blocking, remove_file},
+};
+
+/// An open file and the hashes of what is in it. Writing blocks.
+pub(super) struct Draft {
+    file: File,
+    path: PathBuf,
+    hasher: Hasher,
+    length: Arc<AtomicU64>,
+    /// Whether the file is removed when the draft is dropped.
+    fleeting: bool,
+    /// Bytes that were written since the disk was last told to start with them.
+    unsynced: u64,
+}
+
+/// Both of a blob's names, while its bytes come in.
+pub(super) struct Hasher {
+    digest: DigestHasher,
+    hash: blake3::Hasher,
+}
+
+enum DigestHasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+/// Both names of bytes that have been hashed.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    pub digest: Digest,
+    pub hash: Hash,
+}
+
+/// What came of a body in one go.
+pub(super) struct Step {
+    pub pieces: Vec<Bytes>,
+    /// Set with the last step: the body's end, or what was wrong with it.
+    pub end: Option<Result<(), IngestError>>,
+}
+
+/// A body that is being received, in steps that shrink with the number of such bodies.
+pub(super) struct Receiver {
+    body: ByteStream,
+    /// How many more bytes there may be.
+    room: u64,
+    limit: u64,
+    active: Arc<AtomicUsize>,
+}
+
+impl Draft {
+    /// A new file that goes away with the draft.
+    pub fn fleeting(path: PathBuf, expected: &Digest) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let length = Arc::default();
+        Ok(Draft { file, path, hasher: Hasher::like(expected), length, fleeting: true, unsynced: 0 })
+    }
+
+    /// A file that stays, hashed (SHA-256) as far as it is written.
+    pub fn reopen(path: PathBuf, length: Arc<AtomicU64>) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let mut hasher = Hasher::sha256();
+        let read = hasher.read(&mut file)?;
+        length.store(read, Ordering::SeqCst);
+        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0 })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes written.
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::SeqCst)
+    }
+
+    /// Writes and hashes; after an error the draft is as before, or of no use if that fails as well.
+    pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        let before = self.length();
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        if let Err(error) = write_all(&mut self.file, &mut slices) {
+            self.file.set_len(before)?;
+            self.file.seek(SeekFrom::Start(before))?;
+            return Err(error);
+        }
+        let mut written = 0;
+        for piece in pieces {
+            self.hasher.update(piece);
+            written += piece.len() as u64;
+        }
+        self.length.store(before + written, Ordering::SeqCst);
+        self.unsynced += written;
+        Ok(())
+    }
+
+    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came.
+    pub async fn receive(
+        mut self,
+        first: Option<Step>,
+        body: &mut Receiver,
+    ) -> (Option<Self>, Result<(), IngestError>) {
+        let mut step = match first {
+            Some(step) => step,
+            None => body.step().await,
+        };
+        let mut flushing: Option<JoinHandle<io::Result<()>>> = None;
+        loop {
+            self.start_flush(&mut flushing).await;
+            let pieces = mem::take(&mut step.pieces);
+            let writing = blocking(move || {
+                let result = self.write(&pieces);
+                Ok((self, result))
+            });
+            // The next bytes come in while these are written.
+            let next = async {
+                match &step.end {
+                    Some(_) => None,
+                    None => Some(body.step().await),
+                }
+            };
+            let (written, next) = tokio::join!(writing, next);
+            match written {
+                Err(error) => return (None, Err(storage("a body could not be written", error))),
+                Ok((draft, Err(error))) => {
+                    let what = format!("{} could not be written", draft.path.display());
+                    return (Some(draft), Err(storage(&what, error)));
+                }
+                Ok((draft, Ok(()))) => self = draft,
+            }
+            match (next, step.end) {
+                (Some(next), _) => step = next,
+                (None, end) => {
+                    if let Some(task) = flushing {
+                        task.await.ok();
+                    }
+                    return (Some(self), end.unwrap_or(Ok(())));
+                }
+            }
+        }
+    }
+
+    /// Both names of the whole file, in the algorithm of `expected`. Reads the file again where it was
+    /// hashed in another one. Blocks.
+    pub fn names(&mut self, expected: &Digest) -> io::Result<Names> {
+        if self.hasher.is_like(expected) {
+            return Ok(self.hasher.names());
+        }
+        let mut hasher = Hasher::like(expected);
+        self.file.seek(SeekFrom::Start(0))?;
+        hasher.read(&mut self.file)?;
+        Ok(hasher.names())
+    }
+
+    /// The whole file's bytes. Blocks.
+    pub fn bytes(&mut self) -> io::Result<Bytes> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Makes the file's bytes durable. Blocks.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Has the disk begin with what is written, so that little is left to wait for at the end.
+    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) {
+        if self.unsynced < FLUSH_BYTES || flushing.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        // What goes wrong here goes wrong again, and is told, when the finished file is synced.
+        if let Ok(file) = self.file.try_clone() {
+            self.unsynced = 0;
+            *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.fleeting {
+            remove_file(&self.path);
+        }
+    }
+}
+
+impl Hasher {
+    /// For a SHA-256 digest.
+    pub fn sha256() -> Self {
+        Hasher { digest: DigestHasher::Sha256(sha2::Sha256::new()), hash: blake3::Hasher::new() }
+    }
+
+    /// For a digest in the algorithm of this one.
+    pub fn like(digest: &Digest) -> Self {
+        match digest {
+            Digest::Sha256(_) => Hasher::sha256(),
+            Digest::Sha512(_) => {
+                Hasher { digest: DigestHasher::Sha512(sha2::Sha512::new()), hash: blake3::Hasher::new() }
+            }
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.digest {
+            DigestHasher::Sha256(hasher) => hasher.update(bytes),
+            DigestHasher::Sha512(hasher) => hasher.update(bytes),
+        }
+        self.hash.update(bytes);
+    }
+
+    /// The names of all bytes so far.
+    pub fn names(&self) -> Names {
+        let digest = match &self.digest {
+            DigestHasher::Sha256(hasher) => Digest::Sha256(hasher.clone().finalize().into()),
+            DigestHasher::Sha512(hasher) => Digest::Sha512(hasher.clone().finalize().into()),
+        };
+        Names { digest, hash: Hash(*self.hash.finalize().as_bytes()) }
+    }
+
+    fn is_like(&self, digest: &Digest) -> bool {
+        matches!(
+            (&self.digest, digest),
+            (DigestHasher::Sha256(_), Digest::Sha256(_)) | (DigestHasher::Sha512(_), Digest::Sha512(_))
+        )
+    }
+
+    /// Takes the rest of a file and says how much that was.
+    fn read(&mut self, file: &mut File) -> io::Result<u64> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut read = 0;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(read),
+                n => {
+                    self.update(&buffer[..n]);
+                    read += n as u64;
+                }
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// Begins with a body of at most `limit` bytes, of which `room` may still come.
+    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>) -> Self {
+        active.fetch_add(1, Ordering::Relaxed);
+        Receiver { body, room, limit, active: active.clone() }
+    }
+
+    /// Waits for a step's worth of bytes, or the body's end.
+    pub async fn step(&mut self) -> Step {
+        let full = (STEPS_BYTES / self.active.load(Ordering::Relaxed).max(1)).clamp(MIN_STEP, MAX_STEP);
+        let mut step = Step { pieces: Vec::new(), end: None };
+        let mut length = 0;
+        while length < full {
+            match self.body.next().await {
+                Some(Ok(piece)) if piece.len() as u64 > self.room => {
+                    step.end = Some(Err(IngestError::TooLarge { limit: self.limit }));
+                    break;
+                }
+                Some(Ok(piece)) => {
+                    self.room -= piece.len() as u64;
+                    length += piece.len();
+                    step.pieces.push(piece);
+                }
+                Some(Err(error)) => {
+                    step.end = Some(Err(IngestError::Interrupted(error.to_string())));
+                    break;
+                }
+                None => {
+                    step.end = Some(Ok(()));
+                    break;
+                }
+            }
+        }
+        step
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The error of a disk that failed.
+pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space on the disk of the data directory"
+        }
+        _ => "",
+    };
+    IngestError::Storage(format!("{what}: {error}{advice}"))
+}
+
+/// `write_all` for many slices.
+fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Most bytes in one step: large enough for disk and hashing, small enough for a board's memory.
+const MAX_STEP: usize = 1024 * 1024;
+/// Least bytes in one step, however many bodies are being received.
+const MIN_STEP: usize = 64 * 1024;
+/// What all steps together hold; each body has one being written and one coming in.
+const STEPS_BYTES: usize = 16 * 1024 * 1024;
+/// How much is written before the disk is told to begin.
+const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
+const READ_BYTES: usize = 256 * 1024;

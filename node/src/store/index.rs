@@ -1,0 +1,352 @@
+//! The catalog as looked up: derived from records and artifact indexes, in sled. Nothing here is the only
+//! copy of anything: when it is missing, stale or broken, `recovery.rs` builds it again from the store.
+//! Whether it may be used is decided by a mark that a clean shutdown leaves in it and that must fit the
+//! name of the last run in the store (`ground.rs`).
+
+mod keys;
+mod rows;
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sled::{IVec, Tree};
+use waystation_proto::{
+    Digest, NodeId, RepoName, Tag,
+    body::{ArtifactPlace, HoldingState, NodeBody, State},
+    event::Change,
+    grant::Grant,
+    index::ArtifactIndex,
+};
+
+use super::{ArtifactEntry, Held, LinkEntry, TagEntry};
+use rows::{ArtifactRow, HeldRow, LinkRow, TagRow, decode, encode};
+
+/// Lookups by repository, tag, digest and holder. Reading never blocks writing.
+pub struct Index {
+    db: sled::Db,
+    path: PathBuf,
+    digests: Tree,
+    tags: Tree,
+    artifacts: Tree,
+    /// (repository, digest, who made the link) → blob.
+    links: Tree,
+    /// (repository, manifest, digest) → nothing: which links an artifact made.
+    reached: Tree,
+    holders: Tree,
+    nodes: Tree,
+    grants: Tree,
+    /// Held where a row is read, changed and written back.
+    changing: Mutex<()>,
+    /// Set once it is marked as complete: a late change would belie the mark.
+    left: AtomicBool,
+}
+
+impl Index {
+    /// Puts what a record or an artifact index says into the lookups. A failing disk is logged: the next
+    /// start after it builds the index again.
+    pub fn apply(&self, change: &Change) {
+        if let Err(error) = self.try_apply(change) {
+            tracing::error!(%error, "the index could not be written; restart the node to build it again");
+        }
+    }
+
+    /// A held blob by digest.
+    pub fn held(&self, digest: &Digest) -> Option<Held> {
+        let row: HeldRow = row(&self.digests, &keys::digest(digest))?;
+        Some(Held { digest: *digest, hash: row.hash, size: row.size })
+    }
+
+    /// Where a tag points, also if it was deleted (its version still counts).
+    pub fn tag(&self, repository: &RepoName, tag: &Tag) -> Option<TagEntry> {
+        row(&self.tags, &keys::named(repository, tag.as_str())).map(tag_entry)
+    }
+
+    /// Living tags in lexical order after `last`, at most `limit`.
+    pub fn tags(&self, repository: &RepoName, last: Option<&str>, limit: usize) -> Vec<(Tag, TagEntry)> {
+        let all = keys::repository(repository);
+        let from = keys::named(repository, last.unwrap_or(""));
+        let rows = self.tags.range::<Vec<u8>, _>((Bound::Excluded(from), Bound::Unbounded));
+        read_rows(rows)
+            .take_while(|(key, _)| key.starts_with(&all))
+            .filter_map(|(key, value)| {
+                let tag = std::str::from_utf8(&key[all.len()..]).ok()?.parse().ok()?;
+                Some((tag, tag_entry(decode(&value)?)))
+            })
+            .filter(|(_, entry)| entry.target.is_some())
+            .take(limit)
+            .collect()
+    }
+
+    /// An artifact of a repository.
+    pub fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<ArtifactEntry> {
+        artifact_entry(row(&self.artifacts, &keys::in_repository(repository, manifest))?)
+    }
+
+    /// Artifacts of one repository, or of all.
+    pub fn artifacts(&self, repository: Option<&RepoName>) -> Vec<(RepoName, Digest, ArtifactEntry)> {
+        let prefix = repository.map(keys::repository).unwrap_or_default();
+        read_rows(self.artifacts.scan_prefix(prefix))
+            .filter_map(|(key, value)| {
+                let (repository, manifest, _) = keys::read_in_repository(&key)?;
+                Some((repository, manifest, artifact_entry(decode(&value)?)?))
+            })
+            .collect()
+    }
+
+    /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
+    pub fn repositories(&self, last: Option<&str>, limit: usize) -> Vec<RepoName> {
+        let mut found = Vec::new();
+        // Past all rows of a repository: 1 sorts after the 0 that ends its name and before any longer name.
+        let after = |name: &str| [name.as_bytes(), &[1]].concat();
+        let mut from = last.map(after).unwrap_or_default();
+        while found.len() < limit {
+            let next = read_rows(self.artifacts.range::<Vec<u8>, _>(from..)).find(|(_, value)| {
+                decode::<ArtifactRow>(value).is_some_and(|artifact| artifact.place.is_some())
+            });
+            let Some((key, _)) = next else { break };
+            let Some((repository, _)) = keys::read_repository(&key) else { break };
+            from = after(repository.as_str());
+            found.push(repository);
+        }
+        found
+    }
+
+    /// Whether and how a blob is visible in a repository.
+    pub fn link(&self, repository: &RepoName, digest: &Digest) -> Option<LinkEntry> {
+        let prefix = keys::in_repository(repository, digest);
+        let (key, value) = read_rows(self.links.scan_prefix(&prefix)).next()?;
+        let row: LinkRow = decode(&value)?;
+        Some(LinkEntry {
+            hash: row.hash,
+            size: row.size,
+            manifest: keys::read_link_maker(&key[prefix.len()..]),
+            media_type: row.media_type,
+        })
+    }
+
+    /// All who say to hold something of it, this node included.
+    pub fn holders(&self, manifest: &Digest) -> Vec<(NodeId, HoldingState)> {
+        let prefix = keys::digest(manifest);
+        read_rows(self.holders.scan_prefix(&prefix))
+            .filter_map(|(key, value)| Some((NodeId(key[prefix.len()..].try_into().ok()?), decode(&value)?)))
+            .collect()
+    }
+
+    /// All nodes that said what they are.
+    pub fn nodes(&self) -> Vec<(NodeId, NodeBody)> {
+        read_rows(self.nodes.iter())
+            .filter_map(|(key, value)| Some((NodeId(key.as_ref().try_into().ok()?), decode(&value)?)))
+            .collect()
+    }
+
+    /// All grants.
+    pub fn grants(&self) -> Vec<Grant> {
+        read_rows(self.grants.iter()).filter_map(|(_, value)| decode(&value)).collect()
+    }
+
+    /// Opens what is there, or an empty index.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open()?;
+        let tree = |name: &str| db.open_tree(name);
+        Ok(Index {
+            digests: tree("digests")?,
+            tags: tree("tags")?,
+            artifacts: tree("artifacts")?,
+            links: tree("links")?,
+            reached: tree("reached")?,
+            holders: tree("holders")?,
+            nodes: tree("nodes")?,
+            grants: tree("grants")?,
+            changing: Mutex::new(()),
+            left: AtomicBool::new(false),
+            path: path.to_owned(),
+            db,
+        })
+    }
+
+    /// Whether it was left complete by the run of this name, in the schema that this version reads.
+    pub(super) fn is_left_by(&self, run: u64) -> bool {
+        let reads =
+            |key, value: u64| matches!(self.db.get(key), Ok(Some(row)) if decode(&row) == Some(value));
+        reads(SCHEMA_KEY, SCHEMA) && reads(LEFT_KEY, run)
+    }
+
+    /// Makes it durable and marks it as complete. Nothing may be written afterwards.
+    pub(super) fn leave(&self, run: u64) -> io::Result<()> {
+        self.left.store(true, Ordering::SeqCst);
+        self.db.flush()?;
+        self.db.insert(SCHEMA_KEY, encode(&SCHEMA))?;
+        self.db.insert(LEFT_KEY, encode(&run))?;
+        self.db.flush()?;
+        // sled's flush does not empty the disk's own cache.
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.is_file() {
+                File::open(path)?.sync_all()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A blob is held under a digest now.
+    pub(super) fn hold(&self, held: &Held) {
+        let row = encode(&HeldRow { hash: held.hash, size: held.size });
+        if !self.is_left() {
+            logged(self.digests.insert(keys::digest(&held.digest), row));
+        }
+    }
+
+    /// A blob is not held under a digest any more.
+    pub(super) fn forget(&self, digest: &Digest) {
+        logged(self.digests.remove(keys::digest(digest)));
+    }
+
+    /// A held blob was pushed to, or mounted into, a repository.
+    pub(super) fn link_local(&self, repository: &RepoName, held: &Held) {
+        let media_type = "application/octet-stream".to_owned();
+        let row = encode(&LinkRow { hash: held.hash, size: held.size, media_type });
+        if !self.is_left() {
+            logged(self.links.insert(keys::link(repository, &held.digest, None), row));
+        }
+    }
+
+    fn try_apply(&self, change: &Change) -> sled::Result<()> {
+        if self.is_left() {
+            return Ok(());
+        }
+        match change {
+            Change::Tag { repository, tag, body, version, author } => {
+                let row = TagRow { target: body.target, version: *version, author: *author };
+                put(&self.tags, keys::named(repository, tag.as_str()), &row)
+            }
+            Change::Artifact { repository, manifest, place } => {
+                self.place_artifact(repository, manifest, place.clone())
+            }
+            Change::Reachable { repository, index } => self.reach(repository, index),
+            Change::Status { repository, manifest, state, reason } => {
+                self.judge_artifact(repository, manifest, (*state, reason.clone()))
+            }
+            Change::Holding { manifest, node, state: HoldingState::Gone } => {
+                self.holders.remove(keys::holder(manifest, node)).map(|_| ())
+            }
+            Change::Holding { manifest, node, state } => {
+                put(&self.holders, keys::holder(manifest, node), state)
+            }
+            Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
+            Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),
+        }
+    }
+
+    fn place_artifact(
+        &self,
+        repository: &RepoName,
+        manifest: &Digest,
+        place: Option<ArtifactPlace>,
+    ) -> sled::Result<()> {
+        let _changing = self.changing();
+        let key = keys::in_repository(repository, manifest);
+        let gone = place.is_none();
+        let old: ArtifactRow = row(&self.artifacts, &key).unwrap_or_default();
+        put(&self.artifacts, key, &ArtifactRow { place, ..old })?;
+        if gone { self.unreach(repository, manifest) } else { Ok(()) }
+    }
+
+    fn judge_artifact(
+        &self,
+        repository: &RepoName,
+        manifest: &Digest,
+        status: (State, String),
+    ) -> sled::Result<()> {
+        let _changing = self.changing();
+        let key = keys::in_repository(repository, manifest);
+        let old: ArtifactRow = row(&self.artifacts, &key).unwrap_or_default();
+        put(&self.artifacts, key, &ArtifactRow { status: Some(status), ..old })
+    }
+
+    fn reach(&self, repository: &RepoName, index: &ArtifactIndex) -> sled::Result<()> {
+        let _changing = self.changing();
+        let link = |digest: &Digest, row: &LinkRow| {
+            self.reached.insert(keys::reach(repository, &index.manifest, digest), &[])?;
+            put(&self.links, keys::link(repository, digest, Some(&index.manifest)), row)
+        };
+        let media_type = index.media_type.clone();
+        link(&index.manifest, &LinkRow { hash: index.hash, size: index.size, media_type })?;
+        for (edge, hash) in index.closure() {
+            let media_type = edge.media_type.clone();
+            link(&edge.digest, &LinkRow { hash, size: edge.size, media_type })?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the links that an artifact made; those that others made stay.
+    fn unreach(&self, repository: &RepoName, manifest: &Digest) -> sled::Result<()> {
+        for (key, _) in read_rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))) {
+            let digest = keys::read_in_repository(&key).and_then(|(_, _, rest)| keys::read_digest(rest));
+            if let Some((digest, _)) = digest {
+                self.links.remove(keys::link(repository, &digest, Some(manifest)))?;
+            }
+            self.reached.remove(key)?;
+        }
+        Ok(())
+    }
+
+    fn is_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A row, if it is there and sound.
+fn row<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Option<T> {
+    decode(&logged(tree.get(key))??)
+}
+
+fn put<T: Serialize>(tree: &Tree, key: Vec<u8>, row: &T) -> sled::Result<()> {
+    tree.insert(key, encode(row)).map(|_| ())
+}
+
+/// The rows of an iterator, up to the first that cannot be read.
+fn read_rows(rows: sled::Iter) -> impl Iterator<Item = (IVec, IVec)> {
+    rows.map_while(logged)
+}
+
+fn logged<T>(result: sled::Result<T>) -> Option<T> {
+    result
+        .inspect_err(|error| {
+            tracing::error!(%error, "the index is damaged; restart the node to build it again");
+        })
+        .ok()
+}
+
+fn tag_entry(row: TagRow) -> TagEntry {
+    TagEntry { target: row.target, version: row.version, author: row.author }
+}
+
+fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
+    Some(ArtifactEntry { place: row.place?, status: row.status })
+}
+
+/// Raised with every change to keys or rows; another one makes the index stale.
+const SCHEMA: u64 = 1;
+const SCHEMA_KEY: &str = "schema";
+const LEFT_KEY: &str = "left by run";
+/// sled takes up to about six times as much memory as it is told.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Losing the index costs a rebuild, nothing else.
+const FLUSH_EVERY_MS: u64 = 2_000;

@@ -1,0 +1,416 @@
+//! The store through its public surface, on real disks.
+
+use std::{fs, sync::Arc};
+
+use futures_util::{StreamExt, stream};
+use sha2::Digest as _;
+use tempfile::TempDir;
+
+use super::*;
+
+const NO_LIMIT: u64 = u64::MAX;
+
+/// Bytes that differ by seed.
+fn bytes(seed: u8, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::Sha256(sha2::Sha256::digest(bytes).into())
+}
+
+fn sha512(bytes: &[u8]) -> Digest {
+    Digest::Sha512(sha2::Sha512::digest(bytes).into())
+}
+
+fn repo(name: &str) -> RepoName {
+    name.parse().expect("valid")
+}
+
+fn body(bytes: &Bytes) -> ByteStream {
+    let pieces: Vec<_> = bytes.chunks(10_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    stream::iter(pieces).boxed()
+}
+
+/// A body that breaks after `bytes`.
+fn broken(bytes: &Bytes) -> ByteStream {
+    body(bytes).chain(stream::iter([Err(std::io::ErrorKind::ConnectionReset.into())])).boxed()
+}
+
+async fn open(dir: &TempDir) -> Store {
+    Store::open(dir.path()).await.expect("opens").store
+}
+
+async fn reopen(store: Store, dir: &TempDir) -> Opened {
+    store.shutdown().await;
+    drop(store);
+    Store::open(dir.path()).await.expect("opens again")
+}
+
+async fn serve(store: &Store, held: &Held) -> std::io::Result<Bytes> {
+    match store.open_blob(held.hash, held.size).await? {
+        BlobReader::Memory(bytes) => Ok(bytes),
+        BlobReader::File(mut file, size) => {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut file, &mut bytes)?;
+            assert_eq!(bytes.len() as u64, size);
+            Ok(bytes.into())
+        }
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[tokio::test]
+async fn ingested_blobs_of_any_size_are_served_also_after_a_restart() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    let library = repo("library/app");
+    let mut all = Vec::new();
+    for (seed, length) in [0, 1, 16 * 1024, 16 * 1024 + 1, 100_000, 5_000_000].into_iter().enumerate() {
+        let content = bytes(seed as u8, length);
+        let digest = if seed % 2 == 0 { sha256(&content) } else { sha512(&content) };
+        let held = store.ingest(Some(&library), digest, NO_LIMIT, body(&content)).await.expect("taken in");
+        assert_eq!(held, Held { digest, hash: Hash::of(&content), size: length as u64 });
+        all.push((held, content));
+    }
+    for clean in [true, false] {
+        for (held, content) in &all {
+            assert_eq!(store.index().held(&held.digest), Some(*held));
+            assert_eq!(serve(&store, held).await.expect("served"), content);
+            assert_eq!(store.read(held.hash, NO_LIMIT).await.expect("read"), content);
+            assert_eq!(store.probe(held.hash, held.size).await, Ranges::all(held.size));
+            let link = store.index().link(&library, &held.digest).expect("linked");
+            assert_eq!((link.hash, link.size, link.manifest), (held.hash, held.size, None));
+            assert_eq!(store.index().link(&repo("library/other"), &held.digest), None);
+        }
+        assert!(files_below(&dir.path().join("uploads")).is_empty());
+        let opened = reopen(store, &dir).await;
+        store = opened.store;
+        if clean {
+            // The empty blob is known to everyone.
+            assert_eq!(opened.hashes.len(), all.len() - 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_as_expected_leaves_nothing() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (content, other) = (bytes(1, 3_000_000), sha256(b"other"));
+    let found = sha256(&content);
+    let result = store.ingest(None, other, NO_LIMIT, body(&content)).await;
+    assert!(
+        matches!(result, Err(IngestError::DigestMismatch { expected, found: f }) if expected == other && f == found)
+    );
+    let result = store.ingest(None, found, 2_999_999, body(&content)).await;
+    assert!(matches!(result, Err(IngestError::TooLarge { limit: 2_999_999 })));
+    let result = store.ingest(None, found, NO_LIMIT, broken(&content)).await;
+    assert!(matches!(result, Err(IngestError::Interrupted(_))));
+    let result = store.ingest_bytes(None, other, content.clone()).await;
+    assert!(matches!(result, Err(IngestError::DigestMismatch { .. })));
+    assert_eq!(store.index().held(&found), None);
+    assert_eq!(store.index().held(&other), None);
+    assert!(store.probe(Hash::of(&content), content.len() as u64).await.is_empty());
+    for left in ["uploads", "files"] {
+        assert!(files_below(&dir.path().join(left)).is_empty(), "{left}");
+    }
+    store.ingest(None, found, 3_000_000, body(&content)).await.expect("exactly at the limit");
+}
+
+#[tokio::test]
+async fn many_at_once_also_of_one_digest() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let ingests = (0..50u8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let content = bytes(n % 25, if n % 5 == 0 { 40_000 } else { 1_000 });
+            let digest = sha256(&content);
+            store.ingest(Some(&repo("a")), digest, NO_LIMIT, body(&content)).await.map(|held| (held, content))
+        })
+    });
+    let mut all = Vec::new();
+    for ingest in ingests.collect::<Vec<_>>() {
+        all.push(ingest.await.expect("no panic").expect("taken in"));
+    }
+    let store = reopen(store, &dir).await.store;
+    for (held, content) in all {
+        assert_eq!(store.index().held(&held.digest), Some(held));
+        assert_eq!(serve(&store, &held).await.expect("served"), content);
+    }
+}
+
+#[tokio::test]
+async fn one_sync_serves_many_who_wait() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let syncs = (0..200).map(|_| {
+        let inner = store.0.clone();
+        tokio::spawn(async move { inner.blobs.sync().await })
+    });
+    for sync in syncs.collect::<Vec<_>>() {
+        sync.await.expect("no panic").expect("synced");
+    }
+    let (asked, run) = store.0.blobs.sync_counts();
+    assert!(run * 10 < asked, "{run} syncs for {asked} callers");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_an_interruption_and_a_restart() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (here, there) = (repo("a/b"), repo("a"));
+    let content = bytes(3, 2_500_000);
+    let id = store.upload_start(&here).await.expect("started");
+    let first = content.slice(..1_200_000);
+    assert_eq!(
+        store.upload_append(&here, &id, Some(0), NO_LIMIT, body(&first)).await.expect("appended"),
+        1_200_000
+    );
+    let second = content.slice(1_200_000..1_300_000);
+    let result = store.upload_append(&here, &id, None, NO_LIMIT, broken(&second)).await;
+    assert!(matches!(result, Err(IngestError::Interrupted(_))));
+    assert_eq!(store.upload_length(&here, &id).await.expect("there"), 1_300_000);
+
+    let store = reopen(store, &dir).await.store;
+    assert_eq!(store.upload_length(&here, &id).await.expect("still there"), 1_300_000);
+    for (repository, id) in [(&there, id.as_str()), (&here, "../a"), (&here, "")] {
+        assert!(matches!(store.upload_length(repository, id).await, Err(IngestError::UnknownUpload)));
+    }
+    let rest = content.slice(1_300_000..);
+    for wrong in [0, 1_299_999, 1_300_001] {
+        let result = store.upload_append(&here, &id, Some(wrong), NO_LIMIT, body(&rest)).await;
+        assert!(matches!(result, Err(IngestError::OutOfOrder { have: 1_300_000 })));
+    }
+    let result = store.upload_append(&here, &id, None, 2_499_999, body(&rest.slice(..0))).await;
+    assert!(result.is_ok(), "nothing is never too much");
+    store.upload_append(&here, &id, Some(1_300_000), 2_500_000, body(&rest)).await.expect("appended");
+    let held = store.upload_finish(&here, &id, sha512(&content)).await.expect("finished");
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+    assert!(store.index().link(&here, &held.digest).is_some());
+    assert!(matches!(store.upload_length(&here, &id).await, Err(IngestError::UnknownUpload)));
+    assert!(files_below(&dir.path().join("uploads")).is_empty());
+}
+
+#[tokio::test]
+async fn uploads_end_by_another_digest_and_by_being_cancelled() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let here = repo("a");
+    let small = store.upload_start(&here).await.expect("started");
+    store.upload_append(&here, &small, None, 10, body(&bytes(1, 10))).await.expect("appended");
+    let result = store.upload_append(&here, &small, None, 15, body(&bytes(1, 10))).await;
+    assert!(matches!(result, Err(IngestError::TooLarge { limit: 15 })));
+    let result = store.upload_finish(&here, &small, sha256(b"other")).await;
+    assert!(matches!(result, Err(IngestError::DigestMismatch { .. })));
+    assert!(matches!(store.upload_cancel(&here, &small).await, Err(IngestError::UnknownUpload)));
+    let none = store.upload_start(&here).await.expect("started");
+    store.upload_finish(&here, &none, sha256(b"")).await.expect("the empty blob");
+    let cancelled = store.upload_start(&here).await.expect("started");
+    store.upload_cancel(&here, &cancelled).await.expect("cancelled");
+    assert!(files_below(&dir.path().join("uploads")).is_empty());
+}
+
+#[tokio::test]
+async fn resting_uploads_expire_at_the_next_start() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let here = repo("a");
+    let (old, new) = (
+        store.upload_start(&here).await.expect("started"),
+        store.upload_start(&here).await.expect("started"),
+    );
+    let path = store.0.dirs.uploads_of(&here).join(&old);
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60);
+    fs::File::options().write(true).open(path).expect("there").set_modified(long_ago).expect("set");
+    let store = reopen(store, &dir).await.store;
+    assert!(matches!(store.upload_length(&here, &old).await, Err(IngestError::UnknownUpload)));
+    assert_eq!(store.upload_length(&here, &new).await.expect("there"), 0);
+}
+
+#[tokio::test]
+async fn one_node_to_a_directory_and_no_newer_format() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    assert!(matches!(Store::open(dir.path()).await, Err(OpenError::InUse(_))));
+    store.shutdown().await;
+    drop(store);
+    let version = dir.path().join("VERSION");
+    fs::write(&version, "2\n").expect("written");
+    let newer = Store::open(dir.path()).await.map(|_| ());
+    assert!(matches!(newer, Err(OpenError::Newer { found: 2, supported: 1, .. })), "{newer:?}");
+    fs::write(&version, "what?\n").expect("written");
+    assert!(
+        matches!(Store::open(dir.path()).await, Err(OpenError::Unusable { path, .. }) if path.ends_with("VERSION"))
+    );
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    assert!(matches!(Store::open(&file).await, Err(OpenError::Unusable { .. })));
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_is_swept() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(1, 50_000);
+    let held = store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("taken in");
+    let upload = store.upload_start(&repo("a")).await.expect("started");
+    let kept = files_below(dir.path()).len();
+    let dirs = store.0.dirs.clone();
+    let orphan = Hash::of(b"orphan");
+    let left = [
+        dirs.blobs_temp().join("x.temp"),
+        dirs.incoming().join("y"),
+        dirs.data(&orphan),
+        dirs.outboard(&orphan),
+        dirs.file(&orphan),
+    ];
+    drop(dirs);
+    left.iter().for_each(|path| fs::write(path, "left").expect("written"));
+    let store = reopen(store, &dir).await.store;
+    assert!(left.iter().all(|path| !path.exists()));
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+    assert_eq!(store.upload_length(&repo("a"), &upload).await.expect("there"), 0);
+    assert!(files_below(dir.path()).len() >= kept);
+}
+
+#[tokio::test]
+async fn a_file_that_rotted_is_not_served_and_can_be_pushed_again() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(1, 50_000);
+    let digest = sha256(&content);
+    let held = store.ingest(Some(&repo("a")), digest, NO_LIMIT, body(&content)).await.expect("taken in");
+    let path = store.0.dirs.file(&held.hash);
+    let mut rotten = content.to_vec();
+    rotten[30_000] ^= 1;
+    fs::write(&path, &rotten).expect("written");
+    let store = reopen(store, &dir).await.store;
+    assert_eq!(store.index().held(&digest), Some(held));
+    let error = serve(&store, &held).await.expect_err("not served");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(store.index().held(&digest), None);
+    assert!(store.probe(held.hash, held.size).await.is_empty());
+    assert!(!path.exists());
+
+    store.ingest(None, digest, NO_LIMIT, body(&content)).await.expect("taken in again");
+    let store = reopen(store, &dir).await.store;
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+    assert_eq!(
+        store.blobs().blobs().get_bytes(iroh_blobs::Hash::from_bytes(held.hash.0)).await.expect("for peers"),
+        content
+    );
+    assert!(store.index().link(&repo("a"), &digest).is_some());
+}
+
+#[tokio::test]
+async fn a_change_after_the_check_is_noticed_and_truncation_at_the_start() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(1, 50_000);
+    let digest = sha256(&content);
+    let held = store.ingest(None, digest, NO_LIMIT, body(&content)).await.expect("taken in");
+    serve(&store, &held).await.expect("served");
+    let path = store.0.dirs.file(&held.hash);
+    let mut rotten = content.to_vec();
+    rotten[0] ^= 1;
+    fs::write(&path, &rotten).expect("written");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    fs::File::options().write(true).open(&path).expect("there").set_modified(later).expect("set");
+    assert!(serve(&store, &held).await.is_err());
+
+    let held = store.ingest(None, digest, NO_LIMIT, body(&content)).await.expect("taken in again");
+    fs::File::options().write(true).open(&path).expect("there").set_len(40_000).expect("cut");
+    let opened = reopen(store, &dir).await;
+    assert_eq!(opened.store.index().held(&held.digest), None);
+}
+
+#[tokio::test]
+async fn a_fetched_blob_counts_once_it_is_sealed() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    for length in [3_000usize, 6_000_000] {
+        let content = bytes(9, length);
+        let (hash, size, digest) = (Hash::of(&content), length as u64, sha256(&content));
+        assert!(matches!(store.seal(hash, size, Some(digest)).await, Err(IngestError::Storage(_))));
+        // As the data plane does, except that the bytes come from here.
+        let _tag = store.blobs().blobs().add_bytes(content.clone()).temp_tag().await.expect("added");
+        assert_eq!(store.probe(hash, size).await, Ranges::all(size));
+        assert_eq!(store.index().held(&digest), None);
+        store.seal(hash, size, Some(digest)).await.expect("sealed");
+        let held = store.index().held(&digest).expect("held");
+        assert_eq!(serve(&store, &held).await.expect("served"), content);
+    }
+    let index = bytes(4, 20_000);
+    let hash = store.ingest_index(sha256(b"manifest"), index.clone()).await.expect("stored");
+    store.seal(hash, 20_000, None).await.expect("sealed without a digest");
+    let opened = reopen(store, &dir).await;
+    assert_eq!(opened.hashes.len(), 3);
+    assert_eq!(opened.store.read(hash, 20_000).await.expect("read"), index);
+    let error = opened.store.read(hash, 19_999).await.expect_err("too large");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_moved_directory_is_found_again() {
+    let parent = TempDir::new().expect("a directory");
+    let (before, after) = (parent.path().join("before"), parent.path().join("after"));
+    let store = Store::open(&before).await.expect("opens").store;
+    let content = bytes(1, 5_000_000);
+    let held = store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("taken in");
+    store.shutdown().await;
+    drop(store);
+    fs::rename(&before, &after).expect("moved");
+    let store = Store::open(&after).await.expect("opens").store;
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+    assert_eq!(
+        store.blobs().blobs().get_bytes(iroh_blobs::Hash::from_bytes(held.hash.0)).await.expect("for peers"),
+        content
+    );
+}
+
+#[tokio::test]
+async fn ten_thousand_blobs_open_quickly() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let inner: Arc<Inner> = store.0.clone();
+    stream::iter(0..10_000u32)
+        .for_each_concurrent(64, |n| {
+            let inner = inner.clone();
+            async move {
+                let content = Bytes::from(n.to_le_bytes().to_vec());
+                let hash = inner.blobs.add_bytes(content.clone()).await.expect("added");
+                let blob = ground::Ground::Blob { digest: sha256(&content), size: 4 };
+                inner.blobs.name(&blob, hash).await.expect("named");
+            }
+        })
+        .await;
+    inner.blobs.sync().await.expect("synced");
+    // As after a kill: the index was not left complete.
+    inner.blobs.shutdown().await;
+    drop((inner, store));
+    for kind in ["rebuilt", "clean"] {
+        let start = std::time::Instant::now();
+        let opened = Store::open(dir.path()).await.expect("opens");
+        println!("10,000 blobs, {kind}: {:?}", start.elapsed());
+        assert_eq!(opened.hashes.len(), 10_000);
+        let some = 7_777u32.to_le_bytes();
+        assert_eq!(opened.store.index().held(&sha256(&some)).map(|held| held.hash), Some(Hash::of(&some)));
+        // Far from the goal, which is for a release build on a quiet machine, but far from a hang as well.
+        assert!(start.elapsed() < std::time::Duration::from_secs(20));
+        opened.store.shutdown().await;
+    }
+}
+
+mod records;

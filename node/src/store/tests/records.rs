@@ -1,0 +1,282 @@
+//! Records, artifact indexes and the lookups derived from them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ed25519_dalek::SigningKey;
+use waystation_proto::{
+    MeshId, NodeId, Tag,
+    body::{ArtifactBody, HoldingBody, HoldingState, NodeBody, StatusBody, TagBody, Tier},
+    event::Change,
+    glob::Glob,
+    grant::{Actions, Grant},
+    index::{ArtifactIndex, Edge, EdgeKind},
+    record::{Key, Kind},
+    time::Wall,
+};
+
+use super::*;
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+fn record<B: serde::Serialize>(key_of: Key, version: u64, body: &B) -> Record {
+    Record::author(&MeshId([0; 32]), &key(), None, key_of, version, Wall(0), body)
+}
+
+fn tag(name: &str) -> Tag {
+    name.parse().expect("valid")
+}
+
+fn tag_record(name: &str, version: u64, target: Option<Digest>) -> Record {
+    record(Key::tag(&repo("a"), &tag(name)), version, &TagBody { target })
+}
+
+fn index_of(manifest: &[u8], layers: &[&[u8]]) -> ArtifactIndex {
+    let edge = |layer: &&[u8]| Edge {
+        kind: EdgeKind::Layer,
+        digest: sha256(layer),
+        hash: Some(Hash::of(layer)),
+        size: layer.len() as u64,
+        media_type: "layer".to_owned(),
+        platform: None,
+    };
+    ArtifactIndex {
+        manifest: sha256(manifest),
+        hash: Hash::of(manifest),
+        size: manifest.len() as u64,
+        media_type: "manifest".to_owned(),
+        artifact_type: None,
+        annotations: BTreeMap::new(),
+        edges: layers.iter().map(edge).collect(),
+    }
+}
+
+fn place_of(index: &ArtifactIndex) -> ArtifactPlace {
+    let encoded = index.encode();
+    ArtifactPlace {
+        manifest: index.hash,
+        manifest_size: index.size,
+        media_type: index.media_type.clone(),
+        index: Hash::of(&encoded),
+        index_size: encoded.len() as u64,
+    }
+}
+
+fn apply(store: &Store, records: &[Record]) {
+    for record in records {
+        let change = waystation_proto::catalog::change_of(record).expect("sound");
+        change.iter().for_each(|change| store.index().apply(change));
+    }
+}
+
+/// Everything that can be looked up, to compare.
+fn everything(store: &Store) -> String {
+    let index = store.index();
+    let (a, b) = (repo("a"), repo("b"));
+    format!(
+        "{:#?}",
+        (
+            index.tags(&a, None, 100),
+            index.tag(&a, &tag("gone")),
+            index.artifacts(None),
+            index.repositories(None, 100),
+            [&a, &b].map(|name| [&b"base"[..], b"top", b"m1", b"m2"].map(|c| index.link(name, &sha256(c)))),
+            index.holders(&sha256(b"m1")),
+            index.nodes(),
+            index.grants(),
+            index.held(&sha256(b"base")),
+        )
+    )
+}
+
+/// Two artifacts that share a layer, and a record of each known kind.
+async fn publish(store: &Store) -> Vec<Record> {
+    let a = repo("a");
+    let me = NodeId(key().verifying_key().to_bytes());
+    let mut records = Vec::new();
+    for index in [index_of(b"m1", &[b"base", b"top"]), index_of(b"m2", &[b"base"])] {
+        let encoded = index.encode();
+        store.ingest_index(index.manifest, encoded.into()).await.expect("stored");
+        let place = Some(place_of(&index));
+        records.push(record(Key::artifact(&a, &index.manifest), 1, &ArtifactBody { place }));
+    }
+    store.ingest_bytes(Some(&a), sha256(b"base"), Bytes::from_static(b"base")).await.expect("stored");
+    let (m1, m2) = (sha256(b"m1"), sha256(b"m2"));
+    let grant = Grant::issue(&MeshId([0; 32]), &key(), me, Glob::everything(), Actions::ALL, None, 1);
+    let node = NodeBody { site: "s".into(), tier: Tier::Edge, addresses: vec![], software: "w".into() };
+    let revoked = StatusBody { state: State::Revoked, reason: "old".into() };
+    records.extend([
+        tag_record("v1", 1, Some(m1)),
+        tag_record("gone", 2, None),
+        record(Key::status(&a, &m2), 1, &revoked),
+        record(Key::holding(&m1, &me), 1, &HoldingBody { state: HoldingState::Complete }),
+        record(Key::node(&me), 1, &node),
+        record(Key::grant(&grant), 1, &grant),
+        record(Key { kind: Kind(99), scope: String::new(), name: "new".into() }, 1, &1u8),
+    ]);
+    store.persist(records.clone()).await.expect("persisted");
+    apply(store, &records);
+    for index in [index_of(b"m1", &[b"base", b"top"]), index_of(b"m2", &[b"base"])] {
+        store.index().apply(&Change::Reachable { repository: a.clone(), index });
+    }
+    records
+}
+
+#[tokio::test]
+async fn lookups_are_the_same_after_the_index_is_lost() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let mut records = publish(&store).await;
+    let before = everything(&store);
+    let index_dir = store.0.dirs.index();
+
+    let opened = reopen(store, &dir).await;
+    assert_eq!(everything(&opened.store), before);
+    let mut found = opened.records;
+    found.sort_by_key(Record::id);
+    records.sort_by_key(Record::id);
+    assert_eq!(found, records);
+
+    opened.store.shutdown().await;
+    drop(opened.store);
+    fs::remove_dir_all(&index_dir).expect("removed");
+    let store = open(&dir).await;
+    assert_eq!(everything(&store), before, "after the index was deleted");
+
+    // Killed: the store closes, the index is not left complete.
+    store.0.blobs.shutdown().await;
+    drop(store);
+    let store = open(&dir).await;
+    assert_eq!(everything(&store), before, "after a kill");
+
+    store.shutdown().await;
+    drop(store);
+    for file in files_below(&index_dir) {
+        fs::write(file, "no database").expect("written");
+    }
+    assert_eq!(everything(&open(&dir).await), before, "after the index was overwritten");
+}
+
+#[tokio::test]
+async fn an_artifact_takes_only_its_own_links_with_it() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    publish(&store).await;
+    let a = repo("a");
+    let link = |content: &[u8]| store.index().link(&a, &sha256(content));
+    let (m1, m2) = (sha256(b"m1"), sha256(b"m2"));
+    assert!(link(b"base").is_some_and(|link| link.manifest.is_some() && link.media_type == "layer"));
+    assert_eq!(link(b"top").and_then(|link| link.manifest), Some(m1));
+    assert!(store.index().artifact(&a, &m2).is_some_and(|artifact| artifact.status.is_some()));
+
+    let delete = |manifest| Change::Artifact { repository: a.clone(), manifest, place: None };
+    store.index().apply(&delete(m1));
+    assert_eq!(store.index().artifact(&a, &m1), None);
+    assert_eq!((link(b"top"), link(b"m1")), (None, None));
+    assert_eq!(link(b"base").and_then(|link| link.manifest), Some(m2));
+    store.index().apply(&delete(m2));
+    assert_eq!(link(b"base").map(|link| link.manifest), Some(None), "pushed here");
+    assert!(store.index().repositories(None, 10).is_empty());
+
+    let place = Some(place_of(&index_of(b"m2", &[b"base"])));
+    store.index().apply(&Change::Artifact { repository: a.clone(), manifest: m2, place });
+    let artifact = store.index().artifact(&a, &m2).expect("there again");
+    assert!(artifact.status.is_some(), "what was revoked stays revoked");
+}
+
+#[tokio::test]
+async fn tags_and_repositories_are_listed_in_pages() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let names = ["1.0", "Z", "a", "a.b", "a0", "latest"];
+    for name in ["latest", "a0", "1.0", "a", "dead", "Z", "a.b"] {
+        let target = (name != "dead").then(|| sha256(b"m"));
+        apply(&store, &[tag_record(name, 1, target)]);
+    }
+    let other = record(Key::tag(&repo("a0"), &tag("x")), 1, &TagBody { target: Some(sha256(b"m")) });
+    apply(&store, &[other]);
+    let page = |last: Option<&str>, limit| -> Vec<String> {
+        store.index().tags(&repo("a"), last, limit).into_iter().map(|(tag, _)| tag.to_string()).collect()
+    };
+    assert_eq!(page(None, 100), names);
+    assert_eq!(page(None, 2), names[..2]);
+    assert_eq!(page(Some("Z"), 2), names[2..4]);
+    assert_eq!(page(Some("b"), 9), names[5..]);
+    assert_eq!(store.index().tag(&repo("a"), &tag("dead")).map(|entry| entry.target), Some(None));
+
+    for (name, seed) in [("b", 1u8), ("a/c", 2), ("a", 3), ("a-b", 4), ("a", 5)] {
+        let index = index_of(&[seed], &[]);
+        let place = Some(place_of(&index));
+        store.index().apply(&Change::Artifact { repository: repo(name), manifest: index.manifest, place });
+    }
+    let page = |last: Option<&str>, limit| -> Vec<String> {
+        store.index().repositories(last, limit).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(page(None, 10), ["a", "a-b", "a/c", "b"]);
+    assert_eq!(page(Some("a"), 2), ["a-b", "a/c"]);
+    assert_eq!(store.index().artifacts(Some(&repo("a"))).len(), 2);
+}
+
+async fn segment_names(store: &Store) -> usize {
+    let names = store.0.blobs.names().await.expect("listed");
+    names.iter().filter(|named| matches!(named.ground, ground::Ground::Segment(_))).count()
+}
+
+#[tokio::test]
+async fn many_small_segments_become_few_and_the_best_of_each_key_stays() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    for version in 1..=150 {
+        let target = Some(Digest::Sha256([version as u8; 32]));
+        let own = tag_record(&format!("t{version}"), 1, target);
+        store.persist(vec![tag_record("moving", version, target), own]).await.expect("persisted");
+    }
+    // Comes late, counts nothing.
+    store.persist(vec![tag_record("moving", 1, None)]).await.expect("persisted");
+    drop(store.0.segments.stop().await);
+    assert!(segment_names(&store).await < 100);
+    let opened = reopen(store, &dir).await;
+    assert_eq!(opened.records.len(), 151);
+    let moving = opened.records.iter().find(|record| record.key.name == "moving").expect("there");
+    assert_eq!(moving.version, 150);
+}
+
+#[tokio::test]
+async fn segments_that_are_mostly_superseded_are_rewritten() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let batch = |version| -> Vec<Record> {
+        let large = |n: u32| Key { kind: Kind(77), scope: String::new(), name: n.to_string() };
+        (0..100).map(|n| record(large(n), version, &vec![7u8; 15_000])).collect()
+    };
+    for version in 1..=4 {
+        store.persist(batch(version)).await.expect("persisted");
+        // The rewrite runs beside; wait for it, so that the count below is certain.
+        while store.0.segments.is_due() {
+            drop(store.0.segments.stop().await);
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(segment_names(&store).await <= 4, "1.5 MB of living records");
+    let opened = reopen(store, &dir).await;
+    assert_eq!(opened.records.len(), 100);
+    assert!(opened.records.iter().all(|record| record.version == 4));
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_kept_and_the_others_are_read() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    store.persist(vec![tag_record("v1", 1, None)]).await.expect("persisted");
+    let inner = Arc::clone(&store.0);
+    let hash = inner.blobs.add_bytes(Bytes::from_static(b"not a segment")).await.expect("added");
+    inner.blobs.name(&ground::Ground::Segment(7), hash).await.expect("named");
+    drop(inner);
+    let opened = reopen(store, &dir).await;
+    assert_eq!(opened.records.len(), 1);
+    opened.store.persist(vec![tag_record("v2", 1, None)]).await.expect("persisted");
+    let opened = reopen(opened.store, &dir).await;
+    assert_eq!(opened.records.len(), 2);
+    assert_eq!(segment_names(&opened.store).await, 3);
+}

@@ -1,0 +1,226 @@
+//! Upload sessions (distribution-spec, end-4 to end-6, 13, 14): `uploads/<repository>/<uuid>`, a file each.
+//! A session survives a restart with what was written; its hashes are made again from the file. What a
+//! power loss takes from it is noticed by the digest at the end, if not by the length.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use uuid::Uuid;
+use waystation_proto::{Digest, RepoName};
+
+use super::{
+    ByteStream, Held, IngestError, Inner,
+    blobs::{blocking, remove_file},
+    dirs::Dirs,
+    draft::{Draft, Receiver, storage},
+};
+
+/// All open sessions.
+#[derive(Default)]
+pub(super) struct Uploads(Mutex<BTreeMap<Id, Arc<Session>>>);
+
+/// A session belongs to one repository.
+type Id = (RepoName, Uuid);
+
+struct Session {
+    path: PathBuf,
+    length: Arc<AtomicU64>,
+    /// The open file while someone has written; made again from the file where it is missing.
+    draft: Arc<tokio::sync::Mutex<Option<Draft>>>,
+}
+
+impl Uploads {
+    /// Finds the sessions of earlier runs; removes those that nobody has written to for [`EXPIRY`].
+    pub fn recover(dirs: &Dirs) -> io::Result<Self> {
+        let mut sessions = BTreeMap::new();
+        for entry in fs::read_dir(dirs.uploads())? {
+            let dir = entry?.path();
+            let name = dir.file_name().and_then(|name| name.to_str()).map(|name| name.replace('+', "/"));
+            let Some(repository) = name.and_then(|name| name.parse::<RepoName>().ok()) else { continue };
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                let id = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
+                let metadata = entry.metadata()?;
+                match id {
+                    Some(id) if !is_expired(&metadata) => {
+                        let session = Session::new(entry.path(), metadata.len());
+                        sessions.insert((repository.clone(), id), Arc::new(session));
+                    }
+                    _ => remove_file(&entry.path()),
+                }
+            }
+            // Goes away only if it is empty.
+            fs::remove_dir(&dir).ok();
+        }
+        Ok(Uploads(Mutex::new(sessions)))
+    }
+
+    fn find(&self, repository: &RepoName, id: &str) -> Result<(Id, Arc<Session>), IngestError> {
+        let uuid = Uuid::try_parse(id).map_err(|_| IngestError::UnknownUpload)?;
+        let key = (repository.clone(), uuid);
+        let session = self.sessions().get(&key).cloned().ok_or(IngestError::UnknownUpload)?;
+        Ok((key, session))
+    }
+
+    /// Makes room for one more session.
+    fn expire(&self) -> Result<(), IngestError> {
+        let mut sessions = self.sessions();
+        if sessions.len() < MAX_UPLOADS {
+            return Ok(());
+        }
+        sessions.retain(|_, session| {
+            let expired = fs::metadata(&session.path).map_or(true, |metadata| is_expired(&metadata));
+            if expired && Arc::strong_count(session) == 1 {
+                remove_file(&session.path);
+                return false;
+            }
+            true
+        });
+        if sessions.len() < MAX_UPLOADS {
+            return Ok(());
+        }
+        Err(IngestError::Storage(format!(
+            "{MAX_UPLOADS} uploads are open already; finish or cancel some, or wait until they expire"
+        )))
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<Id, Arc<Session>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn new(path: PathBuf, length: u64) -> Self {
+        Session { path, length: Arc::new(AtomicU64::new(length)), draft: Arc::default() }
+    }
+
+    /// Takes the draft out, making it again from the file where it is missing.
+    async fn open(&self, draft: &mut Option<Draft>) -> Result<Draft, IngestError> {
+        if let Some(draft) = draft.take() {
+            return Ok(draft);
+        }
+        let (path, length) = (self.path.clone(), self.length.clone());
+        blocking(move || Draft::reopen(path, length)).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => IngestError::UnknownUpload,
+            _ => storage("the upload could not be read", error),
+        })
+    }
+}
+
+impl Inner {
+    /// See [`super::Store::upload_start`].
+    pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
+        self.uploads.expire()?;
+        let id = Uuid::new_v4();
+        let dir = self.dirs.uploads_of(repository);
+        let path = dir.join(id.to_string());
+        let file = path.clone();
+        blocking(move || {
+            fs::create_dir_all(dir)?;
+            File::create_new(file)
+        })
+        .await
+        .map_err(|error| storage("an upload could not be started", error))?;
+        let session = Arc::new(Session::new(path, 0));
+        self.uploads.sessions().insert((repository.clone(), id), session);
+        Ok(id.to_string())
+    }
+
+    /// See [`super::Store::upload_append`].
+    pub async fn upload_append(
+        &self,
+        repository: &RepoName,
+        id: &str,
+        offset: Option<u64>,
+        limit: u64,
+        body: ByteStream,
+    ) -> Result<u64, IngestError> {
+        let (_, session) = self.uploads.find(repository, id)?;
+        let active = self.active.clone();
+        // A task of its own: if the caller goes away in the middle, what came is still accounted for before
+        // anyone else writes.
+        let append = async move {
+            let mut slot = session.draft.clone().lock_owned().await;
+            let draft = session.open(&mut slot).await?;
+            let have = draft.length();
+            if offset.is_some_and(|offset| offset != have) {
+                *slot = Some(draft);
+                return Err(IngestError::OutOfOrder { have });
+            }
+            let Some(room) = limit.checked_sub(have) else {
+                *slot = Some(draft);
+                return Err(IngestError::TooLarge { limit });
+            };
+            let mut body = Receiver::new(body, limit, room, &active);
+            let (draft, result) = draft.receive(None, &mut body).await;
+            *slot = draft;
+            result.map(|()| session.length.load(Ordering::SeqCst))
+        };
+        finish_task(append).await
+    }
+
+    /// See [`super::Store::upload_length`].
+    pub async fn upload_length(&self, repository: &RepoName, id: &str) -> Result<u64, IngestError> {
+        let (_, session) = self.uploads.find(repository, id)?;
+        Ok(session.length.load(Ordering::SeqCst))
+    }
+
+    /// See [`super::Store::upload_finish`].
+    pub async fn upload_finish(
+        self: &Arc<Self>,
+        repository: &RepoName,
+        id: &str,
+        expected: Digest,
+    ) -> Result<Held, IngestError> {
+        let (key, session) = self.uploads.find(repository, id)?;
+        let inner = self.clone();
+        let finish = async move {
+            let mut slot = session.draft.clone().lock_owned().await;
+            let draft = session.open(&mut slot).await?;
+            let (draft, result) = inner.adopt(Some(&key.0), expected, draft).await;
+            match &result {
+                Ok(_) | Err(IngestError::DigestMismatch { .. }) => {
+                    inner.uploads.sessions().remove(&key);
+                }
+                Err(_) => *slot = draft,
+            }
+            result
+        };
+        finish_task(finish).await
+    }
+
+    /// See [`super::Store::upload_cancel`].
+    pub async fn upload_cancel(&self, repository: &RepoName, id: &str) -> Result<(), IngestError> {
+        let (key, session) = self.uploads.find(repository, id)?;
+        self.uploads.sessions().remove(&key);
+        // Whoever is still writing writes into a file without a name.
+        remove_file(&session.path);
+        Ok(())
+    }
+}
+
+/// Runs to the end even if the caller does not wait for it.
+async fn finish_task<T: Send + 'static>(
+    task: impl Future<Output = Result<T, IngestError>> + Send + 'static,
+) -> Result<T, IngestError> {
+    tokio::spawn(task).await.unwrap_or_else(|error| Err(storage("an upload", io::Error::other(error))))
+}
+
+fn is_expired(metadata: &fs::Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age > EXPIRY)
+}
+
+/// Most sessions open at once.
+const MAX_UPLOADS: usize = 4096;
+/// How long a session may rest.
+const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
