@@ -38,7 +38,7 @@ pub struct ControlConfig {
 /// What happened between this node and others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlEvent {
-    /// The first session with a member came up.
+    /// The first session with a member came up, or this node dialled one that has a session already.
     Up {
         /// Who.
         peer: NodeId,
@@ -164,8 +164,8 @@ impl Control {
         self.command(Command::Announce(records))
     }
 
-    /// Opens a session. Answered by one [`ControlEvent::Up`], or [`ControlEvent::DialFailed`] (also where a
-    /// session is up already). False: dropped, no answer comes.
+    /// Opens a session. Answered by one [`ControlEvent::Up`] or [`ControlEvent::DialFailed`]. False: dropped,
+    /// no answer comes.
     pub fn dial(&self, target: DialTarget) -> bool {
         self.command(Command::Dial(target))
     }

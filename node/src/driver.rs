@@ -1,3 +1,244 @@
-//! The loop that owns the replica. (to be written)
+//! The loop that owns the replica: turns what happens into inputs, one at a time, and performs the
+//! outputs. It decides nothing and never waits: whatever takes time runs in a task that answers with an
+//! input. Nothing else in the process can touch the replica.
 
+pub mod effects;
 pub mod handle;
+pub mod persister;
+pub mod timers;
+pub mod waiters;
+
+use std::{
+    collections::VecDeque,
+    time::{Instant, SystemTime},
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use waystation_proto::{DialTarget, Input, Now, Replica, Time, Wall};
+
+use crate::{
+    control::{Control, ControlEvent},
+    data::{Data, DataEvent},
+    driver::{
+        effects::Effects,
+        handle::{Command, DriverStatus},
+        timers::Timers,
+        waiters::Waiters,
+    },
+    metrics::{Metrics, Plane, PlaneLabels},
+    store::Store,
+};
+
+/// What the driver is built from.
+pub struct Parts {
+    /// The protocol's state, not yet restored.
+    pub replica: Replica,
+    /// Where bytes and records are kept.
+    pub store: Store,
+    /// Messages to and from members.
+    pub control: Control,
+    /// Blobs from members.
+    pub data: Data,
+    /// Where numbers are shown.
+    pub metrics: Metrics,
+    /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
+    pub advertise: Vec<String>,
+}
+
+/// The queues that feed the loop.
+pub struct Sources {
+    /// Requests of HTTP and the CLI.
+    pub commands: mpsc::Receiver<Command>,
+    /// From the control plane.
+    pub control: mpsc::Receiver<ControlEvent>,
+    /// From the data plane.
+    pub data: mpsc::Receiver<DataEvent>,
+}
+
+/// Owns the replica.
+pub struct Driver {
+    replica: Replica,
+    effects: Effects,
+    timers: Timers,
+    waiters: Waiters,
+    metrics: Metrics,
+    advertise: Vec<String>,
+    started: Instant,
+    /// Inputs that followed from performing an output.
+    follow: VecDeque<Input>,
+    /// Answers of tasks.
+    answers: mpsc::Receiver<Input>,
+}
+
+impl Driver {
+    /// Builds the driver and gives the replica what was restored from disk.
+    pub fn new(parts: Parts, records: Vec<waystation_proto::Record>, held: Vec<waystation_proto::Hash>) -> Self {
+        let (answer, answers) = mpsc::channel(ANSWERS_MAX);
+        let Parts { replica, store, control, data, metrics, advertise } = parts;
+        let effects = Effects::new(store, control, data, metrics.clone(), answer);
+        let mut driver = Driver {
+            replica,
+            effects,
+            timers: Timers::default(),
+            waiters: Waiters::default(),
+            metrics,
+            advertise,
+            started: Instant::now(),
+            follow: VecDeque::new(),
+            answers,
+        };
+        driver.take(Input::Restore { records, held });
+        if !driver.advertise.is_empty() {
+            let addresses = driver.advertise.clone();
+            driver.take(Input::Reachable { addresses });
+        }
+        driver
+    }
+
+    /// Runs until `stop`, then closes both planes.
+    pub async fn run(mut self, mut sources: Sources, stop: CancellationToken) {
+        loop {
+            let due = self.timers.next(self.started);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(input) = self.answers.recv() => self.take(input),
+                Some(event) = sources.data.recv() => self.on_data(event),
+                Some(command) = sources.commands.recv() => self.on_command(command),
+                Some(event) = sources.control.recv() => self.on_control(event),
+                () = sleep_until(due), if due.is_some() => {
+                    for timer in self.timers.due(self.now().time) {
+                        self.take(Input::TimerFired(timer));
+                    }
+                }
+            }
+        }
+        self.effects.shutdown().await;
+    }
+
+    /// Gives the replica an input, performs what follows, and what follows from that.
+    fn take(&mut self, input: Input) {
+        self.follow.push_back(input);
+        while let Some(input) = self.follow.pop_front() {
+            let outputs = self.replica.handle(self.now(), input);
+            for output in outputs {
+                let next =
+                    self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
+                self.follow.extend(next);
+            }
+        }
+        let counts = self.replica.counts();
+        self.metrics.records.set(gauge(counts.records));
+        self.metrics.sessions.set(gauge(self.replica.sessions().count()));
+        self.metrics.wants.set(gauge(counts.wants));
+        self.metrics.fetches.set(gauge(counts.fetches));
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Write(request, input, answer) => {
+                self.waiters.write(request, answer);
+                self.take(input);
+            }
+            Command::Want(request, input, answer) => {
+                self.waiters.want(request, answer);
+                self.take(input);
+            }
+            Command::Tell(input) => {
+                if let Input::Abandon { request } = &input {
+                    self.waiters.abandoned(*request);
+                }
+                self.take(input);
+            }
+            Command::MayPublish(repository, answer) => {
+                // Whoever asked may be gone; nothing depends on the answer then.
+                let _ = answer.send(self.replica.may_publish(self.now(), &repository));
+            }
+            Command::Status(answer) => {
+                let counts = self.replica.counts();
+                let _ = answer.send(DriverStatus {
+                    sessions: self.replica.sessions().collect(),
+                    records: counts.records,
+                    wants: counts.wants,
+                    fetches: counts.fetches,
+                });
+            }
+        }
+    }
+
+    fn on_control(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Up { peer, dialled } => {
+                info!(peer = %peer.short(), "session with a member is up");
+                self.take(Input::PeerUp { peer, dialled });
+            }
+            ControlEvent::Down { peer } => {
+                info!(peer = %peer.short(), "session with a member ended");
+                self.take(Input::PeerDown { peer });
+            }
+            ControlEvent::Message { from, message } => self.take(Input::Received { from, message }),
+            ControlEvent::Garbage { from, why } => {
+                self.metrics.garbage_frames.inc();
+                warn!(peer = %from.short(), why, "dropped what a member sent: not a message");
+            }
+            ControlEvent::Discovered { address } => self.take(Input::Discovered { address }),
+            ControlEvent::DialFailed { target, why } => {
+                match &target {
+                    DialTarget::Address(address) => info!(address, why, "could not reach a node to join at"),
+                    DialTarget::Node(node, _) => debug!(peer = %node.short(), why, "could not reach a member"),
+                }
+                self.take(Input::DialFailed { target });
+            }
+            ControlEvent::Refused { address, why } => {
+                self.metrics.refused.get_or_create(&PlaneLabels { plane: Plane::Control }).inc();
+                debug!(address, why, "refused on the control plane");
+            }
+            ControlEvent::Listening { addresses } => {
+                if self.advertise.is_empty() {
+                    self.take(Input::Reachable { addresses });
+                }
+            }
+            ControlEvent::PeerSlow { peer } => {
+                self.metrics.messages_dropped.inc();
+                debug!(peer = %peer.short(), "a member does not keep up; a message to it was dropped");
+            }
+        }
+    }
+
+    fn on_data(&mut self, event: DataEvent) {
+        match event {
+            DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
+            DataEvent::Failed { fetch, fault, why } => {
+                self.metrics.fetches_failed.inc();
+                debug!(fetch = fetch.0, ?fault, why, "a transfer failed");
+                self.take(Input::FetchFailed { fetch, fault });
+            }
+            DataEvent::Refused { address, why } => {
+                self.metrics.refused.get_or_create(&PlaneLabels { plane: Plane::Data }).inc();
+                debug!(address, why, "refused on the data plane");
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let time = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        // A clock before 1970 says nothing: zero is what boards without one report.
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Now { time, wall: Wall(wall) }
+    }
+}
+
+/// A count as a gauge takes it.
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
+/// Answers of tasks that may wait for the loop: each output starts at most one task.
+const ANSWERS_MAX: usize = 4096;

@@ -64,6 +64,10 @@ pub struct Metrics {
     pub plane_bytes: Family<PlaneBytesLabels, Counter>,
     /// Holders whose bytes did not match the hash.
     pub holders_lied: Counter,
+    /// Messages to members that were dropped because a queue was full.
+    pub messages_dropped: Counter,
+    /// Artifacts of which every blob came to be here by replication.
+    pub artifacts_completed: Counter,
 }
 
 /// How a request is counted.
@@ -156,6 +160,8 @@ impl Metrics {
             records_refused: Counter::default(),
             plane_bytes: Family::default(),
             holders_lied: Counter::default(),
+            messages_dropped: Counter::default(),
+            artifacts_completed: Counter::default(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -196,6 +202,8 @@ impl Metrics {
             self.records_refused.clone(),
         );
         all.register("plane_bytes", "Bytes exchanged with other nodes", self.plane_bytes.clone());
+        all.register("messages_dropped", "Messages to members dropped, a queue was full", self.messages_dropped.clone());
+        all.register("artifacts_completed", "Artifacts made complete by replication", self.artifacts_completed.clone());
         all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
         all
     }

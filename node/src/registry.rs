@@ -13,6 +13,9 @@ mod range;
 mod reply;
 mod uploads;
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Instant};
 
 use axum::{

@@ -1,12 +1,223 @@
-//! What is known: every record that counts, one for each key.
+//! The catalog: every record that counts, one for each key, in the order in which catalogs are compared.
+//! Owns which record replaces which and the lookups that decisions need. What a driver looks up for its
+//! clients is the driver's index, fed by [`change_of`].
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, sync::Arc};
+use core::ops::RangeInclusive;
 
 use crate::{
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, StatusBody, TagBody},
     event::Change,
-    grant::Grant,
-    record::{Kind, Record, RecordError, holding_name},
+    grant::{Action, Grant},
+    id::{Digest, NodeId, RepoName, Tag},
+    reconcile::{Position, Sum, position},
+    record::{Key, Kind, Record, RecordError, RecordId, holding_name},
+    time::Wall,
 };
+
+/// Every record that counts.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    records: BTreeMap<Position, Entry>,
+    /// Sums of the ids that share their first byte: comparing whole catalogs costs 256 additions.
+    sums: BTreeMap<u8, Sum>,
+    total: Sum,
+    unknown: usize,
+    /// Grants seen, so that records that rest on one share it in memory.
+    grants: BTreeMap<(NodeId, u64), Arc<Grant>>,
+    holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    id: RecordId,
+}
+
+/// What became of a record that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is new, or replaced what was known.
+    New,
+    /// It is what was known already.
+    Same,
+    /// Something newer is known.
+    Stale,
+    /// The catalog has reached a limit; it is not taken.
+    Full,
+}
+
+/// How much a catalog takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Records in all.
+    pub records: usize,
+    /// Records of kinds unknown here.
+    pub unknown: usize,
+}
+
+impl Catalog {
+    /// Takes a record in, which the caller has checked.
+    pub fn apply(&mut self, mut record: Record, limits: Limits) -> Applied {
+        let id = record.id();
+        let at = position(&id);
+        match self.records.get(&at) {
+            Some(known) if known.id == id => return Applied::Same,
+            Some(known) if known.record.key != record.key || !record.beats(&known.record) => {
+                return Applied::Stale;
+            }
+            Some(_) => {}
+            None => {
+                let unknown = !record.key.kind.is_known();
+                if self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown) {
+                    return Applied::Full;
+                }
+                self.unknown += usize::from(unknown);
+            }
+        }
+        self.share_grant(&mut record);
+        self.note_holder(&record);
+        if let Some(old) = self.records.insert(at, Entry { record, id }) {
+            self.total.remove(&old.id);
+            self.sums.entry(old.id.0[0]).or_default().remove(&old.id);
+        }
+        self.total.add(&id);
+        self.sums.entry(id.0[0]).or_default().add(&id);
+        Applied::New
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The record under a key.
+    pub fn get(&self, key: &Key) -> Option<&Record> {
+        let entry = self.records.get(&Position::from_be_bytes(key.prefix()))?;
+        (entry.record.key == *key).then_some(&entry.record)
+    }
+
+    /// The record with an id, if it is still the one that counts.
+    pub fn by_id(&self, id: &RecordId) -> Option<&Record> {
+        self.records.get(&position(id)).filter(|entry| entry.id == *id).map(|entry| &entry.record)
+    }
+
+    /// Every record.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.values().map(|entry| &entry.record)
+    }
+
+    /// The ids in a part of the catalog, ascending.
+    pub fn ids(&self, range: RangeInclusive<Position>) -> impl Iterator<Item = RecordId> + '_ {
+        self.records.range(range).map(|(_, entry)| entry.id)
+    }
+
+    /// The sum over a part of the catalog, from the sums of whole first bytes where they fit.
+    pub fn sum(&self, range: RangeInclusive<Position>) -> Sum {
+        if range == (0..=Position::MAX) {
+            return self.total;
+        }
+        let (from, to) = range.into_inner();
+        let (first, last) = ((from >> BYTE_SHIFT) as u8, (to >> BYTE_SHIFT) as u8);
+        let starts_whole = from == Position::from(first) << BYTE_SHIFT;
+        let ends_whole = to == (Position::from(last) << BYTE_SHIFT | LOW_BITS);
+        let mut sum = Sum::default();
+        if first == last && !(starts_whole && ends_whole) {
+            self.ids(from..=to).for_each(|id| sum.add(&id));
+            return sum;
+        }
+        let whole_from = u16::from(first) + u16::from(!starts_whole);
+        let whole_to = u16::from(last) + u16::from(ends_whole);
+        for byte in whole_from..whole_to {
+            if let Some(part) = self.sums.get(&(byte as u8)) {
+                sum.add_sum(part);
+            }
+        }
+        if !starts_whole {
+            self.ids(from..=(Position::from(first) << BYTE_SHIFT | LOW_BITS)).for_each(|id| sum.add(&id));
+        }
+        if !ends_whole {
+            self.ids(Position::from(last) << BYTE_SHIFT..=to).for_each(|id| sum.add(&id));
+        }
+        sum
+    }
+
+    /// Where a tag points; nowhere if it was deleted or never was.
+    pub fn tag(&self, repository: &RepoName, tag: &Tag) -> Option<Digest> {
+        self.get(&Key::tag(repository, tag))?.read::<TagBody>().ok()?.target
+    }
+
+    /// An artifact's hashes in a repository.
+    pub fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<ArtifactPlace> {
+        self.get(&Key::artifact(repository, manifest))?.read::<ArtifactBody>().ok()?.place
+    }
+
+    /// Who says to hold something of an artifact.
+    pub fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
+        self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
+    }
+
+    /// What a node says about itself.
+    pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
+        self.get(&Key::node(node))?.read().ok()
+    }
+
+    /// The newest grant of `node` that covers `action` in the repository at `at`, and whether there is
+    /// one that would but for its end.
+    pub fn grant_for(
+        &self,
+        node: &NodeId,
+        action: Action,
+        repository: &RepoName,
+        at: Wall,
+    ) -> (Option<Arc<Grant>>, bool) {
+        let mut expired = false;
+        let of_node = self.grants.range((*node, 0)..=(*node, u64::MAX)).rev();
+        for (_, grant) in of_node {
+            if grant.allows(action, repository.as_str(), at) {
+                return (Some(grant.clone()), false);
+            }
+            expired |= grant.actions.allows(action)
+                && grant.repositories.matches(repository.as_str())
+                && grant.has_expired(at);
+        }
+        (None, expired)
+    }
+
+    fn share_grant(&mut self, record: &mut Record) {
+        if record.key.kind == Kind::GRANT
+            && let Ok(grant) = record.read::<Grant>()
+        {
+            self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| Arc::new(grant));
+        }
+        let Some(grant) = &record.grant else { return };
+        let known = self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| grant.clone());
+        if known == grant {
+            record.grant = Some(known.clone());
+        }
+    }
+
+    fn note_holder(&mut self, record: &Record) {
+        if record.key.kind != Kind::HOLDING {
+            return;
+        }
+        let Ok(Some(Change::Holding { manifest, node, state })) = change_of(record) else { return };
+        let holders = self.holders.entry(manifest).or_default();
+        if state == HoldingState::Gone {
+            holders.remove(&node);
+        } else {
+            holders.insert(node, state);
+        }
+        if holders.is_empty() {
+            self.holders.remove(&manifest);
+        }
+    }
+}
 
 /// What a record of a known kind changes in what is looked up; nothing for kinds unknown here.
 /// A function of the record alone, so that a driver's index can be rebuilt from stored records.
@@ -20,7 +231,7 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
             author: record.author,
         },
         Kind::STATUS => {
-            let body: crate::body::StatusBody = record.read()?;
+            let body: StatusBody = record.read()?;
             Change::Status {
                 repository: record.repository()?,
                 manifest: record.named_digest()?,
@@ -29,7 +240,7 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
             }
         }
         Kind::ARTIFACT => {
-            let body: crate::body::ArtifactBody = record.read()?;
+            let body: ArtifactBody = record.read()?;
             Change::Artifact {
                 repository: record.repository()?,
                 manifest: record.named_digest()?,
@@ -39,7 +250,7 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
         Kind::HOLDING => {
             let (manifest, node) =
                 holding_name(&record.key.name).ok_or(RecordError::Malformed("holding's name"))?;
-            let body: crate::body::HoldingBody = record.read()?;
+            let body: HoldingBody = record.read()?;
             Change::Holding { manifest, node, state: body.state }
         }
         Kind::NODE => Change::Node { node: record.author, body: record.read()? },
@@ -48,5 +259,5 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
     }))
 }
 
-/// Placeholder.
-pub type Todo = Vec<()>;
+const BYTE_SHIFT: u32 = 120;
+const LOW_BITS: Position = (1 << BYTE_SHIFT) - 1;

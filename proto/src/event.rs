@@ -127,7 +127,7 @@ pub enum Input {
         /// What.
         message: Message,
     },
-    /// A control session with a member came up.
+    /// A control session with a member came up; may be told again for a session that is up already.
     PeerUp {
         /// Who.
         peer: NodeId,

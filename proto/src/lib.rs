@@ -15,6 +15,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod artifacts;
 pub mod body;
 pub mod catalog;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod time;
 pub mod verdict;
 pub mod wants;
 pub mod wire;
+pub mod writes;
 
 pub use config::ReplicaConfig;
 pub use event::{Change, DialTarget, Event, FetchId, Input, Output, Refusal, RequestId, Timer};

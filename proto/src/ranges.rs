@@ -50,6 +50,11 @@ impl Ranges {
         self.0.iter().cloned()
     }
 
+    /// The lowest range.
+    pub fn first(&self) -> Option<Range<u64>> {
+        self.0.first().cloned()
+    }
+
     /// How many bytes.
     pub fn len(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum()

@@ -1,3 +1,641 @@
-//! stub
-/// Stub.
-pub struct Replica {}
+//! The replica: routes each input to the machine whose business it is and collects what follows. It
+//! decides nothing itself but whom to compare catalogs with, and when.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    vec::Vec,
+};
+
+use ed25519_dalek::SigningKey;
+
+use crate::{
+    artifacts::{Artifacts, Means},
+    body::{ArtifactPlace, HoldingState, NodeBody},
+    catalog::{Applied, Catalog, Limits, change_of},
+    config::ReplicaConfig,
+    event::{BlobRef, Change, Event, Input, Output, Refusal, RequestId, Timer, WantFailure, WriteId},
+    grant::Action,
+    id::{Digest, Hash, NodeId, RepoName, Tag},
+    index::ArtifactIndex,
+    membership::{Candidate, Membership},
+    reconcile,
+    record::{Kind, Record, RecordError, RecordId, Trust},
+    time::{Now, Span, Time},
+    wants::{Ended, Holder, Holders, Order, Waiter, Wants},
+    wire::Message,
+    writes::{Pending, Writes},
+};
+
+/// One node's part of the protocol.
+#[derive(Debug)]
+pub struct Replica {
+    config: ReplicaConfig,
+    catalog: Catalog,
+    membership: Membership,
+    wants: Wants,
+    artifacts: Artifacts,
+    writes: Writes,
+    held: BTreeSet<Hash>,
+    rng: fastrand::Rng,
+    /// When each member's catalog is to be compared with this one's.
+    reconcile_at: BTreeMap<NodeId, Time>,
+    wants_timer: bool,
+}
+
+/// Numbers for status displays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records known.
+    pub records: usize,
+    /// Blobs wanted.
+    pub wants: usize,
+    /// Transfers under way.
+    pub fetches: usize,
+}
+
+impl Replica {
+    /// A replica that knows nothing yet; the first input must be [`Input::Restore`].
+    pub fn new(config: ReplicaConfig, key: SigningKey, trust: Trust) -> Self {
+        Replica {
+            membership: Membership::new(&config.join),
+            rng: fastrand::Rng::with_seed(config.seed),
+            catalog: Catalog::default(),
+            wants: Wants::default(),
+            artifacts: Artifacts::default(),
+            writes: Writes::new(key, trust),
+            held: BTreeSet::new(),
+            reconcile_at: BTreeMap::new(),
+            wants_timer: false,
+            config,
+        }
+    }
+
+    /// Takes one input and says what is to be done. Never fails: what a peer sends wrong is dropped and
+    /// told as an [`Event`].
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::Restore { records, held } => self.restore(now, records, held, &mut out),
+            Input::Reachable { addresses } => self.reachable(now, addresses, &mut out),
+            Input::Publish { .. }
+            | Input::Untag { .. }
+            | Input::Unpublish { .. }
+            | Input::SetStatus { .. }
+            | Input::AddGrant { .. } => self.write(now, input, &mut out),
+            Input::Persisted { write } => self.persisted(now, write, &mut out),
+            Input::PersistFailed { write, why } => self.persist_failed(write, why, &mut out),
+            Input::WantArtifact { request, repository, manifest, closure } => {
+                self.want_artifact(now, request, repository, manifest, closure, &mut out);
+            }
+            Input::WantBlob { request, blob, manifest } => {
+                self.want_blob(now, request, blob, manifest, &mut out);
+            }
+            Input::Abandon { request } => {
+                self.artifacts.abandon(request);
+                self.wants.abandon(request, &mut out);
+            }
+            Input::Received { from, message } => self.received(now, from, message, &mut out),
+            Input::PeerUp { peer, dialled } => self.peer_up(now, peer, dialled, &mut out),
+            Input::PeerDown { peer } => self.peer_down(now, &peer, &mut out),
+            Input::Discovered { address } => {
+                self.membership.discovered(address);
+                self.dial(now, &mut out);
+            }
+            Input::DialFailed { target } => self.membership.dial_failed(now.time, &target, &mut self.rng),
+            Input::TimerFired(timer) => self.timer(now, timer, &mut out),
+            Input::Probed { .. }
+            | Input::Fetched { .. }
+            | Input::FetchFailed { .. }
+            | Input::Sealed { .. }
+            | Input::SealFailed { .. }
+            | Input::Lost { .. }
+            | Input::IndexRead { .. } => self.progress(now, input, &mut out),
+        }
+        self.note_complete(now, &mut out);
+        self.plan(now, &mut out);
+        out
+    }
+
+    /// What is known. For displays and checkers; decisions are made in here.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Members with a session.
+    pub fn sessions(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.membership.sessions()
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.writes.me()
+    }
+
+    /// Whether a blob is complete and durable here.
+    pub fn holds(&self, hash: &Hash) -> bool {
+        self.held.contains(hash)
+    }
+
+    /// Whether this node could publish in a repository now.
+    pub fn may_publish(&self, now: Now, repository: &RepoName) -> Result<(), Refusal> {
+        self.writes.grant(&self.catalog, Action::Publish, repository, now.wall).map(|_| ())
+    }
+
+    /// Numbers for status displays.
+    pub fn counts(&self) -> Counts {
+        let (wants, fetches) = self.wants.counts();
+        Counts { records: self.catalog.len(), wants, fetches }
+    }
+
+    // ---- start ----
+
+    fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
+        let limits = Limits { records: usize::MAX, unknown: usize::MAX };
+        for record in records {
+            self.catalog.apply(record, limits);
+        }
+        self.held = held.into_iter().collect();
+        self.resume(now, out);
+    }
+
+    /// What was being brought here when the node stopped is brought on.
+    fn resume(&mut self, now: Now, out: &mut Vec<Output>) {
+        let me = self.me();
+        let partial: Vec<(RepoName, Digest)> = self
+            .catalog
+            .iter()
+            .filter(|record| record.key.kind == Kind::ARTIFACT)
+            .filter_map(|record| Some((record.repository().ok()?, record.named_digest().ok()?)))
+            .filter(|(_, manifest)| self.catalog.holders(manifest).any(|h| h == (me, HoldingState::Partial)))
+            .collect();
+        for (repository, manifest) in partial {
+            if let Some(place) = self.catalog.artifact(&repository, &manifest) {
+                self.bring(now, None, repository, manifest, place, true, out);
+            }
+        }
+    }
+
+    fn reachable(&mut self, now: Now, addresses: Vec<String>, out: &mut Vec<Output>) {
+        let body = NodeBody {
+            site: self.config.site.clone(),
+            tier: self.config.tier,
+            addresses,
+            software: self.config.software.clone(),
+        };
+        let record = self.writes.node(&self.catalog, now.wall, &body);
+        self.persist_own(record.into_iter().collect(), None, None, out);
+        self.timer(now, Timer::Dial, out);
+        self.timer(now, Timer::Reconcile, out);
+    }
+
+    // ---- own writes ----
+
+    fn write(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        let (writes, catalog, wall) = (&self.writes, &self.catalog, now.wall);
+        let one = |record: Result<Record, Refusal>| record.map(|record| alloc::vec![record]);
+        let (request, records, then) = match input {
+            Input::Publish { request, repository, tags, index, index_hash, index_size } => {
+                let place = place_of(&index, index_hash, index_size);
+                let records = self.publication(now, &repository, &tags, &index, place);
+                (request, records, Some(Change::Reachable { repository, index }))
+            }
+            Input::Untag { request, repository, tag } => {
+                (request, one(writes.untag(catalog, wall, &repository, &tag)), None)
+            }
+            Input::Unpublish { request, repository, manifest } => {
+                (request, writes.unpublication(catalog, wall, &repository, &manifest), None)
+            }
+            Input::SetStatus { request, repository, manifest, state, reason } => {
+                let artifact = (&repository, &manifest);
+                (request, one(writes.status(catalog, wall, artifact, state, &reason)), None)
+            }
+            Input::AddGrant { request, grant } => {
+                (request, one(writes.granting(catalog, wall, &grant)), None)
+            }
+            _ => return,
+        };
+        match records {
+            Ok(records) => self.persist_own(records, Some(request), then, out),
+            Err(refusal) => out.push(Output::Notify(Event::Refused { request, refusal })),
+        }
+    }
+
+    fn publication(
+        &self,
+        now: Now,
+        repository: &RepoName,
+        tags: &[Tag],
+        index: &ArtifactIndex,
+        place: ArtifactPlace,
+    ) -> Result<Vec<Record>, Refusal> {
+        let artifact = (index.manifest, place);
+        let mut records = self.writes.publication(&self.catalog, now.wall, repository, tags, artifact)?;
+        let complete = index.closure().all(|(_, hash)| self.held.contains(&hash));
+        let state = if complete { HoldingState::Complete } else { HoldingState::Partial };
+        records.extend(self.writes.holding(&self.catalog, now.wall, &index.manifest, state));
+        Ok(records)
+    }
+
+    fn persist_own(
+        &mut self,
+        records: Vec<Record>,
+        request: Option<RequestId>,
+        then: Option<Change>,
+        out: &mut Vec<Output>,
+    ) {
+        if records.is_empty() {
+            out.extend(then.map(Output::Catalog));
+            out.extend(request.map(|request| Output::Notify(Event::Written { request })));
+            return;
+        }
+        let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
+        let write = self.writes.start(Pending { records: records.clone(), request, own: true, then });
+        out.push(Output::Persist { write, records, within });
+    }
+
+    fn persisted(&mut self, now: Now, write: WriteId, out: &mut Vec<Output>) {
+        let Some(pending) = self.writes.finish(write) else { return };
+        if pending.own {
+            for record in &pending.records {
+                self.apply(now, record.clone(), out);
+            }
+            announce(pending.records, out);
+        }
+        out.extend(pending.then.map(Output::Catalog));
+        out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));
+    }
+
+    fn persist_failed(&mut self, write: WriteId, why: String, out: &mut Vec<Output>) {
+        let request = self.writes.finish(write).and_then(|pending| pending.request);
+        let refusal = Refusal::Storage(why);
+        out.extend(request.map(|request| Output::Notify(Event::Refused { request, refusal })));
+    }
+
+    // ---- wants ----
+
+    fn want_artifact(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        repository: RepoName,
+        manifest: Digest,
+        closure: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(place) = self.catalog.artifact(&repository, &manifest) else {
+            let result = Err(WantFailure::Unknown);
+            out.push(Output::Notify(Event::WantDone { request, result }));
+            return;
+        };
+        if closure {
+            // So that a restart knows what was on its way. Says nothing where all of it is here already.
+            let known = self.catalog.holders(&manifest).any(|(node, _)| node == self.me());
+            let state = HoldingState::Partial;
+            let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
+            self.persist_own(record.into_iter().collect(), None, None, out);
+        }
+        self.bring(now, Some(request), repository, manifest, place, closure, out);
+        self.dial_holders(now, &manifest, out);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call's worth of context, used in two places")]
+    fn bring(
+        &mut self,
+        now: Now,
+        request: Option<RequestId>,
+        repository: RepoName,
+        manifest: Digest,
+        place: ArtifactPlace,
+        closure: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+        self.artifacts.want(&mut means, request, (repository, manifest), place, closure, out);
+    }
+
+    fn want_blob(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        blob: BlobRef,
+        manifest: Digest,
+        out: &mut Vec<Output>,
+    ) {
+        let BlobRef { digest, hash, size } = blob;
+        if self.held.contains(&hash) {
+            out.push(Output::Notify(Event::WantDone { request, result: Ok(()) }));
+            return;
+        }
+        let waiter = Waiter::Request(request);
+        self.wants.want(now.time, Order { hash, size, digest: Some(digest), manifest, waiter }, out);
+        self.dial_holders(now, &manifest, out);
+    }
+
+    fn progress(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        let time = now.time;
+        let ended = match input {
+            Input::Probed { hash, have } => {
+                self.wants.probed(hash, have);
+                None
+            }
+            Input::Fetched { fetch } => {
+                self.wants.fetched(time, fetch);
+                None
+            }
+            Input::FetchFailed { fetch, fault } => self.wants.failed(time, fetch, fault, out),
+            Input::Sealed { hash } => {
+                self.held.insert(hash);
+                self.wants.sealed(hash, out)
+            }
+            Input::SealFailed { hash, why } => self.wants.not_stored(time, hash, why, out),
+            Input::Lost { hash } => {
+                self.held.remove(&hash);
+                None
+            }
+            Input::IndexRead { hash, index } => {
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+                let mut means = Means { now: time, held: &self.held, wants: &mut self.wants, world: &world };
+                self.artifacts.index_read(&mut means, hash, index, out);
+                None
+            }
+            _ => None,
+        };
+        self.ended(now, ended, out);
+    }
+
+    fn ended(&mut self, now: Now, ended: impl IntoIterator<Item = Ended>, out: &mut Vec<Output>) {
+        for ended in ended {
+            let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+            let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+            for request in self.artifacts.ended(&mut means, &ended, out) {
+                out.push(Output::Notify(Event::WantDone { request, result: ended.result.clone() }));
+            }
+        }
+    }
+
+    /// Where an artifact became complete, the mesh is to know.
+    fn note_complete(&mut self, now: Now, out: &mut Vec<Output>) {
+        let complete: Vec<Digest> = out
+            .iter()
+            .filter_map(|output| match output {
+                Output::Notify(Event::ArtifactComplete { manifest }) => Some(*manifest),
+                _ => None,
+            })
+            .collect();
+        for manifest in complete {
+            let state = HoldingState::Complete;
+            let record = self.writes.holding(&self.catalog, now.wall, &manifest, state);
+            self.persist_own(record.into_iter().collect(), None, None, out);
+        }
+    }
+
+    fn plan(&mut self, now: Now, out: &mut Vec<Output>) {
+        let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        self.wants.plan(now.time, &self.config, &world, out);
+        if self.wants.counts().0 > 0 && !self.wants_timer {
+            self.wants_timer = true;
+            out.push(Output::SetTimer { at: now.time + WANTS_INTERVAL, timer: Timer::Wants });
+        }
+    }
+
+    // ---- peers ----
+
+    fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
+        let known = self.membership.is_up(&peer);
+        self.membership.up(peer, dialled);
+        if known {
+            return;
+        }
+        self.wants.peer_up(&peer);
+        // Both ends see the session; one of them starts.
+        if self.me() < peer {
+            out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
+        }
+        let next = self.next_reconcile(now, &peer);
+        self.reconcile_at.insert(peer, next);
+    }
+
+    fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
+        self.membership.down(peer);
+        self.reconcile_at.remove(peer);
+        self.dial(now, out);
+    }
+
+    fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        match message {
+            Message::Records(records) => self.take_in(now, from, records, out),
+            Message::Request(ids) => self.send_records(from, &ids, out),
+            Message::Reconcile(summaries) => {
+                let step = reconcile::step(&self.catalog, &summaries);
+                if step.equal {
+                    out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
+                }
+                if !step.summaries.is_empty() {
+                    out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
+                }
+                if !step.request.is_empty() {
+                    out.push(Output::Send { to: from, message: Message::Request(step.request) });
+                }
+                self.send_records(from, &step.push, out);
+                if step.truncated {
+                    self.reconcile_soon(now, from);
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
+        let mut refused: Option<(usize, RecordError)> = None;
+        let mut news = Vec::new();
+        for record in records {
+            if self.is_known(&record) {
+                continue;
+            }
+            match record.check(self.writes.trust()) {
+                Ok(()) if self.apply(now, record.clone(), out) == Applied::New => news.push(record),
+                Ok(()) => {}
+                Err(error) => refused.get_or_insert((0, error)).0 += 1,
+            }
+        }
+        if let Some((count, why)) = refused {
+            out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
+        }
+        if !news.is_empty() {
+            let pending = Pending { records: news.clone(), request: None, own: false, then: None };
+            let write = self.writes.start(pending);
+            out.push(Output::Persist { write, records: news, within: PERSIST_WITHIN });
+        }
+    }
+
+    /// Whether a record brings nothing: checking signatures costs more than looking.
+    fn is_known(&self, record: &Record) -> bool {
+        self.catalog.get(&record.key).is_some_and(|known| known == record || known.version > record.version)
+    }
+
+    fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
+        let limits = Limits { records: self.config.records_max, unknown: self.config.unknown_records_max };
+        let change = change_of(&record);
+        let node = (record.key.kind == Kind::NODE).then_some(record.author);
+        let applied = self.catalog.apply(record, limits);
+        if applied == Applied::New {
+            out.extend(change.ok().flatten().map(Output::Catalog));
+            if node.is_some_and(|node| !self.membership.is_up(&node)) {
+                self.dial(now, out);
+            }
+        }
+        applied
+    }
+
+    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
+        let records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned();
+        for batch in batches(records, Message::MAX_BYTES / 2) {
+            out.push(Output::Send { to, message: Message::Records(batch) });
+        }
+    }
+
+    // ---- time ----
+
+    fn timer(&mut self, now: Now, timer: Timer, out: &mut Vec<Output>) {
+        match timer {
+            Timer::Dial => {
+                self.dial(now, out);
+                out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
+            }
+            Timer::Reconcile => {
+                let due: Vec<NodeId> = self
+                    .reconcile_at
+                    .iter()
+                    .filter(|(_, at)| **at <= now.time)
+                    .map(|(peer, _)| *peer)
+                    .collect();
+                for peer in due {
+                    out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
+                    let next = self.next_reconcile(now, &peer);
+                    self.reconcile_at.insert(peer, next);
+                }
+                out.push(Output::SetTimer { at: now.time + RECONCILE_TICK, timer });
+            }
+            Timer::Wants => {
+                self.wants_timer = false;
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+                let ended = self.wants.tick(now.time, &self.config, &world, out);
+                self.artifacts.tick(now.time, self.config.probe_patience, &world, out);
+                self.ended(now, ended, out);
+            }
+        }
+    }
+
+    fn next_reconcile(&mut self, now: Now, peer: &NodeId) -> Time {
+        let site = self.catalog.node(peer).map(|node| node.site);
+        let near = site.is_none_or(|site| site == self.config.site);
+        let interval = if near { self.config.reconcile_interval } else { self.config.far_reconcile_interval };
+        now.time + Span(interval.0 / 2 + self.rng.u64(0..=interval.0))
+    }
+
+    fn reconcile_soon(&mut self, now: Now, peer: NodeId) {
+        if let Some(at) = self.reconcile_at.get_mut(&peer) {
+            *at = (*at).min(now.time + RECONCILE_TICK);
+        }
+    }
+
+    fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
+        let me = self.me();
+        let candidates = self
+            .catalog
+            .iter()
+            .filter(|record| record.key.kind == Kind::NODE && record.author != me)
+            .filter_map(|record| self.candidate(record.author))
+            .collect();
+        self.membership.dial(now.time, &self.config, candidates, &mut self.rng, out);
+    }
+
+    fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let me = self.me();
+        let holders: Vec<NodeId> = self.catalog.holders(manifest).map(|(node, _)| node).collect();
+        if holders.iter().any(|node| self.membership.is_up(node)) {
+            return;
+        }
+        for node in holders.into_iter().filter(|node| *node != me).take(HOLDERS_DIALLED) {
+            if let Some(candidate) = self.candidate(node) {
+                self.membership.dial_needed(now.time, candidate, out);
+            }
+        }
+    }
+
+    fn candidate(&self, node: NodeId) -> Option<Candidate> {
+        let body = self.catalog.node(&node)?;
+        Some(Candidate { node, addresses: body.addresses, far: body.site != self.config.site })
+    }
+}
+
+/// What the planner sees of the catalog and the sessions.
+struct World<'a> {
+    config: &'a ReplicaConfig,
+    catalog: &'a Catalog,
+    membership: &'a Membership,
+    me: NodeId,
+}
+
+impl<'a> World<'a> {
+    fn of(config: &'a ReplicaConfig, catalog: &'a Catalog, membership: &'a Membership, me: NodeId) -> Self {
+        World { config, catalog, membership, me }
+    }
+}
+
+impl Holders for World<'_> {
+    fn holders(&self, manifest: &Digest) -> Vec<Holder> {
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let up = whole.filter(|(node, _)| *node != self.me && self.membership.is_up(node));
+        let mut holders: Vec<Holder> = up
+            .filter_map(|(node, _)| {
+                let body = self.catalog.node(&node)?;
+                Some(Holder { far: body.site != self.config.site, node, addresses: body.addresses })
+            })
+            .collect();
+        holders.sort();
+        holders
+    }
+}
+
+fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> ArtifactPlace {
+    ArtifactPlace {
+        manifest: index.hash,
+        manifest_size: index.size,
+        media_type: index.media_type.clone(),
+        index: index_hash,
+        index_size,
+    }
+}
+
+fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
+    let batches = batches(records.into_iter(), Message::MAX_ANNOUNCE_BYTES / 2);
+    out.extend(batches.into_iter().map(|records| Output::Announce { records }));
+}
+
+/// Splits records into groups that stay below a size and the limit of items in a message.
+fn batches(records: impl Iterator<Item = Record>, bytes_max: usize) -> Vec<Vec<Record>> {
+    let mut batches: Vec<Vec<Record>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for record in records {
+        let size = record.encode().len();
+        let full = batches.last().is_none_or(|batch| batch.len() >= Message::MAX_ITEMS);
+        if full || bytes.saturating_add(size) > bytes_max {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(record);
+        }
+    }
+    batches
+}
+
+/// How long records that nobody waits for may be collected for one sync.
+const PERSIST_WITHIN: Span = Span::millis(100);
+const WANTS_INTERVAL: Span = Span::millis(250);
+const RECONCILE_TICK: Span = Span::secs(1);
+/// Holders without a session that are dialled for one want.
+const HOLDERS_DIALLED: usize = 3;

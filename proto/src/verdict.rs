@@ -53,7 +53,7 @@ pub enum Verdict {
 pub fn verdict(facts: &Facts, requester: Requester, purpose: Purpose) -> Verdict {
     let Some((state, reason)) = &facts.status else { return Verdict::Serve };
     let because = |what: &str| {
-        if reason.is_empty() { alloc::format!("{what}") } else { alloc::format!("{what}: {reason}") }
+        if reason.is_empty() { what.into() } else { alloc::format!("{what}: {reason}") }
     };
     let client = requester == Requester::Client;
     match state {

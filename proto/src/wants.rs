@@ -1,1 +1,412 @@
-//! stub
+//! The planner: which ranges of which wanted blobs are fetched from whom, and what happens when that
+//! fails. One [`Want`] a blob, however many ask. Which blobs an artifact needs is [`crate::artifacts`]'s
+//! business; who holds an artifact is the catalog's.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    vec::Vec,
+};
+use core::ops::Range;
+
+use crate::{
+    config::ReplicaConfig,
+    event::{Event, Fault, FetchId, Output, RequestId, WantFailure},
+    id::{Digest, Hash, NodeId},
+    ranges::Ranges,
+    time::{Span, Time},
+};
+
+/// Every blob that is being fetched or waited for.
+#[derive(Debug, Default)]
+pub struct Wants {
+    wants: BTreeMap<Hash, Want>,
+    flights: BTreeMap<FetchId, Flight>,
+    /// Transfers under way from each holder.
+    busy: BTreeMap<NodeId, usize>,
+    /// Holders that are not asked until then, and how often in a row they failed.
+    avoided: BTreeMap<NodeId, Avoided>,
+    last_fetch: u64,
+}
+
+/// A blob to be wanted.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The blob.
+    pub hash: Hash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What clients name it by, where an authority pairs the two.
+    pub digest: Option<Digest>,
+    /// The artifact whose holders are asked.
+    pub manifest: Digest,
+    /// Who is waiting: a client, or an artifact's closure.
+    pub waiter: Waiter,
+}
+
+/// Who wants a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiter {
+    /// A client's request: fetched first, and given up after a while without a sender.
+    Request(RequestId),
+    /// A closure in the background: never given up, resumed when a holder comes back.
+    Closure(Digest),
+}
+
+/// A holder as the planner sees it, best first in the order of the fields.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Not on this node's site.
+    pub far: bool,
+    /// Who.
+    pub node: NodeId,
+    /// Where it can be reached.
+    pub addresses: Vec<String>,
+}
+
+/// What the planner has to know of the world around it.
+pub trait Holders {
+    /// Members with a session that say to hold a whole artifact, best first.
+    fn holders(&self, manifest: &Digest) -> Vec<Holder>;
+}
+
+/// How a want ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which blob.
+    pub hash: Hash,
+    /// Who waited.
+    pub waiters: BTreeSet<Waiter>,
+    /// Whether it is here.
+    pub result: Result<(), WantFailure>,
+}
+
+#[derive(Debug)]
+struct Want {
+    size: u64,
+    digest: Option<Digest>,
+    manifests: BTreeSet<Digest>,
+    waiters: BTreeSet<Waiter>,
+    stage: Stage,
+    /// Verified bytes in the store; unknown until probed.
+    have: Ranges,
+    since: Time,
+    /// When bytes last arrived, or the last client came to wait.
+    progressed: Time,
+    /// When the last client came to wait.
+    asked: Time,
+    /// Failed transfers since the last that succeeded.
+    failures: u32,
+    /// Not fetched before then: this node could not store it.
+    not_before: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Probing,
+    Fetching,
+    Sealing,
+}
+
+#[derive(Debug)]
+struct Flight {
+    hash: Hash,
+    from: NodeId,
+    range: Range<u64>,
+}
+
+#[derive(Debug)]
+struct Avoided {
+    until: Time,
+    failures: u32,
+}
+
+impl Wants {
+    /// Adds a waiter for a blob that is not held.
+    pub fn want(&mut self, now: Time, order: Order, out: &mut Vec<Output>) {
+        let want = self.wants.entry(order.hash).or_insert_with(|| {
+            out.push(Output::Probe { hash: order.hash, size: order.size });
+            Want {
+                size: order.size,
+                digest: None,
+                manifests: BTreeSet::new(),
+                waiters: BTreeSet::new(),
+                stage: Stage::Probing,
+                have: Ranges::new(),
+                since: now,
+                progressed: now,
+                asked: now,
+                failures: 0,
+                not_before: now,
+            }
+        });
+        if matches!(order.waiter, Waiter::Request(_)) {
+            (want.asked, want.progressed, want.failures) = (now, now, 0);
+        }
+        want.digest = want.digest.or(order.digest);
+        want.manifests.insert(order.manifest);
+        want.waiters.insert(order.waiter);
+    }
+
+    /// A client stopped waiting. Its want goes with it unless others wait.
+    pub fn abandon(&mut self, request: RequestId, out: &mut Vec<Output>) {
+        let waiter = Waiter::Request(request);
+        self.wants.values_mut().for_each(|want| {
+            want.waiters.remove(&waiter);
+        });
+        let idle = |want: &Want| want.waiters.is_empty() && want.stage != Stage::Sealing;
+        let dropped: Vec<Hash> =
+            self.wants.iter().filter(|(_, want)| idle(want)).map(|(hash, _)| *hash).collect();
+        for hash in dropped {
+            self.wants.remove(&hash);
+            self.cancel_flights(&hash, out);
+        }
+    }
+
+    /// What of a blob is here already.
+    pub fn probed(&mut self, hash: Hash, have: Ranges) {
+        if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Probing) {
+            want.have = have;
+            want.stage = Stage::Fetching;
+        }
+    }
+
+    /// A range arrived.
+    pub fn fetched(&mut self, now: Time, fetch: FetchId) {
+        let Some(flight) = self.land(fetch) else { return };
+        self.avoided.remove(&flight.from);
+        if let Some(want) = self.wants.get_mut(&flight.hash) {
+            want.have.insert(flight.range);
+            want.progressed = now;
+            want.failures = 0;
+        }
+    }
+
+    /// A range did not arrive whole. What did arrive is found by probing again.
+    pub fn failed(
+        &mut self,
+        now: Time,
+        fetch: FetchId,
+        fault: Fault,
+        out: &mut Vec<Output>,
+    ) -> Option<Ended> {
+        let flight = self.land(fetch)?;
+        match fault {
+            Fault::Peer => self.avoid(now, flight.from, RETRY_FIRST),
+            Fault::Lied => {
+                self.avoid(now, flight.from, RETRY_AFTER_LIE);
+                out.push(Output::Notify(Event::HolderLied { node: flight.from, hash: flight.hash }));
+            }
+            Fault::Local => {}
+        }
+        let want = self.wants.get_mut(&flight.hash)?;
+        want.failures += 1;
+        let others = self.flights.values().any(|other| other.hash == flight.hash);
+        // Probing while other ranges arrive would count those as missing and fetch them twice.
+        if !others && want.stage == Stage::Fetching {
+            want.stage = Stage::Probing;
+            out.push(Output::Probe { hash: flight.hash, size: want.size });
+        }
+        if fault != Fault::Local {
+            return None;
+        }
+        want.not_before = now + RETRY_STORE;
+        self.end_requests(flight.hash, WantFailure::Storage("see the node's log".into()), out)
+    }
+
+    /// A blob is durable now, from whatever source.
+    pub fn sealed(&mut self, hash: Hash, out: &mut Vec<Output>) -> Option<Ended> {
+        let want = self.wants.remove(&hash)?;
+        self.cancel_flights(&hash, out);
+        Some(Ended { hash, waiters: want.waiters, result: Ok(()) })
+    }
+
+    /// A blob could not be stored. Closures try again later; clients are told.
+    pub fn not_stored(&mut self, now: Time, hash: Hash, why: String, out: &mut Vec<Output>) -> Option<Ended> {
+        let want = self.wants.get_mut(&hash)?;
+        want.stage = Stage::Probing;
+        want.not_before = now + RETRY_STORE;
+        out.push(Output::Probe { hash, size: want.size });
+        self.end_requests(hash, WantFailure::Storage(why), out)
+    }
+
+    /// A peer is back: whatever it failed at before does not count against it.
+    pub fn peer_up(&mut self, peer: &NodeId) {
+        self.avoided.remove(peer);
+    }
+
+    /// Ends clients' waits that have no prospect.
+    pub fn tick(
+        &mut self,
+        now: Time,
+        config: &ReplicaConfig,
+        world: &impl Holders,
+        out: &mut Vec<Output>,
+    ) -> Vec<Ended> {
+        let mut hopeless = Vec::new();
+        let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
+        for (hash, want) in urgent {
+            let nobody = want.manifests.iter().all(|manifest| world.holders(manifest).is_empty());
+            let stalled = now.since(want.progressed) >= config.want_patience;
+            if nobody && now.since(want.asked) >= config.probe_patience {
+                hopeless.push((*hash, WantFailure::NoHolder));
+            } else if stalled || want.failures >= FAILURES_MAX {
+                hopeless.push((*hash, WantFailure::Stalled));
+            }
+        }
+        hopeless.into_iter().filter_map(|(hash, failure)| self.end_requests(hash, failure, out)).collect()
+    }
+
+    /// Starts every transfer that can be started now: clients' wants first, and in order.
+    pub fn plan(&mut self, now: Time, config: &ReplicaConfig, world: &impl Holders, out: &mut Vec<Output>) {
+        let mut order: Vec<(bool, Time, Hash)> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| want.stage == Stage::Fetching && want.not_before <= now)
+            .map(|(hash, want)| (!want.is_urgent(), want.since, *hash))
+            .collect();
+        order.sort_unstable();
+        for (_, _, hash) in order {
+            self.plan_one(now, config, world, hash, out);
+        }
+    }
+
+    /// How many blobs are wanted, and how many transfers are under way.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.wants.len(), self.flights.len())
+    }
+
+    /// Whether a blob is wanted.
+    pub fn contains(&self, hash: &Hash) -> bool {
+        self.wants.contains_key(hash)
+    }
+
+    fn plan_one(
+        &mut self,
+        now: Time,
+        config: &ReplicaConfig,
+        world: &impl Holders,
+        hash: Hash,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(want) = self.wants.get_mut(&hash) else { return };
+        let mut missing = want.have.missing(want.size);
+        if missing.is_empty() {
+            want.stage = Stage::Sealing;
+            out.push(Output::Seal { hash, size: want.size, digest: want.digest });
+            return;
+        }
+        let mut lanes: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for flight in self.flights.values().filter(|flight| flight.hash == hash) {
+            missing.remove(flight.range.clone());
+            *lanes.entry(flight.from).or_default() += 1;
+        }
+        let (manifests, size) = (want.manifests.clone(), want.size);
+        let mut holders: Vec<Holder> =
+            manifests.iter().flat_map(|manifest| world.holders(manifest)).collect();
+        holders.sort();
+        holders.dedup();
+        holders.retain(|holder| self.avoided.get(&holder.node).is_none_or(|avoided| avoided.until <= now));
+        // A copy on this site costs no thin link: others are asked only where there is none.
+        if holders.first().is_some_and(|best| !best.far) {
+            holders.retain(|holder| !holder.far);
+        }
+        let piece = piece_size(size, holders.len() * config.lanes);
+        while let Some(range) = missing.first() {
+            if self.flights.len() >= config.fetches_max {
+                return;
+            }
+            let free = |holder: &&Holder| {
+                let of_want = lanes.get(&holder.node).copied().unwrap_or(0);
+                let of_holder = self.busy.get(&holder.node).copied().unwrap_or(0);
+                of_want < config.lanes && of_holder < HOLDER_TRANSFERS_MAX
+            };
+            let load = |holder: &&Holder| lanes.get(&holder.node).copied().unwrap_or(0);
+            let Some(holder) = holders.iter().filter(free).min_by_key(load).cloned() else { return };
+            let range = range.start..range.end.min(align(range.start + piece, size));
+            missing.remove(range.clone());
+            *lanes.entry(holder.node).or_default() += 1;
+            self.launch(hash, size, range, holder, out);
+        }
+    }
+
+    fn launch(&mut self, hash: Hash, size: u64, range: Range<u64>, holder: Holder, out: &mut Vec<Output>) {
+        self.last_fetch += 1;
+        let fetch = FetchId(self.last_fetch);
+        *self.busy.entry(holder.node).or_default() += 1;
+        self.flights.insert(fetch, Flight { hash, from: holder.node, range: range.clone() });
+        out.push(Output::Fetch { fetch, from: holder.node, addresses: holder.addresses, hash, size, range });
+    }
+
+    fn land(&mut self, fetch: FetchId) -> Option<Flight> {
+        let flight = self.flights.remove(&fetch)?;
+        if let Some(busy) = self.busy.get_mut(&flight.from) {
+            *busy -= 1;
+            if *busy == 0 {
+                self.busy.remove(&flight.from);
+            }
+        }
+        Some(flight)
+    }
+
+    fn cancel_flights(&mut self, hash: &Hash, out: &mut Vec<Output>) {
+        let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == *hash);
+        let fetches: Vec<FetchId> = of_blob.map(|(fetch, _)| *fetch).collect();
+        for fetch in fetches {
+            self.land(fetch);
+            out.push(Output::CancelFetch { fetch });
+        }
+    }
+
+    fn avoid(&mut self, now: Time, node: NodeId, first: Span) {
+        let avoided = self.avoided.entry(node).or_insert(Avoided { until: now, failures: 0 });
+        let span = (first.0 << avoided.failures.min(6)).min(RETRY_LAST.0);
+        avoided.until = now + Span(span);
+        avoided.failures += 1;
+    }
+
+    fn end_requests(&mut self, hash: Hash, failure: WantFailure, out: &mut Vec<Output>) -> Option<Ended> {
+        let want = self.wants.get_mut(&hash)?;
+        let (requests, closures) =
+            core::mem::take(&mut want.waiters).into_iter().partition(|w| matches!(w, Waiter::Request(_)));
+        want.waiters = closures;
+        if want.waiters.is_empty() {
+            self.wants.remove(&hash);
+            self.cancel_flights(&hash, out);
+        }
+        let requests: BTreeSet<Waiter> = requests;
+        (!requests.is_empty()).then_some(Ended { hash, waiters: requests, result: Err(failure) })
+    }
+}
+
+impl Want {
+    fn is_urgent(&self) -> bool {
+        self.waiters.iter().any(|waiter| matches!(waiter, Waiter::Request(_)))
+    }
+}
+
+/// Big enough that a piece's own cost does not show, small enough that every lane gets several.
+fn piece_size(size: u64, lanes: usize) -> u64 {
+    (size / (2 * lanes.max(1) as u64)).clamp(PIECE_MIN, PIECE_MAX)
+}
+
+/// The next boundary of a verified group at or after `end`, or the blob's end. Swallows a rest that is
+/// too small to be worth a request.
+fn align(end: u64, size: u64) -> u64 {
+    let end = end.div_ceil(GROUP) * GROUP;
+    if end + PIECE_MIN / 2 >= size { size } else { end }
+}
+
+/// BLAKE3 is verified in groups of this many bytes.
+const GROUP: u64 = 16 * 1024;
+const PIECE_MIN: u64 = 8 * 1024 * 1024;
+const PIECE_MAX: u64 = 64 * 1024 * 1024;
+/// Transfers at a time from one holder, over all blobs: many small blobs hide one another's round trips.
+const HOLDER_TRANSFERS_MAX: usize = 8;
+const RETRY_FIRST: Span = Span::millis(500);
+const RETRY_LAST: Span = Span::secs(60);
+/// After the disk refused something.
+const RETRY_STORE: Span = Span::secs(30);
+/// A client is told after this many failed transfers in a row: those who say to have it do not.
+const FAILURES_MAX: u32 = 6;
+const RETRY_AFTER_LIE: Span = Span::secs(60);

@@ -264,15 +264,15 @@ impl Session {
         let first = !self.peers.contains_key(&id);
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node));
         peer.connections.push((connection, endpoint.is_dialer()));
-        if first {
-            let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
-            tracing::debug!(peer = %node.short(), ?dialled, "session up");
-            return self.emit(ControlEvent::Up { peer: node, dialled });
+        let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
+        if !first {
+            let spare = peer.spare_connection(&self.me);
+            self.spare.extend(spare.map(|spare| (Instant::now(), spare)));
         }
-        let spare = peer.spare_connection(&self.me);
-        self.spare.extend(spare.map(|spare| (Instant::now(), spare)));
-        if let Some(dial) = dial {
-            self.on_dial_failed(dial.failed(format!("a session with {} is up already", node.short())));
+        // Told again where this node dialled: the address is then known to lead to this member.
+        if first || dialled.is_some() {
+            tracing::debug!(peer = %node.short(), ?dialled, first, "connected");
+            self.emit(ControlEvent::Up { peer: node, dialled });
         }
     }
 

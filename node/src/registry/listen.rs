@@ -64,7 +64,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(HEADER_MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -179,8 +179,10 @@ const CONNECTIONS_MAX: usize = 1024;
 const STREAMS_MAX: u32 = 64;
 /// What an HTTP/2 client may send ahead in one request, in bytes.
 const WINDOW: u32 = 1024 * 1024;
-/// Longest header in bytes: some clients ask for a thousand ranges in one.
+/// Longest HTTP/2 header in bytes: some clients ask for a thousand ranges in one.
 const HEADER_MAX: usize = 64 * 1024;
+/// Longest HTTP/1.1 header, and how much of a body is read at a time, in bytes.
+const BUFFER: usize = 256 * 1024;
 /// How long a client may take to send a request's header, and stay silent between requests.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of an answer.
@@ -189,3 +191,92 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(4);
 /// Bytes that tell HTTP/1.1 from HTTP/2.
 const PREFACE: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{body::Body, extract::Request, routing::get};
+    use futures_util::{StreamExt, stream};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::mpsc,
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    async fn started(router: Router) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, router, shutdown.clone()));
+        (address, shutdown, server)
+    }
+
+    async fn talk(stream: &mut TcpStream, request: &[u8]) -> Vec<u8> {
+        let mut answer = Vec::new();
+        stream.write_all(request).await.expect("sent");
+        stream.read_to_end(&mut answer).await.expect("answered");
+        answer
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_finish_and_idle_connections_close() {
+        let (begun, mut began) = mpsc::channel(1);
+        let go_on = CancellationToken::new();
+        let until = go_on.clone();
+        let router = Router::new().route(
+            "/",
+            get(move |_: Request| async move {
+                begun.send(()).await.expect("the test waits");
+                until.cancelled().await;
+                "done"
+            }),
+        );
+        let (address, shutdown, server) = started(router).await;
+        let mut idle = TcpStream::connect(address).await.expect("connected");
+        let mut busy = TcpStream::connect(address).await.expect("connected");
+        let busy = tokio::spawn(async move { talk(&mut busy, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await });
+        began.recv().await.expect("the request arrived");
+        shutdown.cancel();
+        assert_eq!(talk(&mut idle, b"").await, b"");
+        go_on.cancel();
+        let answer = busy.await.expect("no panic");
+        assert!(answer.ends_with(b"done"), "{}", String::from_utf8_lossy(&answer));
+        server.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn speaks_http2_without_tls() {
+        let (address, shutdown, server) = started(Router::new()).await;
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        // The preface and an empty SETTINGS frame; the server answers with SETTINGS of its own.
+        let mut head = [0; 9];
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+        client.read_exact(&mut head).await.expect("answered");
+        assert_eq!((head[3], &head[5..]), (4, &[0; 4][..]));
+        shutdown.cancel();
+        server.await.expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_and_stalled_clients_are_given_up() {
+        let (client, server) = tokio::io::duplex(1024);
+        let silent = connection(server, Router::new(), CancellationToken::new());
+        silent.await;
+        drop(client);
+
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+        let router = Router::new().route(
+            "/",
+            get(async || {
+                Body::from_stream(stream::repeat("x".repeat(4096)).map(Ok::<_, std::convert::Infallible>))
+            }),
+        );
+        // The client reads nothing: without a limit this would wait for ever.
+        connection(server, router, CancellationToken::new()).await;
+    }
+}

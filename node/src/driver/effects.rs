@@ -1,0 +1,174 @@
+//! One match over what the replica wants done. No decisions, no waiting: long work is a task that answers
+//! with an input, and a queue that is full is an input too.
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::{debug, info, warn};
+use waystation_proto::{
+    Event, Input, Output, Replica,
+    event::{Change, Fault},
+    index::ArtifactIndex,
+};
+
+use crate::{
+    control::Control,
+    data::{Data, FetchOrder},
+    driver::{
+        persister::{self, Job},
+        timers::Timers,
+        waiters::Waiters,
+    },
+    metrics::Metrics,
+    store::Store,
+};
+
+/// The means to perform outputs.
+pub struct Effects {
+    store: Store,
+    control: Control,
+    data: Data,
+    metrics: Metrics,
+    answer: mpsc::Sender<Input>,
+    persist: mpsc::Sender<Job>,
+    persister: tokio::task::JoinHandle<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Effects {
+    /// `answer` is where tasks put their inputs.
+    pub fn new(
+        store: Store,
+        control: Control,
+        data: Data,
+        metrics: Metrics,
+        answer: mpsc::Sender<Input>,
+    ) -> Self {
+        let (persist, jobs) = mpsc::channel(PERSISTS_MAX);
+        let persister = tokio::spawn(persister::run(store.clone(), jobs, answer.clone()));
+        Effects { store, control, data, metrics, answer, persist, persister, tasks: JoinSet::new() }
+    }
+
+    /// Performs one output. What follows at once is returned as an input.
+    pub fn perform(
+        &mut self,
+        output: Output,
+        timers: &mut Timers,
+        waiters: &mut Waiters,
+        replica: &Replica,
+    ) -> Option<Input> {
+        while self.tasks.try_join_next().is_some() {}
+        match output {
+            Output::Send { to, message } => {
+                if !self.control.send(to, message) {
+                    self.metrics.messages_dropped.inc();
+                }
+            }
+            Output::Announce { records } => {
+                if !self.control.announce(records) {
+                    self.metrics.messages_dropped.inc();
+                }
+            }
+            Output::Dial { target } => {
+                if !self.control.dial(target.clone()) {
+                    return Some(Input::DialFailed { target });
+                }
+            }
+            Output::SetTimer { at, timer } => timers.set(at, timer),
+            Output::Persist { write, records, within } => {
+                let job = Job { write, records, within: Duration::from_millis(within.0) };
+                if self.persist.try_send(job).is_err() {
+                    let why = "too many writes are waiting for the disk; try again".to_owned();
+                    return Some(Input::PersistFailed { write, why });
+                }
+            }
+            Output::Probe { hash, size } => {
+                self.task(move |store| async move {
+                    Input::Probed { hash, have: store.probe(hash, size).await }
+                });
+            }
+            Output::Fetch { fetch, from, addresses, hash, size, range } => {
+                if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range }) {
+                    return Some(Input::FetchFailed { fetch, fault: Fault::Peer });
+                }
+            }
+            Output::CancelFetch { fetch } => self.data.cancel(fetch),
+            Output::Seal { hash, size, digest } => {
+                self.task(move |store| async move {
+                    match store.seal(hash, size, digest).await {
+                        Ok(()) => Input::Sealed { hash },
+                        Err(why) => {
+                            warn!(%hash, %why, "a fetched blob could not be made durable");
+                            Input::SealFailed { hash, why: why.to_string() }
+                        }
+                    }
+                });
+            }
+            Output::ReadIndex { hash } => {
+                self.task(move |store| async move {
+                    let bytes = store.read(hash, ArtifactIndex::MAX_BYTES as u64).await;
+                    let index = bytes.ok().and_then(|bytes| ArtifactIndex::decode(&bytes).ok());
+                    Input::IndexRead { hash, index }
+                });
+            }
+            Output::Catalog(change) => self.change(&change),
+            Output::Notify(event) => self.notify(event, waiters, replica),
+        }
+        None
+    }
+
+    /// Writes what is still to be written and closes both planes.
+    pub async fn shutdown(self) {
+        let Effects { control, data, persist, persister, mut tasks, .. } = self;
+        drop(persist);
+        tasks.abort_all();
+        // The persister may still be writing; it ends when its queue is empty.
+        let written = tokio::time::timeout(PERSIST_PATIENCE, persister);
+        let planes = async { tokio::join!(control.shutdown(), data.shutdown()) };
+        let (written, _) = tokio::join!(written, planes);
+        if written.is_err() {
+            warn!("records were still being written when the node stopped; they were not acknowledged");
+        }
+    }
+
+    /// The index is what clients see: it changes before anybody is answered.
+    fn change(&self, change: &Change) {
+        self.store.index().apply(change);
+    }
+
+    fn notify(&self, event: Event, waiters: &mut Waiters, replica: &Replica) {
+        match event {
+            Event::Written { request } => waiters.written(request, Ok(())),
+            Event::Refused { request, refusal } => waiters.written(request, Err(refusal)),
+            Event::WantDone { request, result } => waiters.want_done(request, result),
+            Event::RecordsRefused { from, count, why } => {
+                self.metrics.records_refused.inc_by(count as u64);
+                warn!(peer = %from.short(), count, %why, "dropped records that do not count");
+            }
+            Event::HolderLied { node, hash } => {
+                self.metrics.holders_lied.inc();
+                warn!(peer = %node.short(), %hash, "a holder sent wrong bytes; it is not asked for a while");
+            }
+            Event::ArtifactComplete { manifest } => {
+                self.metrics.artifacts_completed.inc();
+                info!(manifest = %manifest, "artifact is complete here");
+            }
+            Event::Reconciled { peer, .. } => {
+                debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
+            }
+        }
+    }
+
+    fn task<F: Future<Output = Input> + Send + 'static>(&mut self, work: impl FnOnce(Store) -> F) {
+        let (answer, work) = (self.answer.clone(), work(self.store.clone()));
+        self.tasks.spawn(async move {
+            // The loop is gone only when the node stops.
+            let _ = answer.send(work.await).await;
+        });
+    }
+}
+
+/// Writes that may wait for the disk.
+const PERSISTS_MAX: usize = 4096;
+/// A write takes one sync; a disk that needs longer than this at shutdown is not waited for.
+const PERSIST_PATIENCE: Duration = Duration::from_secs(3);

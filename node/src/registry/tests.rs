@@ -1,0 +1,598 @@
+//! The endpoint against a real store, with a small loop in the replica's place: it writes what it is asked
+//! to straight into the index and answers wants as each test says.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256, Sha512};
+use tokio::sync::mpsc;
+use tower::ServiceExt;
+use waystation_proto::{
+    Change, Digest, Hash, Input, NodeId, Refusal, RepoName,
+    body::{ArtifactPlace, HoldingState, State, TagBody},
+    event::WantFailure,
+    index::ArtifactIndex,
+};
+
+use super::{Anonymous, Origin, Registry, RegistryConfig};
+use crate::{
+    driver::handle::{Command, ReplicaHandle},
+    manifest,
+    metrics::Metrics,
+    store::Store,
+};
+
+const NODE: NodeId = NodeId([7; 32]);
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// How the loop answers.
+#[derive(Clone)]
+struct Rules {
+    may_publish: Result<(), Refusal>,
+    /// Called with the store for each want, to make what was wanted appear.
+    want: Arc<dyn Fn(&Store, &Input) -> Result<(), WantFailure> + Send + Sync>,
+}
+
+struct World {
+    store: Store,
+    registry: Registry,
+    metrics: Metrics,
+    rules: Arc<Mutex<Rules>>,
+    _dir: tempfile::TempDir,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl World {
+    async fn new() -> Self {
+        World::with(RegistryConfig { anonymous: Anonymous::Push, ..RegistryConfig::default() }).await
+    }
+
+    async fn with(config: RegistryConfig) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(dir.path()).await.expect("a fresh store").store;
+        let (commands, queue) = mpsc::channel(16);
+        let rules = Rules { may_publish: Ok(()), want: Arc::new(|_, _| Err(WantFailure::NoHolder)) };
+        let rules = Arc::new(Mutex::new(rules));
+        tokio::spawn(replica(store.clone(), queue, rules.clone()));
+        let metrics = Metrics::new();
+        let replica = ReplicaHandle::new(commands);
+        let registry = Registry::new(store.clone(), replica, NODE, config, metrics.clone());
+        World { store, registry, metrics, rules, _dir: dir }
+    }
+
+    fn rules(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.rules.lock().expect("no panic"));
+    }
+
+    async fn send(&self, origin: Origin, request: Request<Body>) -> Answer {
+        call(self.registry.router(origin), request).await
+    }
+
+    /// A request from the network: `<method> <path>`, headers, body.
+    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.send(Origin::Network, request(line, headers, body)).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), &[], "").await
+    }
+
+    async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
+        let digest = sha256(bytes);
+        let line = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
+        let answer = self.ask(&line, &[], bytes.to_vec()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        digest
+    }
+
+    /// Pushes config, layer and manifest.
+    async fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Digest {
+        let config = self.push_blob(repository, b"{}").await;
+        let layer_digest = self.push_blob(repository, layer).await;
+        let manifest = image((config, 2), (layer_digest, layer.len())).to_string();
+        let line = format!("PUT /v2/{repository}/manifests/{tag}");
+        let answer = self.ask(&line, &[("content-type", IMAGE)], manifest.clone()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        sha256(manifest.as_bytes())
+    }
+
+    fn set_status(&self, repository: &str, manifest: Digest, state: State) {
+        self.store.index().apply(&Change::Status {
+            repository: name(repository),
+            manifest,
+            state,
+            reason: "because".into(),
+        });
+    }
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn fails_with(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.json()["errors"][0]["code"], code);
+        assert_eq!(self.header("docker-distribution-api-version"), "registry/2.0");
+    }
+}
+
+/// The loop in the replica's place.
+async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mutex<Rules>>) {
+    while let Some(command) = queue.recv().await {
+        let rules = rules.lock().expect("no panic").clone();
+        match command {
+            Command::MayPublish(_, answer) => drop(answer.send(rules.may_publish)),
+            Command::Write(_, input, answer) => {
+                write(&store, input);
+                drop(answer.send(Ok(())));
+            }
+            Command::Want(_, input, answer) => drop(answer.send((rules.want)(&store, &input))),
+            Command::Tell(_) => {}
+            Command::Status(answer) => drop(answer.send(Default::default())),
+        }
+    }
+}
+
+fn write(store: &Store, input: Input) {
+    let apply = |change: Change| store.index().apply(&change);
+    let point = |repository: &RepoName, tag, target| {
+        let body = TagBody { target };
+        apply(Change::Tag { repository: repository.clone(), tag, body, version: 1, author: NODE });
+    };
+    match input {
+        Input::Publish { repository, tags, index, index_hash, index_size, .. } => {
+            let place = ArtifactPlace {
+                manifest: index.hash,
+                manifest_size: index.size,
+                media_type: index.media_type.clone(),
+                index: index_hash,
+                index_size,
+            };
+            let manifest = index.manifest;
+            apply(Change::Artifact { repository: repository.clone(), manifest, place: Some(place) });
+            apply(Change::Reachable { repository: repository.clone(), index });
+            apply(Change::Holding { manifest, node: NODE, state: HoldingState::Complete });
+            tags.into_iter().for_each(|tag| point(&repository, tag, Some(manifest)));
+        }
+        Input::Untag { repository, tag, .. } => point(&repository, tag, None),
+        Input::Unpublish { repository, manifest, .. } => {
+            for (tag, entry) in store.index().tags(&repository, None, 100) {
+                if entry.target == Some(manifest) {
+                    point(&repository, tag, None);
+                }
+            }
+            apply(Change::Artifact { repository, manifest, place: None });
+        }
+        other => panic!("not expected: {other:?}"),
+    }
+}
+
+async fn call(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.expect("infallible");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 64 << 20).await.expect("a body");
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+fn request(line: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+    let (method, path) = line.split_once(' ').expect("method and path");
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.into()).expect("a request")
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::Sha256(Sha256::digest(bytes).into())
+}
+
+fn name(text: &str) -> RepoName {
+    text.parse().expect("valid name")
+}
+
+fn image(config: (Digest, usize), layer: (Digest, usize)) -> Value {
+    let descriptor = |media_type: &str, (digest, size): (Digest, usize)| json!({"mediaType": media_type, "digest": digest.to_string(), "size": size});
+    json!({"schemaVersion": 2, "mediaType": IMAGE, "config": descriptor(CONFIG, config), "layers": [descriptor(LAYER, layer)]})
+}
+
+/// A body whose length is not known in advance.
+fn streamed(bytes: &[u8]) -> Body {
+    let parts: Vec<_> = bytes.chunks(7).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
+    Body::from_stream(stream::iter(parts))
+}
+
+#[tokio::test]
+async fn is_a_registry() {
+    let world = World::new().await;
+    let answer = world.get("/v2/").await;
+    assert_eq!((answer.status, answer.header("docker-distribution-api-version")), (200, "registry/2.0"));
+    world.get("/v3/").await.fails_with(404, "UNSUPPORTED");
+    let answer = world.ask("POST /v2/", &[], "").await;
+    answer.fails_with(405, "UNSUPPORTED");
+    assert_eq!(answer.header("allow"), "GET, HEAD");
+    world.get(&format!("/v2/a/tags/list?last={}", "x".repeat(9000))).await.fails_with(414, "UNSUPPORTED");
+    world.metrics.encode().find("route=\"unknown\",method=\"get\",status=\"404\"").expect("counted");
+}
+
+#[tokio::test]
+async fn push_and_pull() {
+    let world = World::new().await;
+    let layer: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 1000) as u8).collect();
+    let digest = world.push_image("team/app", "v1", &layer).await;
+    for reference in ["v1".to_owned(), digest.to_string()] {
+        let path = format!("/v2/team/app/manifests/{reference}");
+        let got = world.get(&path).await;
+        assert_eq!((got.status, sha256(&got.body)), (200, digest));
+        assert_eq!(got.header("content-type"), IMAGE);
+        assert_eq!(got.header("docker-content-digest"), digest.to_string());
+        let head = world.ask(&format!("HEAD {path}"), &[], "").await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("content-length"), got.body.len().to_string());
+        assert_eq!(head.header("docker-content-digest"), digest.to_string());
+        let again = world.ask(&format!("GET {path}"), &[("if-none-match", got.header("etag"))], "").await;
+        assert_eq!((again.status, again.body.len()), (304, 0));
+        let part = world.ask(&format!("GET {path}"), &[("range", "bytes=0-")], "").await;
+        assert_eq!((part.status, &part.body), (206, &got.body));
+    }
+    let blob = format!("/v2/team/app/blobs/{}", sha256(&layer));
+    let got = world.get(&blob).await;
+    assert_eq!((got.status, got.body == layer), (200, true));
+    let head = world.ask(&format!("HEAD {blob}"), &[], "").await;
+    assert_eq!((head.status, head.header("content-length")), (200, "3000000"));
+    assert!(world.metrics.encode().contains("waystation_ingested_blobs_total 3"));
+}
+
+#[tokio::test]
+async fn ranges_of_blobs() {
+    let world = World::new().await;
+    let large: Vec<u8> = (0..2_500_000_u32).map(|i| (i / 1000) as u8).collect();
+    for bytes in [b"0123456789".to_vec(), large] {
+        let path = format!("GET /v2/a/blobs/{}", world.push_blob("a", &bytes).await);
+        let size = bytes.len();
+        for (range, start, end) in [
+            ("bytes=2-4", 2, 5),
+            ("bytes=7-", 7, size),
+            ("bytes=-3", size - 3, size),
+            ("bytes=5-99999999", 5, size),
+        ] {
+            let got = world.ask(&path, &[("range", range)], "").await;
+            assert_eq!(got.status, 206);
+            assert!(got.body == bytes[start..end], "{range} of {size}");
+            assert_eq!(got.header("content-range"), format!("bytes {start}-{}/{size}", end - 1));
+            assert_eq!(got.header("content-length"), (end - start).to_string());
+        }
+        let wrong = world.ask(&path, &[("range", "bytes=99999999-")], "").await;
+        wrong.fails_with(416, "SIZE_INVALID");
+        assert_eq!(wrong.header("content-range"), format!("bytes */{size}"));
+    }
+}
+
+#[tokio::test]
+async fn upload_in_chunks_and_as_a_stream() {
+    let world = World::new().await;
+    let bytes = b"the quick brown fox jumps over the lazy dog";
+    let digest = sha256(bytes);
+    let started = world.ask("POST /v2/a/blobs/uploads/", &[], "").await;
+    assert_eq!((started.status, started.header("range")), (202, "0-0"));
+    let at = started.header("location").to_owned();
+    let patch = format!("PATCH {at}");
+    let first = world.ask(&patch, &[("content-range", "0-9"), ("content-length", "10")], &bytes[..10]).await;
+    assert_eq!((first.status, first.header("range"), first.header("location")), (202, "0-9", at.as_str()));
+    let wrong = world.ask(&patch, &[("content-range", "20-29")], &bytes[20..30]).await;
+    wrong.fails_with(416, "BLOB_UPLOAD_INVALID");
+    assert_eq!((wrong.header("range"), wrong.header("location")), ("0-9", at.as_str()));
+    let wrong = world.ask(&patch, &[("content-range", "10-12"), ("content-length", "2")], "ab").await;
+    wrong.fails_with(400, "SIZE_INVALID");
+    let status = world.get(&at).await;
+    assert_eq!((status.status, status.header("range")), (204, "0-9"));
+    let second = world.ask(&patch, &[], streamed(&bytes[10..30])).await;
+    assert_eq!((second.status, second.header("range")), (202, "0-29"));
+    let last = format!("PUT {at}?digest={digest}");
+    let put = world.ask(&last, &[("content-range", "30-42")], &bytes[30..]).await;
+    assert_eq!((put.status, put.header("docker-content-digest")), (201, digest.to_string().as_str()));
+    let got = world.get(put.header("location")).await;
+    assert_eq!((got.status, &got.body[..]), (200, &bytes[..]));
+    world.get(&at).await.fails_with(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn uploads_with_sha512_and_nothing() {
+    let world = World::new().await;
+    let bytes = b"long digests";
+    let digest = Digest::Sha512(Sha512::digest(bytes).into());
+    let at = world.ask("POST /v2/a/blobs/uploads/", &[], "").await.header("location").to_owned();
+    let put = world.ask(&format!("PUT {at}?digest={digest}"), &[], &bytes[..]).await;
+    assert_eq!((put.status, put.header("docker-content-digest")), (201, digest.to_string().as_str()));
+    let empty = world.push_blob("a", b"").await;
+    let got = world.get(&format!("/v2/a/blobs/{empty}")).await;
+    assert_eq!((got.status, got.header("content-length")), (200, "0"));
+}
+
+#[tokio::test]
+async fn wrong_uploads() {
+    let world = World::with(RegistryConfig {
+        anonymous: Anonymous::Push,
+        blob_limit: 100,
+        ..RegistryConfig::default()
+    })
+    .await;
+    let other = sha256(b"other");
+    let post = format!("POST /v2/a/blobs/uploads/?digest={other}");
+    world.ask(&post, &[], "bytes").await.fails_with(400, "DIGEST_INVALID");
+    let start = async || world.ask("POST /v2/a/blobs/uploads/", &[], "").await.header("location").to_owned();
+    let at = start().await;
+    world.ask(&format!("PUT {at}?digest={other}"), &[], "bytes").await.fails_with(400, "DIGEST_INVALID");
+    world.get(&format!("/v2/a/blobs/{other}")).await.fails_with(404, "BLOB_UNKNOWN");
+    let at = start().await;
+    world.ask(&format!("PUT {at}"), &[], "bytes").await.fails_with(400, "DIGEST_INVALID");
+    world.ask(&format!("PUT {at}?digest=sha256:x"), &[], "bytes").await.fails_with(400, "DIGEST_INVALID");
+    world.ask(&format!("PATCH {at}"), &[], streamed(&[0; 101])).await.fails_with(413, "SIZE_INVALID");
+    world.ask(&post, &[("content-length", "101")], vec![0; 101]).await.fails_with(413, "SIZE_INVALID");
+    let cut = Body::from_stream(stream::iter([Ok(Bytes::from("byt")), Err(std::io::Error::other("gone"))]));
+    world.ask(&post, &[], cut).await.fails_with(400, "BLOB_UPLOAD_INVALID");
+    // Sessions belong to one repository and end when they are cancelled.
+    let at = start().await;
+    world.get(&at.replace("/v2/a/", "/v2/b/")).await.fails_with(404, "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(world.ask(&format!("DELETE {at}"), &[], "").await.status, 204);
+    world.get(&at).await.fails_with(404, "BLOB_UPLOAD_UNKNOWN");
+    let made_up = "PATCH /v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
+    world.ask(made_up, &[], "x").await.fails_with(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn blobs_are_visible_only_through_links() {
+    let world = World::new().await;
+    let digest = world.push_blob("mine", b"bytes").await;
+    world.get(&format!("/v2/other/blobs/{digest}")).await.fails_with(404, "BLOB_UNKNOWN");
+    let mount = |from: &str| format!("POST /v2/other/blobs/uploads/?mount={digest}{from}");
+    for from in ["&from=nobody", "&from=../mine", ""] {
+        let session = world.ask(&mount(from), &[], "").await;
+        assert_eq!(session.status, 202, "{from}");
+        assert_eq!(world.ask(&format!("DELETE {}", session.header("location")), &[], "").await.status, 204);
+    }
+    let mounted = world.ask(&mount("&from=mine"), &[], "").await;
+    assert_eq!(mounted.status, 201);
+    assert_eq!(world.get(mounted.header("location")).await.body, "bytes");
+    // Now it is here, so no source has to be named.
+    assert_eq!(world.ask(&mount(""), &[], "").await.status, 201);
+}
+
+#[tokio::test]
+async fn manifests_need_their_blobs_in_the_repository() {
+    let world = World::new().await;
+    let config = world.push_blob("a", b"{}").await;
+    let layer = world.push_blob("b", b"layer").await;
+    let manifest = image((config, 2), (layer, 5)).to_string();
+    let refused = world.ask("PUT /v2/a/manifests/v1", &[("content-type", IMAGE)], manifest.clone()).await;
+    refused.fails_with(404, "MANIFEST_BLOB_UNKNOWN");
+    assert!(refused.text().contains(&layer.to_string()));
+    world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
+    world.push_blob("a", b"layer").await;
+    let other = sha256(b"other");
+    let by_digest = format!("PUT /v2/a/manifests/{other}");
+    world
+        .ask(&by_digest, &[("content-type", IMAGE)], manifest.clone())
+        .await
+        .fails_with(400, "DIGEST_INVALID");
+    let list = "application/vnd.oci.image.index.v1+json";
+    world
+        .ask("PUT /v2/a/manifests/v1", &[("content-type", list)], manifest.clone())
+        .await
+        .fails_with(400, "MANIFEST_INVALID");
+    world.ask("PUT /v2/a/manifests/v1", &[], "{").await.fails_with(400, "MANIFEST_INVALID");
+    world.ask("PUT /v2/a/manifests/v1", &[], vec![b' '; (4 << 20) + 1]).await.fails_with(413, "SIZE_INVALID");
+    world.ask("PUT /v2/a/manifests/.v1", &[], manifest.clone()).await.fails_with(400, "MANIFEST_INVALID");
+    assert_eq!(world.ask("PUT /v2/a/manifests/v1", &[], manifest).await.status, 201);
+}
+
+#[tokio::test]
+async fn tags_come_in_pages_and_go() {
+    let world = World::new().await;
+    world.get("/v2/a/tags/list").await.fails_with(404, "NAME_UNKNOWN");
+    let digest = world.push_image("a", "v1", b"layer").await;
+    let manifest = world.get("/v2/a/manifests/v1").await.body;
+    let many = format!("PUT /v2/a/manifests/{digest}?tag=v3&tag=v2&tag=v3");
+    let put = world.ask(&many, &[("content-type", IMAGE)], manifest).await;
+    assert_eq!(put.headers.get_all("oci-tag").iter().collect::<Vec<_>>(), ["v3", "v2"]);
+    let all = world.get("/v2/a/tags/list").await;
+    assert_eq!(all.json(), json!({"name": "a", "tags": ["v1", "v2", "v3"]}));
+    assert_eq!(all.header("link"), "");
+    let page = world.get("/v2/a/tags/list?n=2").await;
+    assert_eq!(page.json()["tags"], json!(["v1", "v2"]));
+    assert_eq!(page.header("link"), "</v2/a/tags/list?n=2&last=v2>; rel=\"next\"");
+    let page = world.get("/v2/a/tags/list?n=2&last=v2").await;
+    assert_eq!((page.json()["tags"].clone(), page.header("link")), (json!(["v3"]), ""));
+    let none = world.get("/v2/a/tags/list?n=0").await;
+    assert_eq!((none.json()["tags"].clone(), none.header("link")), (json!([]), ""));
+    world.get("/v2/a/tags/list?n=-1").await.fails_with(400, "UNSUPPORTED");
+    world.push_image("b/c", "v1", b"layer").await;
+    assert_eq!(world.get("/v2/_catalog").await.json(), json!({"repositories": ["a", "b/c"]}));
+    assert_eq!(world.get("/v2/_catalog?n=1").await.header("link"), "</v2/_catalog?n=1&last=a>; rel=\"next\"");
+
+    assert_eq!(world.ask("DELETE /v2/a/manifests/v2", &[], "").await.status, 202);
+    world.ask("DELETE /v2/a/manifests/v2", &[], "").await.fails_with(404, "MANIFEST_UNKNOWN");
+    assert_eq!(world.get("/v2/a/tags/list").await.json()["tags"], json!(["v1", "v3"]));
+    assert_eq!(world.ask(&format!("DELETE /v2/a/manifests/{digest}"), &[], "").await.status, 202);
+    world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
+    world.get(&format!("/v2/a/manifests/{digest}")).await.fails_with(404, "MANIFEST_UNKNOWN");
+    assert_eq!(world.get("/v2/b/c/manifests/v1").await.status, 200);
+}
+
+#[tokio::test]
+async fn referrers_are_found() {
+    let world = World::new().await;
+    let subject = world.push_image("a", "v1", b"layer").await;
+    let nothing = world.get(&format!("/v2/nobody/referrers/{subject}")).await;
+    assert_eq!(nothing.json()["manifests"], json!([]));
+    assert_eq!(nothing.header("content-type"), "application/vnd.oci.image.index.v1+json");
+    let mut signature = image((sha256(b"{}"), 2), (sha256(b"layer"), 5));
+    signature["artifactType"] = json!("a/signature");
+    signature["annotations"] = json!({"made.by": "me"});
+    signature["subject"] = json!({"mediaType": IMAGE, "digest": subject.to_string(), "size": 1});
+    let put = world
+        .ask(
+            &format!("PUT /v2/a/manifests/{}", sha256(signature.to_string().as_bytes())),
+            &[],
+            signature.to_string(),
+        )
+        .await;
+    assert_eq!((put.status, put.header("oci-subject")), (201, subject.to_string().as_str()));
+    for _ in 0..2 {
+        let found = world.get(&format!("/v2/a/referrers/{subject}")).await.json();
+        assert_eq!(found["manifests"].as_array().map(Vec::len), Some(1), "{found}");
+        assert_eq!(found["manifests"][0]["artifactType"], "a/signature");
+        assert_eq!(found["manifests"][0]["annotations"], json!({"made.by": "me"}));
+    }
+    let filtered = world.get(&format!("/v2/a/referrers/{subject}?artifactType=a/other")).await;
+    assert_eq!(
+        (filtered.json()["manifests"].clone(), filtered.header("oci-filters-applied")),
+        (json!([]), "artifactType")
+    );
+}
+
+#[tokio::test]
+async fn the_verdict_decides() {
+    let world = World::new().await;
+    let digest = world.push_image("a", "v1", b"layer").await;
+    world.set_status("a", digest, State::Validating);
+    let warned = world.get("/v2/a/manifests/v1").await;
+    assert_eq!((warned.status, warned.header("warning")), (200, "299 - \"still being validated: because\""));
+    world.set_status("a", digest, State::Quarantined);
+    world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
+    assert_eq!(world.get("/v2/a/tags/list").await.json()["tags"], json!([]));
+    let seen = world.send(Origin::Socket, request("GET /v2/a/manifests/v1", &[], "")).await;
+    assert_eq!((seen.status, seen.header("warning")), (200, "299 - \"quarantined: because\""));
+    world.set_status("a", digest, State::Revoked);
+    let denied = world.get("/v2/a/manifests/v1").await;
+    denied.fails_with(403, "DENIED");
+    assert!(denied.text().contains("revoked by its publisher: because"));
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let world = World::with(RegistryConfig::default()).await;
+    let refused = world.ask("POST /v2/a/blobs/uploads/", &[], "").await;
+    refused.fails_with(403, "DENIED");
+    assert!(refused.text().contains("--anonymous push"));
+    world.get("/v2/a/tags/list").await.fails_with(404, "NAME_UNKNOWN");
+    let post = || request("POST /v2/a/blobs/uploads/", &[], "");
+    assert_eq!(world.send(Origin::Socket, post()).await.status, 202);
+    let refusal = Refusal::NoGrant { action: "publish", repository: name("a"), node: NODE };
+    world.rules(|rules| rules.may_publish = Err(refusal.clone()));
+    for line in ["POST /v2/a/blobs/uploads/", "PUT /v2/a/manifests/v1"] {
+        let refused = world.send(Origin::Socket, request(line, &[], "x")).await;
+        refused.fails_with(403, "DENIED");
+        assert!(refused.text().contains("waystation mesh grant"));
+    }
+    let closed =
+        World::with(RegistryConfig { anonymous: Anonymous::None, ..RegistryConfig::default() }).await;
+    closed.get("/v2/a/tags/list").await.fails_with(403, "DENIED");
+    assert_eq!(closed.get("/v2/").await.status, 200);
+}
+
+/// What another node has published: in the catalog, nothing of it here.
+fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
+    let manifest = Bytes::from(image((sha256(b"{}"), 2), (sha256(layer), layer.len())).to_string());
+    let digest = sha256(&manifest);
+    let known = |wanted: &Digest| {
+        let bytes = if *wanted == sha256(layer) { layer } else { b"{}" };
+        Some((Hash::of(bytes), bytes.len() as u64))
+    };
+    let parsed = manifest::parse(&manifest, None).expect("an image");
+    let index = parsed.into_index(digest, Hash::of(&manifest), known).expect("blobs known");
+    let encoded = index.encode();
+    let place = ArtifactPlace {
+        manifest: index.hash,
+        manifest_size: index.size,
+        media_type: index.media_type.clone(),
+        index: Hash::of(&encoded),
+        index_size: encoded.len() as u64,
+    };
+    let repository = name("a");
+    world.store.index().apply(&Change::Artifact {
+        repository: repository.clone(),
+        manifest: digest,
+        place: Some(place),
+    });
+    let body = TagBody { target: Some(digest) };
+    let tag = "v1".parse().expect("valid tag");
+    world.store.index().apply(&Change::Tag { repository, tag, body, version: 1, author: NodeId([1; 32]) });
+    (digest, manifest, index)
+}
+
+#[tokio::test]
+async fn what_cannot_be_supplied_is_not_there() {
+    let world = World::new().await;
+    let (digest, ..) = remote(&world, b"layer");
+    world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
+    world.get(&format!("/v2/a/blobs/{}", sha256(b"layer"))).await.fails_with(404, "BLOB_UNKNOWN");
+    world.rules(|rules| rules.want = Arc::new(|_, _| Err(WantFailure::Stalled)));
+    world.get(&format!("/v2/a/manifests/{digest}")).await.fails_with(504, "UNKNOWN");
+}
+
+#[tokio::test]
+async fn what_the_mesh_has_is_fetched() {
+    let world = World::new().await;
+    let (digest, manifest, index) = remote(&world, b"layer");
+    // What a want brings is put into the store beforehand, in another repository.
+    let bring = world.store.clone();
+    bring.ingest_bytes(None, digest, manifest.clone()).await.expect("stored");
+    let wanted = Arc::new(Mutex::new(Vec::new()));
+    let log = wanted.clone();
+    world.rules(|rules| {
+        rules.want = Arc::new(move |store, input| {
+            if let Input::WantArtifact { closure, .. } = input {
+                log.lock().expect("no panic").push(*closure);
+                store.index().apply(&Change::Reachable { repository: name("a"), index: index.clone() });
+            }
+            Ok(())
+        });
+    });
+    // A blob asked for before its manifest: the index is fetched, then the link is there.
+    let layer = format!("/v2/a/blobs/{}", sha256(b"layer"));
+    let head = world.ask(&format!("HEAD {layer}"), &[], "").await;
+    assert_eq!((head.status, head.header("content-length")), (200, "5"));
+    let got = world.get("/v2/a/manifests/v1").await;
+    assert_eq!((got.status, got.body), (200, manifest));
+    assert_eq!(*wanted.lock().expect("no panic"), [false, true]);
+    bring.ingest_bytes(None, sha256(b"layer"), Bytes::from_static(b"layer")).await.expect("stored");
+    assert_eq!(world.get(&layer).await.body, "layer");
+}
+
+#[tokio::test]
+async fn hostile_names_are_refused() {
+    let world = World::new().await;
+    for path in ["/v2/../etc/tags/list", "/v2/A/tags/list", "/v2/a%2f..%2fb/tags/list"] {
+        world.get(path).await.fails_with(400, "NAME_INVALID");
+    }
+    world.get("/v2/a/manifests/sha256:baddigeststring").await.fails_with(400, "DIGEST_INVALID");
+    world
+        .ask("PUT /v2/a/manifests/sha256:baddigeststring", &[], "{}")
+        .await
+        .fails_with(400, "DIGEST_INVALID");
+}

@@ -1,0 +1,231 @@
+//! This node's own writes: which records a request needs, by what grant, and that nothing of them is told
+//! before it is durable.
+
+use alloc::{collections::BTreeMap, string::ToString, sync::Arc, vec::Vec};
+
+use ed25519_dalek::SigningKey;
+use serde::Serialize;
+
+use crate::{
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody},
+    catalog::Catalog,
+    event::{Change, Refusal, RequestId, WriteId},
+    grant::{Action, Grant},
+    id::{Digest, NodeId, RepoName, Tag},
+    record::{Key, Kind, Record, Trust},
+    time::Wall,
+};
+
+/// Authors records and keeps them until they are durable.
+#[derive(Debug)]
+pub struct Writes {
+    key: SigningKey,
+    trust: Trust,
+    me: NodeId,
+    pending: BTreeMap<WriteId, Pending>,
+    last: u64,
+}
+
+/// A write that is on its way to disk.
+#[derive(Debug)]
+pub struct Pending {
+    /// What is written.
+    pub records: Vec<Record>,
+    /// Who waits for it.
+    pub request: Option<RequestId>,
+    /// Whether these are this node's own words, applied and announced only when durable. Others' records
+    /// were applied when they came.
+    pub own: bool,
+    /// What follows in the driver's index, beside what the records say.
+    pub then: Option<Change>,
+}
+
+impl Writes {
+    /// For the node with this key.
+    pub fn new(key: SigningKey, trust: Trust) -> Self {
+        let me = NodeId(key.verifying_key().to_bytes());
+        Writes { key, trust, me, pending: BTreeMap::new(), last: 0 }
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Whose signatures count.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Remembers a write until it is durable.
+    pub fn start(&mut self, pending: Pending) -> WriteId {
+        self.last += 1;
+        self.pending.insert(WriteId(self.last), pending);
+        WriteId(self.last)
+    }
+
+    /// A write is durable, or has failed: it is not remembered any more.
+    pub fn finish(&mut self, write: WriteId) -> Option<Pending> {
+        self.pending.remove(&write)
+    }
+
+    /// Whether this node may do `action` in the repository now, and by what grant.
+    pub fn grant(
+        &self,
+        catalog: &Catalog,
+        action: Action,
+        repository: &RepoName,
+        wall: Wall,
+    ) -> Result<Arc<Grant>, Refusal> {
+        let node = self.me;
+        match catalog.grant_for(&node, action, repository, wall) {
+            (Some(grant), _) => Ok(grant),
+            (None, true) => Err(Refusal::Expired { repository: repository.clone(), node }),
+            (None, false) => {
+                let action = match action {
+                    Action::Publish => "publish",
+                    Action::Delete => "delete",
+                    Action::Status => "set the status of artifacts",
+                };
+                Err(Refusal::NoGrant { action, repository: repository.clone(), node })
+            }
+        }
+    }
+
+    /// The records of a publication. Tags that point there already are not written again.
+    pub fn publication(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        tags: &[Tag],
+        (manifest, place): (Digest, ArtifactPlace),
+    ) -> Result<Vec<Record>, Refusal> {
+        let grant = self.grant(catalog, Action::Publish, repository, wall)?;
+        let mut records = Vec::new();
+        if catalog.artifact(repository, &manifest).as_ref() != Some(&place) {
+            let body = ArtifactBody { place: Some(place) };
+            let key = Key::artifact(repository, &manifest);
+            records.push(self.author(catalog, wall, key, Some(grant.clone()), &body));
+        }
+        for tag in tags {
+            let pending = self.highest_pending(&Key::tag(repository, tag)) > 0;
+            if catalog.tag(repository, tag) != Some(manifest) || pending {
+                let body = TagBody { target: Some(manifest) };
+                records.push(self.author(
+                    catalog,
+                    wall,
+                    Key::tag(repository, tag),
+                    Some(grant.clone()),
+                    &body,
+                ));
+            }
+        }
+        Ok(records)
+    }
+
+    /// The record that takes a tag away.
+    pub fn untag(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        tag: &Tag,
+    ) -> Result<Record, Refusal> {
+        let grant = self.grant(catalog, Action::Delete, repository, wall)?;
+        if catalog.tag(repository, tag).is_none() {
+            return Err(Refusal::Unknown(alloc::format!("tag {repository}:{tag}")));
+        }
+        Ok(self.author(catalog, wall, Key::tag(repository, tag), Some(grant), &TagBody { target: None }))
+    }
+
+    /// The records that take an artifact and its tags out of a repository.
+    pub fn unpublication(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        manifest: &Digest,
+    ) -> Result<Vec<Record>, Refusal> {
+        let grant = self.grant(catalog, Action::Delete, repository, wall)?;
+        if catalog.artifact(repository, manifest).is_none() {
+            return Err(Refusal::Unknown(alloc::format!("{repository}@{manifest}")));
+        }
+        let points_there = |record: &&Record| {
+            record.key.kind == Kind::TAG
+                && record.key.scope == repository.as_str()
+                && record.read::<TagBody>().is_ok_and(|body| body.target == Some(*manifest))
+        };
+        let body = TagBody { target: None };
+        let untag =
+            |record: &Record| self.author(catalog, wall, record.key.clone(), Some(grant.clone()), &body);
+        let mut records: Vec<Record> = catalog.iter().filter(points_there).map(untag).collect();
+        let key = Key::artifact(repository, manifest);
+        records.push(self.author(catalog, wall, key, Some(grant.clone()), &ArtifactBody { place: None }));
+        Ok(records)
+    }
+
+    /// The record that says what state an artifact is in.
+    pub fn status(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        (repository, manifest): (&RepoName, &Digest),
+        state: State,
+        reason: &str,
+    ) -> Result<Record, Refusal> {
+        let grant = self.grant(catalog, Action::Status, repository, wall)?;
+        if reason.len() > 512 {
+            return Err(Refusal::Invalid("the reason is longer than 512 bytes".into()));
+        }
+        let body = StatusBody { state, reason: reason.to_string() };
+        Ok(self.author(catalog, wall, Key::status(repository, manifest), Some(grant), &body))
+    }
+
+    /// The record that carries a grant to its subject.
+    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Record, Refusal> {
+        if !grant.is_signed_by(&self.trust.mesh, &self.trust.root) {
+            return Err(Refusal::Invalid("the grant is not signed by this mesh's root key".into()));
+        }
+        Ok(self.author(catalog, wall, Key::grant(grant), None, grant))
+    }
+
+    /// The record that says how much of an artifact this node has, unless that is known already.
+    pub fn holding(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        manifest: &Digest,
+        state: HoldingState,
+    ) -> Option<Record> {
+        let known = catalog.holders(manifest).find(|(node, _)| *node == self.me).map(|(_, state)| state);
+        let key = Key::holding(manifest, &self.me);
+        let news = known.unwrap_or(HoldingState::Gone) != state;
+        news.then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
+    }
+
+    /// The record that says who this node is, unless that is known already.
+    pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Record> {
+        let news = catalog.node(&self.me).as_ref() != Some(body);
+        news.then(|| self.author(catalog, wall, Key::node(&self.me), None, body))
+    }
+
+    fn author<B: Serialize>(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        key: Key,
+        grant: Option<Arc<Grant>>,
+        body: &B,
+    ) -> Record {
+        let known = catalog.get(&key).map_or(0, |record| record.version);
+        let version = known.max(self.highest_pending(&key)) + 1;
+        Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body)
+    }
+
+    /// The highest version under a key that is on its way to disk.
+    fn highest_pending(&self, key: &Key) -> u64 {
+        let own = self.pending.values().filter(|pending| pending.own).flat_map(|pending| &pending.records);
+        own.filter(|record| record.key == *key).map(|record| record.version).max().unwrap_or(0)
+    }
+}

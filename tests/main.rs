@@ -1,0 +1,32 @@
+//! End to end: starts the real binary and speaks to it as its users do, through its command line and HTTP,
+//! never through its code. `harness` starts nodes and is the client; `cases` has one promise a file.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod harness {
+    //! Nodes, meshes of nodes, and a client of its own.
+    pub mod cluster;
+    pub mod http;
+    pub mod image;
+    pub mod node;
+    pub mod registry;
+    pub mod wait;
+}
+
+mod cases {
+    //! What the product promises, one promise a file.
+    mod bad_input;
+    mod cli;
+    mod clients;
+    mod closed_mesh;
+    mod crash_rounds;
+    mod cut_link;
+    mod dedup;
+    mod durability_order;
+    mod grants;
+    mod isolation;
+    mod one_fetch;
+    mod push_pull;
+    mod restart;
+    mod shutdown;
+    mod start_errors;
+}
