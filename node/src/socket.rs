@@ -32,7 +32,7 @@ use crate::{
 /// A bound local socket, not serving yet. The file goes when this is dropped.
 #[derive(Debug)]
 pub struct LocalSocket {
-    listener: Option<UnixListener>,
+    listener: Option<std::os::unix::net::UnixListener>,
     path: PathBuf,
     pointer: Option<PathBuf>,
 }
@@ -63,7 +63,7 @@ pub enum SocketError {
 
 impl LocalSocket {
     /// Makes the socket of the node with this data directory; only its owner can open it. A socket that a
-    /// dead node left is replaced. Must be called within a tokio runtime.
+    /// dead node left is replaced.
     pub fn bind(data_dir: &Path) -> Result<Self, SocketError> {
         let direct = data_dir.join(SOCKET_NAME);
         let pointer = data_dir.join(POINTER_NAME);
@@ -97,14 +97,15 @@ impl LocalSocket {
 
     /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`, then lets requests under
     /// way finish as the registry does.
-    pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) {
-        self.serve_router(registry.merge(routes(api)), stop).await;
+    pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
+        self.serve_router(registry.merge(routes(api)), stop).await
     }
 
-    async fn serve_router(mut self, router: Router, stop: CancellationToken) {
+    async fn serve_router(mut self, router: Router, stop: CancellationToken) -> io::Result<()> {
         if let Some(listener) = self.listener.take() {
-            serve_local(listener, router, stop).await;
+            serve_local(UnixListener::from_std(listener)?, router, stop).await;
         }
+        Ok(())
     }
 }
 
@@ -236,14 +237,14 @@ fn check_parent(dir: &Path) -> Result<(), SocketError> {
 
 /// Binds within a directory that nobody else can enter, and moves the socket to its place once its mode is
 /// set: at no moment can another user connect.
-fn bind_private(path: &Path, dir: &Path) -> io::Result<UnixListener> {
+fn bind_private(path: &Path, dir: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let nest = tempfile::Builder::new().prefix(".s").rand_bytes(6).tempdir_in(dir)?;
     let young = nest.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&young)?;
     fs::set_permissions(&young, fs::Permissions::from_mode(0o600))?;
     fs::rename(&young, path)?;
     listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    Ok(listener)
 }
 
 /// What the system allows for the path of a socket, without the closing zero (`sun_path` is 108 bytes).
@@ -273,7 +274,7 @@ mod tests {
         let serving = tokio::spawn(socket.serve_router(router, stop.clone()));
         assert_eq!(answer(&path).await, "pong");
         stop.cancel();
-        serving.await.expect("no panic");
+        serving.await.expect("no panic").expect("clean end");
         assert!(!path.exists() && !data_dir.join(POINTER_NAME).exists());
     }
 

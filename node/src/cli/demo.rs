@@ -118,7 +118,7 @@ struct Version {
 
 /// Two versions that share all layers but the last.
 fn versions(dir: &Path) -> Result<[Version; 2], Failure> {
-    let noise = |name, seed, mib| Layer::noise(name, seed, mib * 1024 * 1024);
+    let noise = |name, seed, mib: usize| Layer::noise(name, seed, mib * 1024 * 1024);
     let base = [
         Layer::files("etc", &[("etc/demo/motd", "pulled from next door\n"), ("etc/demo/site", "any\n")]),
         noise("base", 1, 8),
