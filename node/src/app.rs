@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use waystation_proto::{
-    Hash, Record, Replica, ReplicaConfig, Wall,
+    Replica, ReplicaConfig, Wall,
     glob::Glob,
     grant::{Action, Actions},
 };
@@ -53,7 +53,9 @@ pub enum StartError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// An HTTP listener.
-    #[error("cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}")]
+    #[error(
+        "cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -126,13 +128,13 @@ impl Node {
     async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let Opened { store, records, hashes } = Store::open(&config.node.data_dir).await?;
-        let home = Home::open(&config.node.data_dir, config.mesh.file.as_deref())?;
+        let home = Home::open(&config.node, config.mesh.file.as_deref())?;
         let doors = Doors::open(&config).await?;
         let metrics = Metrics::new();
         let planes = Planes::open(&config, &home, &store).await?;
         let mesh_listen = planes.listen;
-        let (counters, addresses) = (planes.data.counters_handle(), planes.addresses(&config));
-        let held = Arc::new(std::sync::atomic::AtomicU64::new(hashes.len() as u64));
+        let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
+        let blobs = store.clone();
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,
@@ -159,7 +161,8 @@ impl Node {
             addresses,
             started,
             data_plane: Arc::new(move || traffic(&counters)),
-            blobs: Arc::new(move || held.load(std::sync::atomic::Ordering::Relaxed)),
+            opens_when_shared: config.mesh.listen.is_none() && !home.shared,
+            blobs: Arc::new(move || blobs.index().held_count() as u64),
             granter: home.root.map(granter),
         };
         let ready = Ready::of(&facts);
@@ -271,8 +274,14 @@ impl Planes {
         loop {
             tries -= 1;
             let (to_data, from_data) = mpsc::channel(EVENTS_MAX);
-            let data =
-                Data::start(DataConfig { listen: wanted }, &home.identity, &home.mesh, store.blobs(), to_data).await?;
+            let data = Data::start(
+                DataConfig { listen: wanted },
+                &home.identity,
+                &home.mesh,
+                store.blobs(),
+                to_data,
+            )
+            .await?;
             let listen = SocketAddr::new(wanted.ip(), data.local_addr().port());
             let (to_control, from_control) = mpsc::channel(EVENTS_MAX);
             // Nodes on loopback are told where the others are; multicast is for real networks.
@@ -294,7 +303,11 @@ impl Planes {
     /// Empty where it listens everywhere; the control plane then finds out where that is.
     fn addresses(&self, config: &Config) -> Vec<String> {
         let bound = (!self.listen.ip().is_unspecified()).then(|| self.listen.to_string());
-        if config.mesh.advertise.is_empty() { bound.into_iter().collect() } else { config.mesh.advertise.clone() }
+        if config.mesh.advertise.is_empty() {
+            bound.into_iter().collect()
+        } else {
+            config.mesh.advertise.clone()
+        }
     }
 }
 
@@ -371,6 +384,20 @@ fn granter(root: RootKey) -> Granter {
     })
 }
 
+fn traffic(counted: &crate::data::Counting) -> DataPlane {
+    let now = counted.now();
+    let peer = |(node, bytes): (&waystation_proto::NodeId, &crate::data::PeerBytes)| PeerTraffic {
+        node: node.to_string(),
+        bytes_received: bytes.bytes_in,
+        bytes_sent: bytes.bytes_out,
+    };
+    DataPlane {
+        bytes_received: now.bytes_in,
+        bytes_sent: now.bytes_out,
+        peers: now.peers.iter().map(peer).collect(),
+    }
+}
+
 fn announce_start(facts: &NodeFacts, started: Instant) {
     let took_ms = started.elapsed().as_millis();
     info!(node = %facts.node, site = facts.site, mesh = %facts.mesh.short(), "Waystation {}", env!("CARGO_PKG_VERSION"));
@@ -386,7 +413,11 @@ fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), StartError> {
     file.persist(path).map(|_| ()).map_err(|error| unwritten(error.error))
 }
 
-async fn listen(address: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
+async fn listen(
+    address: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|why| StartError::Listen { address, what, why, flag })
 }
 

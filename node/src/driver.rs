@@ -10,7 +10,7 @@ pub mod waiters;
 
 use std::{
     collections::VecDeque,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -74,7 +74,11 @@ pub struct Driver {
 
 impl Driver {
     /// Builds the driver and gives the replica what was restored from disk.
-    pub fn new(parts: Parts, records: Vec<waystation_proto::Record>, held: Vec<waystation_proto::Hash>) -> Self {
+    pub fn new(
+        parts: Parts,
+        records: Vec<waystation_proto::Record>,
+        held: Vec<waystation_proto::Hash>,
+    ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let Parts { replica, store, control, data, metrics, advertise } = parts;
         let effects = Effects::new(store, control, data, metrics.clone(), answer);
@@ -99,6 +103,7 @@ impl Driver {
 
     /// Runs until `stop`, then closes both planes.
     pub async fn run(mut self, mut sources: Sources, stop: CancellationToken) {
+        let mut counting = tokio::time::interval(COUNT_INTERVAL);
         loop {
             let due = self.timers.next(self.started);
             tokio::select! {
@@ -107,6 +112,7 @@ impl Driver {
                 Some(event) = sources.data.recv() => self.on_data(event),
                 Some(command) = sources.commands.recv() => self.on_command(command),
                 Some(event) = sources.control.recv() => self.on_control(event),
+                _ = counting.tick() => self.effects.count(),
                 () = sleep_until(due), if due.is_some() => {
                     for timer in self.timers.due(self.now().time) {
                         self.take(Input::TimerFired(timer));
@@ -123,8 +129,7 @@ impl Driver {
         while let Some(input) = self.follow.pop_front() {
             let outputs = self.replica.handle(self.now(), input);
             for output in outputs {
-                let next =
-                    self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
+                let next = self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
                 self.follow.extend(next);
             }
         }
@@ -186,7 +191,9 @@ impl Driver {
             ControlEvent::DialFailed { target, why } => {
                 match &target {
                     DialTarget::Address(address) => info!(address, why, "could not reach a node to join at"),
-                    DialTarget::Node(node, _) => debug!(peer = %node.short(), why, "could not reach a member"),
+                    DialTarget::Node(node, _) => {
+                        debug!(peer = %node.short(), why, "could not reach a member")
+                    }
                 }
                 self.take(Input::DialFailed { target });
             }
@@ -224,7 +231,8 @@ impl Driver {
     fn now(&self) -> Now {
         let time = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         // A clock before 1970 says nothing: zero is what boards without one report.
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wall =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Now { time, wall: Wall(wall) }
     }
 }
@@ -240,5 +248,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+/// How old the planes' byte counts in the metrics may be.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Answers of tasks that may wait for the loop: each output starts at most one task.
 const ANSWERS_MAX: usize = 4096;

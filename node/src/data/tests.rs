@@ -1,0 +1,1 @@
+//! Whole data planes on loopback, with real stores.
