@@ -202,8 +202,16 @@ impl Metrics {
             self.records_refused.clone(),
         );
         all.register("plane_bytes", "Bytes exchanged with other nodes", self.plane_bytes.clone());
-        all.register("messages_dropped", "Messages to members dropped, a queue was full", self.messages_dropped.clone());
-        all.register("artifacts_completed", "Artifacts made complete by replication", self.artifacts_completed.clone());
+        all.register(
+            "messages_dropped",
+            "Messages to members dropped, a queue was full",
+            self.messages_dropped.clone(),
+        );
+        all.register(
+            "artifacts_completed",
+            "Artifacts made complete by replication",
+            self.artifacts_completed.clone(),
+        );
         all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
         all
     }

@@ -25,7 +25,6 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 use waystation_proto::{NodeId, verdict::Requester};
 
@@ -38,6 +37,7 @@ use self::{
     path::Route,
 };
 use crate::{
+    config::Anonymous,
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
     store::Store,
@@ -60,8 +60,7 @@ struct Inner {
 }
 
 /// How the endpoint behaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// What clients on the network may do without logging in.
     pub anonymous: Anonymous,
@@ -69,19 +68,6 @@ pub struct RegistryConfig {
     pub manifest_limit: u64,
     /// Largest blob that can be pushed, in bytes.
     pub blob_limit: u64,
-}
-
-/// What clients may do without logging in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Anonymous {
-    /// Nothing.
-    None,
-    /// Read.
-    #[default]
-    Pull,
-    /// Read, push and delete.
-    Push,
 }
 
 /// Where requests come from.
@@ -192,7 +178,7 @@ impl Registry {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        RegistryConfig { anonymous: Anonymous::default(), manifest_limit: 4 << 20, blob_limit: 1 << 40 }
+        RegistryConfig { anonymous: Anonymous::Pull, manifest_limit: 4 << 20, blob_limit: 1 << 40 }
     }
 }
 
