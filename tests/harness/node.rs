@@ -132,6 +132,11 @@ impl Node {
         Http::new(self.ready("admin_listen"))
     }
 
+    #[allow(dead_code, reason = "for measurements only")]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
