@@ -328,7 +328,7 @@ fn clean(mut command: Command, home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HOME", home).env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+    command.env("HOME", home).env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     command
 }
 
