@@ -361,7 +361,7 @@ fn drive(
 async fn first_grant(replica: &ReplicaHandle, home: &Home, root: &RootKey) {
     let node = home.identity.node_id();
     let anywhere: waystation_proto::RepoName = "a".parse().expect("a valid name");
-    if replica.may_publish(anywhere).await.is_ok() {
+    if replica.may(Action::Publish, anywhere).await.is_ok() {
         return;
     }
     let grant = root.issue_grant(node, Glob::everything(), Actions::ALL, None, wall().0);

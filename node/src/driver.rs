@@ -156,9 +156,9 @@ impl Driver {
                 }
                 self.take(input);
             }
-            Command::MayPublish(repository, answer) => {
+            Command::May(action, repository, answer) => {
                 // Whoever asked may be gone; nothing depends on the answer then.
-                let _ = answer.send(self.replica.may_publish(self.now(), &repository));
+                let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
             Command::Status(answer) => {
                 let counts = self.replica.counts();

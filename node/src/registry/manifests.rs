@@ -104,7 +104,7 @@ impl Registry {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Response, ApiError> {
-        self.inner.replica.may_publish(repository.clone()).await?;
+        self.inner.replica.may(Action::Publish, repository.clone()).await?;
         let limit = self.inner.config.manifest_limit;
         if asked.content_length().is_some_and(|length| length > limit) {
             return Err(too_large(limit));
@@ -162,6 +162,7 @@ impl Registry {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Response, ApiError> {
+        self.inner.replica.may(Action::Delete, repository.clone()).await?;
         self.artifact(&repository, &reference)?;
         match reference {
             Reference::Tag(tag) => self.inner.replica.untag(repository, tag).await?,

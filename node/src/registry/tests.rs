@@ -148,7 +148,7 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
     while let Some(command) = queue.recv().await {
         let rules = rules.lock().expect("no panic").clone();
         match command {
-            Command::MayPublish(_, answer) => drop(answer.send(rules.may_publish)),
+            Command::May(_, _, answer) => drop(answer.send(rules.may_publish)),
             Command::Write(_, input, answer) => {
                 write(&store, input);
                 drop(answer.send(Ok(())));
