@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use waystation_proto::{
-    Hash, Record, Replica, ReplicaConfig, Wall,
+    Replica, ReplicaConfig, Wall,
     glob::Glob,
     grant::{Action, Actions},
 };
@@ -126,13 +126,13 @@ impl Node {
     async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let Opened { store, records, hashes } = Store::open(&config.node.data_dir).await?;
-        let home = Home::open(&config.node.data_dir, config.mesh.file.as_deref())?;
+        let home = Home::open(&config.node, config.mesh.file.as_deref())?;
         let doors = Doors::open(&config).await?;
         let metrics = Metrics::new();
         let planes = Planes::open(&config, &home, &store).await?;
         let mesh_listen = planes.listen;
-        let (counters, addresses) = (planes.data.counters_handle(), planes.addresses(&config));
-        let held = Arc::new(std::sync::atomic::AtomicU64::new(hashes.len() as u64));
+        let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
+        let blobs = store.clone();
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,
@@ -159,7 +159,8 @@ impl Node {
             addresses,
             started,
             data_plane: Arc::new(move || traffic(&counters)),
-            blobs: Arc::new(move || held.load(std::sync::atomic::Ordering::Relaxed)),
+            opens_when_shared: config.mesh.listen.is_none() && !home.shared,
+            blobs: Arc::new(move || blobs.index().held_count() as u64),
             granter: home.root.map(granter),
         };
         let ready = Ready::of(&facts);
@@ -369,6 +370,20 @@ fn granter(root: RootKey) -> Granter {
         let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
         Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, now.0))
     })
+}
+
+fn traffic(counted: &crate::data::Counting) -> DataPlane {
+    let now = counted.now();
+    let peer = |(node, bytes): (&waystation_proto::NodeId, &crate::data::PeerBytes)| PeerTraffic {
+        node: node.to_string(),
+        bytes_received: bytes.bytes_in,
+        bytes_sent: bytes.bytes_out,
+    };
+    DataPlane {
+        bytes_received: now.bytes_in,
+        bytes_sent: now.bytes_out,
+        peers: now.peers.iter().map(peer).collect(),
+    }
 }
 
 fn announce_start(facts: &NodeFacts, started: Instant) {

@@ -32,8 +32,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waystation_proto::{FetchId, Hash, NodeId, event::Fault};
 
-pub use self::counters::{DataCounters, PeerBytes};
-use self::{counters::Counting, fetch::FetchError, links::Links};
+pub use self::counters::{Counting, DataCounters, PeerBytes};
+use self::{fetch::FetchError, links::Links};
 use crate::{identity::Identity, mesh::MeshFile};
 
 /// Where to be found.
@@ -185,6 +185,11 @@ impl Data {
     /// What was counted since the start.
     pub fn counters(&self) -> DataCounters {
         self.counting.now()
+    }
+
+    /// A handle to what is counted, which outlives the plane.
+    pub fn counting(&self) -> Counting {
+        self.counting.clone()
     }
 
     /// Stops fetches, tells peers and closes, within two seconds.

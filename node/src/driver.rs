@@ -10,7 +10,7 @@ pub mod waiters;
 
 use std::{
     collections::VecDeque,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -99,6 +99,7 @@ impl Driver {
 
     /// Runs until `stop`, then closes both planes.
     pub async fn run(mut self, mut sources: Sources, stop: CancellationToken) {
+        let mut counting = tokio::time::interval(COUNT_INTERVAL);
         loop {
             let due = self.timers.next(self.started);
             tokio::select! {
@@ -107,6 +108,7 @@ impl Driver {
                 Some(event) = sources.data.recv() => self.on_data(event),
                 Some(command) = sources.commands.recv() => self.on_command(command),
                 Some(event) = sources.control.recv() => self.on_control(event),
+                _ = counting.tick() => self.effects.count(),
                 () = sleep_until(due), if due.is_some() => {
                     for timer in self.timers.due(self.now().time) {
                         self.take(Input::TimerFired(timer));
@@ -240,5 +242,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+/// How old the planes' byte counts in the metrics may be.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Answers of tasks that may wait for the loop: each output starts at most one task.
 const ANSWERS_MAX: usize = 4096;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use waystation_proto::MeshId;
 
 use crate::{
+    config::NodeConfig,
     identity::{Identity, IdentityError},
     mesh::{MeshError, MeshFile, RootKey},
 };
@@ -58,20 +59,19 @@ impl Home {
     /// Reads what is there and makes what is missing: a key, and a mesh where none is given and the
     /// directory has none. A mesh file given here is kept, so that it need not be given again. The caller
     /// has locked the directory.
-    pub fn open(data_dir: &Path, mesh_file: Option<&Path>) -> Result<Self, HomeError> {
+    pub fn open(node: &NodeConfig, mesh_file: Option<&Path>) -> Result<Self, HomeError> {
         // Read first: a bad mesh file must not leave a half-made directory.
         let given = mesh_file.map(MeshFile::load).transpose()?;
-        let identity = Identity::load_or_create(&data_dir.join(NODE_KEY))?;
-        let own = data_dir.join(MESH_FILE);
+        let identity = Identity::load_or_create(&node.data_dir.join(NODE_KEY))?;
+        let (own, root_key) = (node.mesh_path(), node.root_key_path());
         let kept = if own.exists() { Some(MeshFile::load(&own)?) } else { None };
-        let root_key = data_dir.join(ROOT_KEY);
         let mesh = match (given, kept) {
             (Some(given), Some(kept)) if given.mesh() != kept.mesh() => {
-                return Err(other_mesh(data_dir, kept.mesh(), given.mesh()));
+                return Err(other_mesh(&node.data_dir, kept.mesh(), given.mesh()));
             }
             (Some(given), _) => {
                 given.save(&own)?;
-                mark_shared(data_dir)?;
+                mark_shared(node.shared_marker())?;
                 given
             }
             (None, Some(kept)) => kept,
@@ -84,16 +84,13 @@ impl Home {
         };
         let root = if root_key.exists() { Some(RootKey::load(&root_key)?) } else { None };
         let root = root.filter(|root| root.mesh() == mesh.mesh());
-        let shared = data_dir.join(SHARED).exists();
-        Ok(Home { identity, mesh, root, shared })
+        Ok(Home { identity, mesh, root, shared: node.shared_marker().exists() })
     }
 }
 
 /// Notes that other machines have reason to connect, from the next start on.
-pub fn mark_shared(data_dir: &Path) -> Result<(), HomeError> {
-    let path = data_dir.join(SHARED);
-    std::fs::write(&path, "This mesh is shared: the node listens for others.\n")
-        .map_err(|why| HomeError::Unwritable { path, why })
+fn mark_shared(path: PathBuf) -> Result<(), HomeError> {
+    std::fs::write(&path, "").map_err(|why| HomeError::Unwritable { path, why })
 }
 
 fn other_mesh(data_dir: &Path, belongs: MeshId, given: MeshId) -> HomeError {
@@ -101,14 +98,8 @@ fn other_mesh(data_dir: &Path, belongs: MeshId, given: MeshId) -> HomeError {
     HomeError::OtherMesh { data_dir: data_dir.to_owned(), belongs, given }
 }
 
-/// The node's secret key.
-pub const NODE_KEY: &str = "node.key";
-/// The mesh file.
-pub const MESH_FILE: &str = "mesh.toml";
-/// The mesh's root key.
-pub const ROOT_KEY: &str = "root.key";
-/// Present once the mesh is shared.
-pub const SHARED: &str = "mesh.shared";
+/// The node's secret key, in the data directory.
+const NODE_KEY: &str = "node.key";
 
 #[cfg(test)]
 mod tests {
@@ -117,9 +108,10 @@ mod tests {
     #[test]
     fn a_new_directory_makes_a_mesh_and_keeps_it() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let first = Home::open(dir.path(), None).expect("made");
+        let node = NodeConfig { data_dir: dir.path().to_owned(), ..NodeConfig::default() };
+        let first = Home::open(&node, None).expect("made");
         assert!(first.root.is_some() && !first.shared);
-        let again = Home::open(dir.path(), None).expect("read");
+        let again = Home::open(&node, None).expect("read");
         assert_eq!(first.identity.node_id(), again.identity.node_id());
         assert_eq!(first.mesh.mesh(), again.mesh.mesh());
     }
@@ -130,8 +122,8 @@ mod tests {
         let (one, two) = (dir.path().join("one.toml"), dir.path().join("two.toml"));
         MeshFile::create().0.save(&one).expect("saved");
         MeshFile::create().0.save(&two).expect("saved");
-        let data = dir.path().join("data");
-        std::fs::create_dir(&data).expect("made");
+        let data = NodeConfig { data_dir: dir.path().join("data"), ..NodeConfig::default() };
+        std::fs::create_dir(&data.data_dir).expect("made");
         let joined = Home::open(&data, Some(&one)).expect("joined");
         assert!(joined.root.is_none() && joined.shared);
         assert!(Home::open(&data, None).is_ok_and(|home| home.mesh.mesh() == joined.mesh.mesh()));

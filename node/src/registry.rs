@@ -25,6 +25,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 use waystation_proto::{NodeId, verdict::Requester};
 
@@ -37,7 +38,6 @@ use self::{
     path::Route,
 };
 use crate::{
-    config::Anonymous,
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
     store::Store,
@@ -68,6 +68,18 @@ pub struct RegistryConfig {
     pub manifest_limit: u64,
     /// Largest blob that can be pushed, in bytes.
     pub blob_limit: u64,
+}
+
+/// What a client may do without logging in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nothing.
+    None,
+    /// Read.
+    Pull,
+    /// Read, push and delete.
+    Push,
 }
 
 /// Where requests come from.

@@ -9,7 +9,6 @@ use std::{
         fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use axum::{
@@ -27,12 +26,13 @@ use waystation_proto::{Hash, RepoName};
 use crate::{
     api::{Api, ApiError, ApiProblem, GrantRequest},
     reference::Reference,
+    registry::serve_local,
 };
 
 /// A bound local socket, not serving yet. The file goes when this is dropped.
 #[derive(Debug)]
 pub struct LocalSocket {
-    listener: Option<UnixListener>,
+    listener: Option<std::os::unix::net::UnixListener>,
     path: PathBuf,
     pointer: Option<PathBuf>,
 }
@@ -63,7 +63,7 @@ pub enum SocketError {
 
 impl LocalSocket {
     /// Makes the socket of the node with this data directory; only its owner can open it. A socket that a
-    /// dead node left is replaced. Must be called within a tokio runtime.
+    /// dead node left is replaced.
     pub fn bind(data_dir: &Path) -> Result<Self, SocketError> {
         let direct = data_dir.join(SOCKET_NAME);
         let pointer = data_dir.join(POINTER_NAME);
@@ -95,11 +95,17 @@ impl LocalSocket {
         &self.path
     }
 
-    /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`; requests under way then get
-    /// [`DRAIN`] to end.
-    pub async fn serve(mut self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
-        serve_on(listener, registry.merge(routes(api)), stop).await
+    /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`, then lets requests under
+    /// way finish as the registry does.
+    pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
+        self.serve_router(registry.merge(routes(api)), stop).await
+    }
+
+    async fn serve_router(mut self, router: Router, stop: CancellationToken) -> io::Result<()> {
+        if let Some(listener) = self.listener.take() {
+            serve_local(UnixListener::from_std(listener)?, router, stop).await;
+        }
+        Ok(())
     }
 }
 
@@ -122,19 +128,6 @@ pub fn locate(data_dir: &Path) -> PathBuf {
     match fs::read(data_dir.join(POINTER_NAME)) {
         Ok(bytes) => PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)),
         Err(_) => direct,
-    }
-}
-
-async fn serve_on(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let drained = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
-    tokio::select! {
-        result = serving => result,
-        () = drained => Ok(()),
     }
 }
 
@@ -244,14 +237,14 @@ fn check_parent(dir: &Path) -> Result<(), SocketError> {
 
 /// Binds within a directory that nobody else can enter, and moves the socket to its place once its mode is
 /// set: at no moment can another user connect.
-fn bind_private(path: &Path, dir: &Path) -> io::Result<UnixListener> {
+fn bind_private(path: &Path, dir: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let nest = tempfile::Builder::new().prefix(".s").rand_bytes(6).tempdir_in(dir)?;
     let young = nest.path().join("s");
     let listener = std::os::unix::net::UnixListener::bind(&young)?;
     fs::set_permissions(&young, fs::Permissions::from_mode(0o600))?;
     fs::rename(&young, path)?;
     listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    Ok(listener)
 }
 
 /// What the system allows for the path of a socket, without the closing zero (`sun_path` is 108 bytes).
@@ -259,8 +252,6 @@ const PATH_MAX: usize = 107;
 const SOCKET_NAME: &str = "control.sock";
 /// Holds the path of the socket where it had to be elsewhere.
 const POINTER_NAME: &str = "control.path";
-/// How long requests may go on after the node was told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -279,14 +270,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("is there").mode() & 0o777, 0o600);
         assert!(matches!(LocalSocket::bind(data_dir), Err(SocketError::InUse(_))));
         let stop = CancellationToken::new();
-        let mut socket = socket;
-        let listener = socket.listener.take().expect("bound");
         let router = Router::new().route("/ping", get(|| async { "pong" }));
-        let serving = tokio::spawn(serve_on(listener, router, stop.clone()));
+        let serving = tokio::spawn(socket.serve_router(router, stop.clone()));
         assert_eq!(answer(&path).await, "pong");
         stop.cancel();
         serving.await.expect("no panic").expect("clean end");
-        drop(socket);
         assert!(!path.exists() && !data_dir.join(POINTER_NAME).exists());
     }
 

@@ -34,6 +34,15 @@ impl Api {
         Api { store, replica, facts: Arc::new(facts) }
     }
 
+    /// Where others are told to find this node. Where it listens everywhere, its own node record knows.
+    fn addresses(&self) -> Vec<String> {
+        if !self.facts.addresses.is_empty() {
+            return self.facts.addresses.clone();
+        }
+        let own = self.store.index().nodes().into_iter().find(|(node, _)| *node == self.facts.node);
+        own.map(|(_, body)| body.addresses).unwrap_or_default()
+    }
+
     /// What this node is and does.
     pub async fn status(&self) -> Status {
         let driver = self.replica.status().await;
@@ -47,7 +56,7 @@ impl Api {
             listen: facts.listen,
             mesh_listen: facts.mesh_listen,
             admin_listen: facts.admin_listen,
-            addresses: facts.addresses.clone(),
+            addresses: self.addresses(),
             opens_when_shared: facts.opens_when_shared,
             holds_root_key: facts.granter.is_some(),
             uptime_seconds: facts.started.elapsed().as_secs(),

@@ -35,6 +35,13 @@ pub struct Traffic {
     pub request: Tally,
 }
 
+impl Traffic {
+    /// Bytes of all kinds.
+    pub fn bytes(&self) -> u64 {
+        [self.gossip, self.records, self.reconcile, self.request].iter().map(|tally| tally.bytes).sum()
+    }
+}
+
 /// How many, and how large together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -46,7 +53,7 @@ pub struct Tally {
 
 /// The counting side; clones count together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Counting(Arc<Counts>);
+pub struct Counting(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -91,7 +98,8 @@ impl Counting {
         self.0.dropped.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn now(&self) -> ControlCounters {
+    /// What was counted until now.
+    pub fn now(&self) -> ControlCounters {
         ControlCounters {
             received: traffic(&self.0.received),
             sent: traffic(&self.0.sent),

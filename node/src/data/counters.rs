@@ -38,7 +38,7 @@ pub struct PeerBytes {
 
 /// The counting side; clones count together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counting(Arc<Counts>);
+pub struct Counting(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -75,7 +75,8 @@ impl Counting {
         self.0.refused.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn now(&self) -> DataCounters {
+    /// What was counted until now.
+    pub fn now(&self) -> DataCounters {
         let bytes = self.bytes();
         DataCounters {
             bytes_in: bytes.total.bytes_in,

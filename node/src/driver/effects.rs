@@ -19,7 +19,7 @@ use crate::{
         timers::Timers,
         waiters::Waiters,
     },
-    metrics::Metrics,
+    metrics::{Direction, Metrics, Plane, PlaneBytesLabels},
     store::Store,
 };
 
@@ -29,6 +29,8 @@ pub struct Effects {
     control: Control,
     data: Data,
     metrics: Metrics,
+    /// Bytes of the planes that the metrics know of.
+    counted: [u64; 4],
     answer: mpsc::Sender<Input>,
     persist: mpsc::Sender<Job>,
     persister: tokio::task::JoinHandle<()>,
@@ -46,7 +48,17 @@ impl Effects {
     ) -> Self {
         let (persist, jobs) = mpsc::channel(PERSISTS_MAX);
         let persister = tokio::spawn(persister::run(store.clone(), jobs, answer.clone()));
-        Effects { store, control, data, metrics, answer, persist, persister, tasks: JoinSet::new() }
+        Effects {
+            store,
+            control,
+            data,
+            metrics,
+            counted: [0; 4],
+            answer,
+            persist,
+            persister,
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Performs one output. What follows at once is returned as an input.
@@ -115,6 +127,22 @@ impl Effects {
             Output::Notify(event) => self.notify(event, waiters, replica),
         }
         None
+    }
+
+    /// Brings the metrics up to what the planes have counted.
+    pub fn count(&mut self) {
+        let (control, data) = (self.control.counters(), self.data.counters());
+        let now = [
+            (Plane::Control, Direction::In, control.received.bytes()),
+            (Plane::Control, Direction::Out, control.sent.bytes()),
+            (Plane::Data, Direction::In, data.bytes_in),
+            (Plane::Data, Direction::Out, data.bytes_out),
+        ];
+        for ((plane, direction, bytes), before) in now.into_iter().zip(&mut self.counted) {
+            let counter = self.metrics.plane_bytes.get_or_create(&PlaneBytesLabels { plane, direction });
+            counter.inc_by(bytes.saturating_sub(*before));
+            *before = bytes;
+        }
     }
 
     /// Writes what is still to be written and closes both planes.

@@ -28,10 +28,10 @@ use waystation_proto::{
 
 use super::{Origin, Registry, RegistryConfig};
 use crate::{
-    config::Anonymous,
     driver::handle::{Command, ReplicaHandle},
     manifest,
     metrics::Metrics,
+    registry::Anonymous,
     store::Store,
 };
 

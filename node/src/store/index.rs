@@ -65,6 +65,11 @@ impl Index {
         Some(Held { digest: *digest, hash: row.hash, size: row.size })
     }
 
+    /// How many digests are held.
+    pub fn held_count(&self) -> usize {
+        self.digests.len()
+    }
+
     /// Where a tag points, also if it was deleted (its version still counts).
     pub fn tag(&self, repository: &RepoName, tag: &Tag) -> Option<TagEntry> {
         row(&self.tags, &keys::named(repository, tag.as_str())).map(tag_entry)
