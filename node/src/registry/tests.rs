@@ -625,6 +625,8 @@ async fn over_a_real_connection() {
     let shutdown = CancellationToken::new();
     let server =
         tokio::spawn(super::serve(listener, world.registry.router(Origin::Network), shutdown.clone()));
+    // reqwest wants a provider even for plain HTTP; another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let large: Vec<u8> = (0..20_000_000_u32).map(|i| (i / 1000) as u8).collect();
     let digest = sha256(&large);
