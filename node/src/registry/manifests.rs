@@ -54,7 +54,8 @@ impl Registry {
                 let part = Part::of(&asked.headers, size, &etag)?;
                 let bytes = self.inner.store.read(hash, READ_LIMIT).await.map_err(ApiError::storage)?;
                 let (start, length) = part.span(size);
-                content(part, size, media_type, &digest, Body::from(slice(&bytes, start, length)?))
+                let bytes = slice(&bytes, start, length).map_err(ApiError::storage)?;
+                content(part, size, media_type, &digest, Body::from(bytes))
             }
         };
         if let Some(warning) = warning {
