@@ -58,11 +58,6 @@ impl Layer {
 }
 
 impl Image {
-    /// Bytes of all layers.
-    pub fn size(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.bytes.len() as u64).sum()
-    }
-
     /// Writes an OCI layout in which the image is called `name`; returns the manifest's digest.
     pub fn write(&self, dir: &Path, name: &str) -> anyhow::Result<Digest> {
         let put = |bytes: &[u8]| -> anyhow::Result<serde_json::Value> {
