@@ -2,15 +2,7 @@
 //! never through its code. `harness` starts nodes and is the client; `cases` has one promise a file.
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
-mod harness {
-    //! Nodes, meshes of nodes, and a client of its own.
-    pub mod cluster;
-    pub mod http;
-    pub mod image;
-    pub mod node;
-    pub mod registry;
-    pub mod wait;
-}
+mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.

@@ -9,6 +9,7 @@ mod codec;
 mod counters;
 mod dial;
 mod failure;
+mod peer;
 mod refusals;
 mod swarm;
 

@@ -25,6 +25,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 use waystation_proto::{NodeId, verdict::Requester};
 
@@ -36,7 +37,6 @@ use self::{
     observe::Observed,
     path::Route,
 };
-pub use crate::config::Anonymous;
 use crate::{
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
@@ -60,7 +60,7 @@ struct Inner {
 }
 
 /// How the endpoint behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// What clients on the network may do without logging in.
     pub anonymous: Anonymous,
@@ -68,6 +68,18 @@ pub struct RegistryConfig {
     pub manifest_limit: u64,
     /// Largest blob that can be pushed, in bytes.
     pub blob_limit: u64,
+}
+
+/// What a client may do without logging in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nothing.
+    None,
+    /// Read.
+    Pull,
+    /// Read, push and delete.
+    Push,
 }
 
 /// Where requests come from.

@@ -376,8 +376,7 @@ impl Inner {
         let failed = |error| draft::storage("the fetched blob", error);
         self.blobs.settle(hash, size).await.map_err(failed)?;
         if size > blobs::INLINE && !self.dirs.file(&hash).exists() {
-            // Every group was verified when it was written.
-            self.reading.mark(hash, &self.dirs.data(&hash));
+            self.reading.mark_fetched(hash, &self.dirs.data(&hash));
         }
         match digest {
             Some(digest) => self.admit(None, Held { digest, hash, size }).await.map(|_| ()),

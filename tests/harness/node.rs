@@ -132,6 +132,11 @@ impl Node {
         Http::new(self.ready("admin_listen"))
     }
 
+    #[allow(dead_code, reason = "for measurements only")]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -323,7 +328,7 @@ fn clean(mut command: Command, home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HOME", home).env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+    command.env("HOME", home).env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     command
 }
 

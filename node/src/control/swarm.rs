@@ -22,11 +22,12 @@ use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
 
 use super::{
     CAME_UNPROVEN, Command, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
-    behaviour::{self, Behaviour, BehaviourEvent, DIRECT_MAX},
+    behaviour::{self, Behaviour, BehaviourEvent},
     codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
     failure::{is_unproven, reason},
+    peer::Peer,
 };
 use crate::identity;
 
@@ -44,18 +45,6 @@ pub(super) struct Session {
     /// What the driver has not taken yet.
     waiting: VecDeque<ControlEvent>,
     counting: Counting,
-}
-
-/// A member with at least one connection.
-struct Peer {
-    node: NodeId,
-    /// And whether this node dialled.
-    connections: Vec<(ConnectionId, bool)>,
-    /// Bytes of direct messages that were not acknowledged, by request.
-    unanswered: BTreeMap<request_response::OutboundRequestId, usize>,
-    timeouts: u32,
-    garbage: u32,
-    garbage_since: Instant,
 }
 
 impl Session {
@@ -145,15 +134,14 @@ impl Session {
             tracing::error!(peer = %to.short(), bytes = frame.len(), "message is over the limit and was dropped");
             return self.counting.dropped();
         }
-        let queued: usize = state.unanswered.values().sum();
-        if state.unanswered.len() >= DIRECT_MAX || queued + frame.len() > UNANSWERED_BYTES_MAX {
+        if !state.has_room(frame.len()) {
             self.counting.dropped();
             return self.emit(ControlEvent::PeerSlow { peer: to });
         }
         self.counting.sent(Way::Direct, message, frame.len());
         let bytes = frame.len();
         let request = self.swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(frame));
-        state.unanswered.insert(request, bytes);
+        state.sent(request, bytes);
     }
 
     fn announce(&mut self, records: Vec<Record>) {
@@ -262,8 +250,8 @@ impl Session {
             return;
         };
         let first = !self.peers.contains_key(&id);
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node));
-        peer.connections.push((connection, endpoint.is_dialer()));
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node, Instant::now()));
+        peer.connected(connection, endpoint.is_dialer());
         let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
         if !first {
             let spare = peer.spare_connection(&self.me);
@@ -278,8 +266,7 @@ impl Session {
 
     fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.connections.retain(|(known, _)| *known != connection);
-        if peer.connections.is_empty() {
+        if peer.disconnected(connection) {
             let node = peer.node;
             self.peers.remove(&id);
             tracing::debug!(peer = %node.short(), "session down");
@@ -296,10 +283,7 @@ impl Session {
         self.spare = new;
         let old: Vec<(Instant, ConnectionId)> = old;
         for (_, connection) in old {
-            let still_two = self.peers.values().any(|peer| {
-                peer.connections.len() > 1 && peer.connections.iter().any(|(known, _)| *known == connection)
-            });
-            if still_two {
+            if self.peers.values().any(|peer| peer.can_spare(connection)) {
                 self.swarm.close_connection(connection);
             }
         }
@@ -401,21 +385,19 @@ impl Session {
             }
             Event::Message { peer, message: Exchange::Response { request_id, .. }, .. } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.unanswered.remove(&request_id);
-                    peer.timeouts = 0;
+                    peer.answered(request_id);
                 }
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "direct message may not have arrived");
                 self.counting.dropped();
+                let timed_out = matches!(error, OutboundFailure::Timeout);
                 let Some(state) = self.peers.get_mut(&peer) else { return };
-                state.unanswered.remove(&request_id);
-                if matches!(error, OutboundFailure::Timeout) {
-                    state.timeouts += 1;
-                    if state.timeouts >= TIMEOUTS_MAX {
-                        tracing::info!(%peer, "peer leaves messages unanswered, closing the session");
-                        let _ = self.swarm.disconnect_peer_id(peer);
-                    }
+                if state.failed(request_id, timed_out) {
+                    tracing::info!(%peer, "peer leaves messages unanswered, closing the session");
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+                if timed_out {
                     self.slow(peer);
                 }
             }
@@ -456,13 +438,8 @@ impl Session {
     fn garbage(&mut self, from: PeerId, why: String) {
         self.counting.garbage();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let now = Instant::now();
-        if now.duration_since(peer.garbage_since) > GARBAGE_WINDOW {
-            (peer.garbage, peer.garbage_since) = (0, now);
-        }
-        peer.garbage += 1;
         let node = peer.node;
-        if peer.garbage == GARBAGE_MAX + 1 {
+        if peer.sent_garbage(Instant::now()) {
             tracing::warn!(peer = %node.short(), why, "peer keeps sending nonsense, closing the session");
             let _ = self.swarm.disconnect_peer_id(from);
         }
@@ -485,42 +462,8 @@ impl Session {
     }
 }
 
-impl Peer {
-    fn new(node: NodeId) -> Self {
-        Peer {
-            node,
-            connections: Vec::new(),
-            unanswered: BTreeMap::new(),
-            timeouts: 0,
-            garbage: 0,
-            garbage_since: Instant::now(),
-        }
-    }
-
-    /// Which of two connections is one too many: of two that were dialled from either end, the one that the
-    /// node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
-    fn spare_connection(&self, me: &NodeId) -> Option<ConnectionId> {
-        let [(_, old_is_mine), (new, new_is_mine)] = self.connections[..] else { return None };
-        if old_is_mine == new_is_mine {
-            return new_is_mine.then_some(new);
-        }
-        let spare_is_mine = *me > self.node;
-        self.connections.iter().find(|(_, is_mine)| *is_mine == spare_is_mine).map(|(id, _)| *id)
-    }
-}
-
 /// Events that wait for the driver before peers are not read any more.
 const WAITING_MAX: usize = 256;
-
-/// Bytes sent to one peer and not acknowledged.
-const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
-
-/// Messages in a row that a peer may leave unanswered.
-const TIMEOUTS_MAX: u32 = 2;
-
-/// Frames that are no messages, from one peer within [`GARBAGE_WINDOW`].
-const GARBAGE_MAX: u32 = 20;
-const GARBAGE_WINDOW: Duration = Duration::from_secs(60);
 
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 

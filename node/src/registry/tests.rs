@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, Request},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::mpsc;
@@ -21,11 +21,12 @@ use waystation_proto::{
     index::ArtifactIndex,
 };
 
-use super::{Anonymous, Origin, Registry, RegistryConfig};
+use super::{Origin, Registry, RegistryConfig};
 use crate::{
     driver::handle::{Command, ReplicaHandle},
     manifest,
     metrics::Metrics,
+    registry::Anonymous,
     store::Store,
 };
 
@@ -34,12 +35,14 @@ const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
+type Want = Arc<dyn Fn(Store, Input) -> BoxFuture<'static, Result<(), WantFailure>> + Send + Sync>;
+
 /// How the loop answers.
 #[derive(Clone)]
 struct Rules {
     may_publish: Result<(), Refusal>,
     /// Called with the store for each want, to make what was wanted appear.
-    want: Arc<dyn Fn(&Store, &Input) -> Result<(), WantFailure> + Send + Sync>,
+    want: Want,
 }
 
 struct World {
@@ -65,7 +68,7 @@ impl World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).await.expect("a fresh store").store;
         let (commands, queue) = mpsc::channel(16);
-        let rules = Rules { may_publish: Ok(()), want: Arc::new(|_, _| Err(WantFailure::NoHolder)) };
+        let rules = Rules { may_publish: Ok(()), want: failing(WantFailure::NoHolder) };
         let rules = Arc::new(Mutex::new(rules));
         tokio::spawn(replica(store.clone(), queue, rules.clone()));
         let metrics = Metrics::new();
@@ -150,7 +153,7 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
                 write(&store, input);
                 drop(answer.send(Ok(())));
             }
-            Command::Want(_, input, answer) => drop(answer.send((rules.want)(&store, &input))),
+            Command::Want(_, input, answer) => drop(answer.send((rules.want)(store.clone(), input).await)),
             Command::Tell(_) => {}
             Command::Status(answer) => drop(answer.send(Default::default())),
         }
@@ -218,6 +221,11 @@ fn name(text: &str) -> RepoName {
 fn image(config: (Digest, usize), layer: (Digest, usize)) -> Value {
     let descriptor = |media_type: &str, (digest, size): (Digest, usize)| json!({"mediaType": media_type, "digest": digest.to_string(), "size": size});
     json!({"schemaVersion": 2, "mediaType": IMAGE, "config": descriptor(CONFIG, config), "layers": [descriptor(LAYER, layer)]})
+}
+
+/// A mesh that brings nothing.
+fn failing(why: WantFailure) -> Want {
+    Arc::new(move |_, _| std::future::ready(Err(why.clone())).boxed())
 }
 
 /// A body whose length is not known in advance.
@@ -551,7 +559,7 @@ async fn what_cannot_be_supplied_is_not_there() {
     let (digest, ..) = remote(&world, b"layer");
     world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
     world.get(&format!("/v2/a/blobs/{}", sha256(b"layer"))).await.fails_with(404, "BLOB_UNKNOWN");
-    world.rules(|rules| rules.want = Arc::new(|_, _| Err(WantFailure::Stalled)));
+    world.rules(|rules| rules.want = failing(WantFailure::Stalled));
     world.get(&format!("/v2/a/manifests/{digest}")).await.fails_with(504, "UNKNOWN");
 }
 
@@ -559,29 +567,36 @@ async fn what_cannot_be_supplied_is_not_there() {
 async fn what_the_mesh_has_is_fetched() {
     let world = World::new().await;
     let (digest, manifest, index) = remote(&world, b"layer");
-    // What a want brings is put into the store beforehand, in another repository.
-    let bring = world.store.clone();
-    bring.ingest_bytes(None, digest, manifest.clone()).await.expect("stored");
     let wanted = Arc::new(Mutex::new(Vec::new()));
-    let log = wanted.clone();
+    let (log, remote_manifest) = (wanted.clone(), manifest.clone());
     world.rules(|rules| {
         rules.want = Arc::new(move |store, input| {
-            if let Input::WantArtifact { closure, .. } = input {
-                log.lock().expect("no panic").push(*closure);
-                store.index().apply(&Change::Reachable { repository: name("a"), index: index.clone() });
+            let (index, manifest, log) = (index.clone(), remote_manifest.clone(), log.clone());
+            async move {
+                let (what, bytes, named) = match input {
+                    Input::WantArtifact { closure, manifest: digest, .. } => (closure, manifest, digest),
+                    Input::WantBlob { blob, .. } => (true, Bytes::from_static(b"layer"), blob.digest),
+                    other => panic!("not expected: {other:?}"),
+                };
+                log.lock().expect("no panic").push(what);
+                store.index().apply(&Change::Reachable { repository: name("a"), index });
+                store.ingest_bytes(None, named, bytes).await.expect("stored");
+                Ok(())
             }
-            Ok(())
+            .boxed()
         });
     });
     // A blob asked for before its manifest: the index is fetched, then the link is there.
     let layer = format!("/v2/a/blobs/{}", sha256(b"layer"));
     let head = world.ask(&format!("HEAD {layer}"), &[], "").await;
     assert_eq!((head.status, head.header("content-length")), (200, "5"));
-    let got = world.get("/v2/a/manifests/v1").await;
+    let got = world.get(&format!("/v2/a/manifests/{digest}")).await;
     assert_eq!((got.status, got.body), (200, manifest));
     assert_eq!(*wanted.lock().expect("no panic"), [false, true]);
-    bring.ingest_bytes(None, sha256(b"layer"), Bytes::from_static(b"layer")).await.expect("stored");
     assert_eq!(world.get(&layer).await.body, "layer");
+    world.rules(|rules| rules.want = failing(WantFailure::NoHolder));
+    assert_eq!(world.get(&layer).await.body, "layer");
+    world.get(&format!("/v2/a/blobs/{}", sha256(b"{}"))).await.fails_with(404, "BLOB_UNKNOWN");
 }
 
 #[tokio::test]

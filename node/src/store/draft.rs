@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use bytes::Bytes;
@@ -96,26 +97,41 @@ impl Draft {
         self.length.load(Ordering::SeqCst)
     }
 
-    /// Writes and hashes; after an error the draft is as before, or of no use if that fails as well.
+    /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
     pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let before = self.length();
-        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        if let Err(error) = write_all(&mut self.file, &mut slices) {
+        let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
+        let mut write = || {
+            let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let result = write_all(file, &mut slices);
+            pieces.iter().for_each(|piece| {
+                hash.update(piece);
+            });
+            result
+        };
+        let mut name = || pieces.iter().for_each(|piece| digest.update(piece));
+        // SHA takes about as long as all the rest.
+        let result = if length >= PARALLEL_BYTES {
+            thread::scope(|scope| {
+                scope.spawn(name);
+                write()
+            })
+        } else {
+            name();
+            write()
+        };
+        if let Err(error) = result {
             self.file.set_len(before)?;
-            self.file.seek(SeekFrom::Start(before))?;
             return Err(error);
         }
-        let mut written = 0;
-        for piece in pieces {
-            self.hasher.update(piece);
-            written += piece.len() as u64;
-        }
-        self.length.store(before + written, Ordering::SeqCst);
-        self.unsynced += written;
+        self.length.store(before + length, Ordering::SeqCst);
+        self.unsynced += length;
         Ok(())
     }
 
-    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came.
+    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came; not
+    /// if the disk failed.
     pub async fn receive(
         mut self,
         first: Option<Step>,
@@ -145,7 +161,7 @@ impl Draft {
                 Err(error) => return (None, Err(storage("a body could not be written", error))),
                 Ok((draft, Err(error))) => {
                     let what = format!("{} could not be written", draft.path.display());
-                    return (Some(draft), Err(storage(&what, error)));
+                    return (None, Err(storage(&what, error)));
                 }
                 Ok((draft, Ok(()))) => self = draft,
             }
@@ -225,10 +241,7 @@ impl Hasher {
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.digest {
-            DigestHasher::Sha256(hasher) => hasher.update(bytes),
-            DigestHasher::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.digest.update(bytes);
         self.hash.update(bytes);
     }
 
@@ -260,6 +273,15 @@ impl Hasher {
                     read += n as u64;
                 }
             }
+        }
+    }
+}
+
+impl DigestHasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            DigestHasher::Sha256(hasher) => hasher.update(bytes),
+            DigestHasher::Sha512(hasher) => hasher.update(bytes),
         }
     }
 }
@@ -340,4 +362,6 @@ const MIN_STEP: usize = 64 * 1024;
 const STEPS_BYTES: usize = 16 * 1024 * 1024;
 /// How much is written before the disk is told to begin.
 const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
+/// From how many bytes on a step is worth a second thread.
+const PARALLEL_BYTES: u64 = 256 * 1024;
 const READ_BYTES: usize = 256 * 1024;

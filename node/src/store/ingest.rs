@@ -66,7 +66,9 @@ impl Inner {
                 .await
                 .map_err(|error| storage("the bytes could not be hashed", error))?
         };
-        compare(expected, names.digest)?;
+        if let Some(error) = mismatch(expected, names.digest) {
+            return Err(error);
+        }
         let size = bytes.len() as u64;
         self.keep_bytes(names.hash, bytes).await.map_err(|error| storage("the blob", error))?;
         self.admit(repository, Held { digest: expected, hash: names.hash, size }).await
@@ -124,7 +126,7 @@ impl Inner {
             }
             Err(error) => return (None, Err(storage("the upload could not be read", error))),
         };
-        if let Err(error) = compare(expected, names.digest) {
+        if let Some(error) = mismatch(expected, names.digest) {
             remove_file(draft.path());
             return (None, Err(error));
         }
@@ -204,6 +206,6 @@ fn names_of(expected: &Digest, bytes: &[u8]) -> Names {
     hasher.names()
 }
 
-fn compare(expected: Digest, found: Digest) -> Result<(), IngestError> {
-    if expected == found { Ok(()) } else { Err(IngestError::DigestMismatch { expected, found }) }
+fn mismatch(expected: Digest, found: Digest) -> Option<IngestError> {
+    (expected != found).then_some(IngestError::DigestMismatch { expected, found })
 }

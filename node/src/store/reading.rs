@@ -3,7 +3,7 @@
 //! fails goes to `quarantine/` and its digests are forgotten, so that it is fetched or pushed again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -30,9 +30,9 @@ struct State {
     checked: BTreeMap<Hash, Mark>,
     /// One check at a time for each blob; who comes meanwhile waits for its outcome.
     turns: BTreeMap<Hash, Arc<tokio::sync::Mutex<()>>>,
-    /// Blobs that were complete when the node started but that nothing named: a crash may have come
-    /// before their bytes were durable.
-    doubtful: BTreeSet<Hash>,
+    /// Blobs in files that were complete when the node started and have not been hashed since. True where
+    /// nothing named them: a crash may have come before their bytes were durable.
+    old: BTreeMap<Hash, bool>,
     small: BTreeMap<Hash, Bytes>,
     /// The small blobs, oldest first.
     order: VecDeque<Hash>,
@@ -46,9 +46,16 @@ struct Mark {
 }
 
 impl Reading {
-    /// Says which blobs have to be checked before they count as held.
-    pub fn doubt(&self, hashes: BTreeSet<Hash>) {
-        self.state().doubtful = hashes;
+    /// Says which blobs are from earlier runs, and which of them have to be checked before they count as held.
+    pub fn recover(&self, old: BTreeMap<Hash, bool>) {
+        self.state().old = old;
+    }
+
+    /// A blob's file has been written by this run, every group verified.
+    pub fn mark_fetched(&self, hash: Hash, path: &Path) {
+        if !self.state().old.contains_key(&hash) {
+            self.mark(hash, path);
+        }
     }
 
     /// A file's bytes have just been found right.
@@ -96,12 +103,12 @@ impl State {
             self.checked.pop_first();
         }
         self.checked.insert(hash, mark);
-        self.doubtful.remove(&hash);
+        self.old.remove(&hash);
     }
 
     fn forget(&mut self, hash: &Hash) {
         self.checked.remove(hash);
-        self.doubtful.remove(hash);
+        self.old.remove(hash);
         if let Some(bytes) = self.small.remove(hash) {
             self.small_bytes -= bytes.len();
             self.order.retain(|other| other != hash);
@@ -121,10 +128,11 @@ impl Inner {
         if size <= INLINE {
             return self.small(hash, size).await.map(BlobReader::Memory);
         }
-        if let Some((file, mark)) = self.open_file(hash).await? {
-            if mark.length == size && self.reading.is_checked(&hash, mark) {
-                return Ok(BlobReader::File(file, size));
-            }
+        if let Some((file, mark)) = self.open_file(hash).await?
+            && mark.length == size
+            && self.reading.is_checked(&hash, mark)
+        {
+            return Ok(BlobReader::File(file, size));
         }
         self.check(hash, size).await.map(|file| BlobReader::File(file, size))
     }
@@ -172,7 +180,8 @@ impl Inner {
         if size <= INLINE {
             return true;
         }
-        if self.reading.state().doubtful.contains(&hash) {
+        let doubtful = self.reading.state().old.get(&hash) == Some(&true);
+        if doubtful {
             return self.check(hash, size).await.is_ok();
         }
         matches!(self.open_file(hash).await, Ok(Some((_, mark))) if mark.length == size)

@@ -64,7 +64,7 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         reading: Reading::default(),
         active: Arc::default(),
     });
-    inner.reading.doubt(nameless(&known, &names));
+    inner.reading.recover(old_files(&known, &names));
     let records = inner.read_segments(&names).await?;
     if stale {
         rebuild(&inner, &names, &records).await;
@@ -85,14 +85,11 @@ fn sweep(dirs: &Dirs, known: &BTreeMap<Hash, Option<u64>>) -> io::Result<BTreeMa
     list_files(dirs.blobs_data(), &mut data)?;
     for path in data {
         let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
-        match hash_of(&path) {
-            Some(hash) if known.contains_key(&hash) => {
-                if kind == "data" {
-                    lengths.insert(hash, fs::metadata(&path)?.len());
-                }
-            }
-            Some(_) if ["data", "obao4", "sizes4", "bitfield"].contains(&kind) => remove_file(&path),
-            _ => {}
+        let Some(hash) = hash_of(&path).filter(|_| STORE_FILES.contains(&kind)) else { continue };
+        if !known.contains_key(&hash) {
+            remove_file(&path);
+        } else if kind == "data" {
+            lengths.insert(hash, fs::metadata(&path)?.len());
         }
     }
     for dir in fs::read_dir(dirs.files())? {
@@ -218,11 +215,11 @@ async fn rebuild(inner: &Inner, names: &[Named], records: &[Record]) {
     }
 }
 
-/// Complete blobs in files that nothing names.
-fn nameless(known: &BTreeMap<Hash, Option<u64>>, names: &[Named]) -> BTreeSet<Hash> {
+/// Complete blobs in files, and whether nothing names them.
+fn old_files(known: &BTreeMap<Hash, Option<u64>>, names: &[Named]) -> BTreeMap<Hash, bool> {
     let named: BTreeSet<Hash> = names.iter().map(|named| named.hash).collect();
     let large = known.iter().filter(|(_, size)| size.is_some_and(|size| size > INLINE));
-    large.map(|(hash, _)| *hash).filter(|hash| !named.contains(hash)).collect()
+    large.map(|(hash, _)| (*hash, !named.contains(hash))).collect()
 }
 
 fn is_announced(ground: &Ground) -> bool {
@@ -258,3 +255,6 @@ fn unusable(dir: &Path, error: io::Error) -> OpenError {
     let advice = "check the disk and the rights on the directory, or give another --data-dir";
     OpenError::Unusable { path: dir.to_owned(), why: format!("{error}; {advice}") }
 }
+
+/// What the store calls its files, after the hash.
+const STORE_FILES: [&str; 4] = ["data", "obao4", "sizes4", "bitfield"];

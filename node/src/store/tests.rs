@@ -413,4 +413,73 @@ async fn ten_thousand_blobs_open_quickly() {
     }
 }
 
+#[tokio::test]
+async fn a_partial_download_is_known_by_its_verified_groups() {
+    use iroh_blobs::{protocol::ChunkRanges, store::mem::MemStore};
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(5, 100_000);
+    let (hash, size) = (Hash::of(&content), 100_000);
+    let theirs = iroh_blobs::Hash::from_bytes(hash.0);
+    let source = MemStore::new();
+    source.blobs().add_bytes(content.clone()).await.expect("added");
+    let fetch = async |store: &Store, ranges: ChunkRanges| {
+        let encoded = source.blobs().export_bao(theirs, ranges.clone()).bao_to_vec().await.expect("exported");
+        store.blobs().blobs().import_bao_bytes(theirs, ranges, encoded).await.expect("imported");
+    };
+    assert!(store.probe(hash, size).await.is_empty());
+    let chunk = |n: u64| ChunkRanges::from(bao_tree::ChunkNum(n)..bao_tree::ChunkNum(n + 32));
+    let mut part = Ranges::new();
+    part.insert(32_768..65_536);
+    fetch(&store, chunk(32)).await;
+    assert_eq!(store.probe(hash, size).await, part);
+    assert!(store.open_blob(hash, size).await.is_err(), "a part is not served");
+    let store = reopen(store, &dir).await.store;
+    assert_eq!(store.probe(hash, size).await, part);
+    fetch(&store, ChunkRanges::all()).await;
+    store.seal(hash, size, Some(sha256(&content))).await.expect("sealed");
+    let held = store.index().held(&sha256(&content)).expect("held");
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+}
+
+#[tokio::test]
+async fn a_push_may_overtake_a_download() {
+    use iroh_blobs::{protocol::ChunkRanges, store::mem::MemStore};
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(6, 5_000_000);
+    let theirs = iroh_blobs::Hash::from_bytes(Hash::of(&content).0);
+    let source = MemStore::new();
+    source.blobs().add_bytes(content.clone()).await.expect("added");
+    let ranges = ChunkRanges::from(bao_tree::ChunkNum(0)..bao_tree::ChunkNum(64));
+    let encoded = source.blobs().export_bao(theirs, ranges.clone()).bao_to_vec().await.expect("exported");
+    store.blobs().blobs().import_bao_bytes(theirs, ranges, encoded).await.expect("imported");
+    let held = store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("taken in");
+    for _ in 0..2 {
+        assert_eq!(serve(&store, &held).await.expect("served"), content);
+    }
+    let store = reopen(store, &dir).await.store;
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+    assert_eq!(store.blobs().blobs().get_bytes(theirs).await.expect("for peers"), content);
+}
+
+#[tokio::test]
+async fn what_a_power_loss_took_from_a_download_is_noticed() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(7, 50_000);
+    let (hash, size) = (Hash::of(&content), 50_000);
+    drop(store.blobs().blobs().add_bytes(content.clone()).temp_tag().await.expect("added"));
+    let data = store.0.dirs.data(&hash);
+    store.0.blobs.sync().await.expect("synced");
+    fs::write(&data, vec![0; 50_000]).expect("written");
+    let store = reopen(store, &dir).await.store;
+    assert!(store.probe(hash, size).await.is_empty());
+    assert!(store.seal(hash, size, Some(sha256(&content))).await.is_err());
+    store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("pushed");
+    let store = reopen(store, &dir).await.store;
+    let held = store.index().held(&sha256(&content)).expect("held");
+    assert_eq!(serve(&store, &held).await.expect("served"), content);
+}
+
 mod records;

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 use waystation_proto::{Digest, RepoName};
 
@@ -64,18 +65,17 @@ impl Uploads {
         Ok(Uploads(Mutex::new(sessions)))
     }
 
-    fn find(&self, repository: &RepoName, id: &str) -> Result<(Id, Arc<Session>), IngestError> {
-        let uuid = Uuid::try_parse(id).map_err(|_| IngestError::UnknownUpload)?;
-        let key = (repository.clone(), uuid);
-        let session = self.sessions().get(&key).cloned().ok_or(IngestError::UnknownUpload)?;
-        Ok((key, session))
+    fn find(&self, repository: &RepoName, id: &str) -> Option<(Id, Arc<Session>)> {
+        let key = (repository.clone(), Uuid::try_parse(id).ok()?);
+        let session = self.sessions().get(&key).cloned()?;
+        Some((key, session))
     }
 
-    /// Makes room for one more session.
-    fn expire(&self) -> Result<(), IngestError> {
+    /// Whether there is room for one more session; what has expired gives way.
+    fn has_room(&self) -> bool {
         let mut sessions = self.sessions();
         if sessions.len() < MAX_UPLOADS {
-            return Ok(());
+            return true;
         }
         sessions.retain(|_, session| {
             let expired = fs::metadata(&session.path).map_or(true, |metadata| is_expired(&metadata));
@@ -85,12 +85,7 @@ impl Uploads {
             }
             true
         });
-        if sessions.len() < MAX_UPLOADS {
-            return Ok(());
-        }
-        Err(IngestError::Storage(format!(
-            "{MAX_UPLOADS} uploads are open already; finish or cancel some, or wait until they expire"
-        )))
+        sessions.len() < MAX_UPLOADS
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<Id, Arc<Session>>> {
@@ -101,6 +96,13 @@ impl Uploads {
 impl Session {
     fn new(path: PathBuf, length: u64) -> Self {
         Session { path, length: Arc::new(AtomicU64::new(length)), draft: Arc::default() }
+    }
+
+    /// Waits until nobody else writes: a client may come back before its broken connection is noticed.
+    async fn turn(&self) -> Result<OwnedMutexGuard<Option<Draft>>, IngestError> {
+        tokio::time::timeout(TURN, self.draft.clone().lock_owned()).await.map_err(|_| {
+            IngestError::Interrupted("another request still writes to the upload; try again later".to_owned())
+        })
     }
 
     /// Takes the draft out, making it again from the file where it is missing.
@@ -119,7 +121,11 @@ impl Session {
 impl Inner {
     /// See [`super::Store::upload_start`].
     pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
-        self.uploads.expire()?;
+        if !self.uploads.has_room() {
+            return Err(IngestError::Storage(format!(
+                "{MAX_UPLOADS} uploads are open already; finish or cancel some, or wait until they expire"
+            )));
+        }
         let id = Uuid::new_v4();
         let dir = self.dirs.uploads_of(repository);
         let path = dir.join(id.to_string());
@@ -144,12 +150,12 @@ impl Inner {
         limit: u64,
         body: ByteStream,
     ) -> Result<u64, IngestError> {
-        let (_, session) = self.uploads.find(repository, id)?;
+        let (_, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
         let active = self.active.clone();
         // A task of its own: if the caller goes away in the middle, what came is still accounted for before
         // anyone else writes.
         let append = async move {
-            let mut slot = session.draft.clone().lock_owned().await;
+            let mut slot = session.turn().await?;
             let draft = session.open(&mut slot).await?;
             let have = draft.length();
             if offset.is_some_and(|offset| offset != have) {
@@ -170,7 +176,7 @@ impl Inner {
 
     /// See [`super::Store::upload_length`].
     pub async fn upload_length(&self, repository: &RepoName, id: &str) -> Result<u64, IngestError> {
-        let (_, session) = self.uploads.find(repository, id)?;
+        let (_, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
         Ok(session.length.load(Ordering::SeqCst))
     }
 
@@ -181,10 +187,10 @@ impl Inner {
         id: &str,
         expected: Digest,
     ) -> Result<Held, IngestError> {
-        let (key, session) = self.uploads.find(repository, id)?;
+        let (key, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
         let inner = self.clone();
         let finish = async move {
-            let mut slot = session.draft.clone().lock_owned().await;
+            let mut slot = session.turn().await?;
             let draft = session.open(&mut slot).await?;
             let (draft, result) = inner.adopt(Some(&key.0), expected, draft).await;
             match &result {
@@ -200,7 +206,7 @@ impl Inner {
 
     /// See [`super::Store::upload_cancel`].
     pub async fn upload_cancel(&self, repository: &RepoName, id: &str) -> Result<(), IngestError> {
-        let (key, session) = self.uploads.find(repository, id)?;
+        let (key, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
         self.uploads.sessions().remove(&key);
         // Whoever is still writing writes into a file without a name.
         remove_file(&session.path);
@@ -224,3 +230,5 @@ fn is_expired(metadata: &fs::Metadata) -> bool {
 const MAX_UPLOADS: usize = 4096;
 /// How long a session may rest.
 const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a request waits for another one on the same session.
+const TURN: Duration = Duration::from_secs(30);

@@ -1,0 +1,143 @@
+//! What is remembered of a member with a session: its connections, what it owes an answer to, and how much
+//! nonsense it sent.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{request_response::OutboundRequestId, swarm::ConnectionId};
+use waystation_proto::{NodeId, wire::Message};
+
+use super::behaviour::DIRECT_MAX;
+
+/// A member with at least one connection.
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    /// And whether this node dialled.
+    connections: Vec<(ConnectionId, bool)>,
+    /// Bytes of direct messages that were not acknowledged.
+    unanswered: BTreeMap<OutboundRequestId, usize>,
+    timeouts: u32,
+    garbage: u32,
+    garbage_since: Instant,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeId, now: Instant) -> Self {
+        Peer {
+            node,
+            connections: Vec::new(),
+            unanswered: BTreeMap::new(),
+            timeouts: 0,
+            garbage: 0,
+            garbage_since: now,
+        }
+    }
+
+    pub(super) fn connected(&mut self, connection: ConnectionId, dialled_here: bool) {
+        self.connections.push((connection, dialled_here));
+    }
+
+    /// Takes a connection off the list. True where it was the last.
+    pub(super) fn disconnected(&mut self, connection: ConnectionId) -> bool {
+        self.connections.retain(|(known, _)| *known != connection);
+        self.connections.is_empty()
+    }
+
+    /// Whether the session goes on without this connection of it.
+    pub(super) fn can_spare(&self, connection: ConnectionId) -> bool {
+        self.connections.len() > 1 && self.connections.iter().any(|(known, _)| *known == connection)
+    }
+
+    /// Which of two connections is one too many: of two that were dialled from either end, the one that the
+    /// node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
+    pub(super) fn spare_connection(&self, me: &NodeId) -> Option<ConnectionId> {
+        let [(_, old_is_mine), (new, new_is_mine)] = self.connections[..] else { return None };
+        if old_is_mine == new_is_mine {
+            return new_is_mine.then_some(new);
+        }
+        let spare_is_mine = *me > self.node;
+        self.connections.iter().find(|(_, is_mine)| *is_mine == spare_is_mine).map(|(id, _)| *id)
+    }
+
+    /// Whether a message of so many bytes may be sent before others have been acknowledged.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let queued: usize = self.unanswered.values().sum();
+        self.unanswered.len() < DIRECT_MAX && queued + bytes <= UNANSWERED_BYTES_MAX
+    }
+
+    pub(super) fn sent(&mut self, request: OutboundRequestId, bytes: usize) {
+        self.unanswered.insert(request, bytes);
+    }
+
+    pub(super) fn answered(&mut self, request: OutboundRequestId) {
+        self.unanswered.remove(&request);
+        self.timeouts = 0;
+    }
+
+    /// A message came to nothing. True where so many in a row timed out that the peer counts as dead.
+    pub(super) fn failed(&mut self, request: OutboundRequestId, timed_out: bool) -> bool {
+        self.unanswered.remove(&request);
+        self.timeouts += u32::from(timed_out);
+        timed_out && self.timeouts >= TIMEOUTS_MAX
+    }
+
+    /// Counts a frame that was no message. True where it is now too much.
+    pub(super) fn sent_garbage(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.garbage_since) > GARBAGE_WINDOW {
+            (self.garbage, self.garbage_since) = (0, now);
+        }
+        self.garbage += 1;
+        self.garbage == GARBAGE_MAX + 1
+    }
+}
+
+/// Bytes sent to one peer and not acknowledged.
+const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
+
+/// Messages in a row that a peer may leave unanswered.
+const TIMEOUTS_MAX: u32 = 2;
+
+/// Frames that are no messages, from one peer within [`GARBAGE_WINDOW`].
+const GARBAGE_MAX: u32 = 20;
+const GARBAGE_WINDOW: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_give_up_the_same_connection() {
+        let (small, large) = (NodeId([1; 32]), NodeId([2; 32]));
+        let (first, second) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
+        let now = Instant::now();
+        // `first` was dialled by the smaller id, `second` by the larger; they are seen in either order.
+        for order in [[first, second], [second, first]] {
+            let (mut at_small, mut at_large) = (Peer::new(large, now), Peer::new(small, now));
+            for connection in order {
+                at_small.connected(connection, connection == first);
+                at_large.connected(connection, connection == second);
+            }
+            assert_eq!(at_small.spare_connection(&small), Some(second));
+            assert_eq!(at_large.spare_connection(&large), Some(second));
+            assert!(at_small.can_spare(second) && !at_small.disconnected(second));
+            assert!(!at_small.can_spare(first) && at_small.disconnected(first));
+        }
+        let mut twice = Peer::new(large, now);
+        twice.connected(first, true);
+        assert_eq!(twice.spare_connection(&small), None);
+        twice.connected(second, true);
+        assert_eq!(twice.spare_connection(&small), Some(second));
+    }
+
+    #[test]
+    fn some_garbage_is_forgiven() {
+        let now = Instant::now();
+        let mut peer = Peer::new(NodeId([1; 32]), now);
+        let mut send = |at| (0..GARBAGE_MAX).any(|_| peer.sent_garbage(at));
+        assert!(!send(now));
+        assert!(!send(now + 2 * GARBAGE_WINDOW));
+        assert!(send(now + 2 * GARBAGE_WINDOW));
+    }
+}

@@ -1,0 +1,29 @@
+//! A simulated world in which unchanged replicas run.
+//!
+//! Real: [`waystation_proto::Replica`], the wire codec, signatures and hashes. Simulated: clocks, disks,
+//! links, sessions, gossip, blob transfers and clients. One thread, one queue of occurrences ordered by
+//! (time, sequence), and a seeded random stream for each (seed, node, purpose): one seed is one history,
+//! in every process.
+//!
+//! A run has a part with faults and then a part without, in which everything must come right within a
+//! bound. To replay a failure run `waystation-sim run --seed S` with the options that were printed.
+//!
+//! Reading order: [`options`], [`world`], [`host`], [`check`].
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod content;
+pub mod disk;
+pub mod faults;
+pub mod host;
+pub mod network;
+pub mod options;
+pub mod random;
+pub mod rogue;
+pub mod trace;
+pub mod transfer;
+pub mod workload;
+pub mod world;
+
+pub use options::Options;
+pub use world::{Report, World};

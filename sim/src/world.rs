@@ -1,0 +1,462 @@
+//! The world: one clock, one queue of occurrences, and the loop that makes them happen one by one. What
+//! outputs of a replica do is in `perform`, sessions and crashes are in `sessions`.
+
+mod perform;
+mod sessions;
+
+use std::{collections::BTreeMap, fmt, rc::Rc};
+
+use ed25519_dalek::SigningKey;
+use waystation_proto::{
+    DialTarget, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RequestId, Timer,
+    event::WriteId,
+    glob::Glob,
+    grant::{Actions, Grant},
+    record::Trust,
+    wire::Message,
+};
+
+use crate::{
+    Options,
+    check::{Checks, Violation, convergence, integrity, liveness},
+    content::Content,
+    faults::{self, Fault},
+    host::Host,
+    network::{Network, Traffic},
+    random::{around, bytes, stream},
+    rogue::Rogue,
+    trace::Trace,
+    transfer::Transfers,
+    workload::{Operation, Tally, Workload, grant_pattern},
+};
+
+/// Hosts, what connects them, and what is going to happen.
+pub struct World {
+    /// What the run was made from.
+    pub options: Options,
+    /// Every node.
+    pub hosts: Vec<Host>,
+    /// Links and traffic.
+    pub network: Network,
+    now: u64,
+    queue: BTreeMap<(u64, u64), Occurrence>,
+    sequence: u64,
+    connections: u64,
+    numbers: BTreeMap<NodeId, usize>,
+    root: SigningKey,
+    trust: Trust,
+    content: Content,
+    transfers: Transfers,
+    workload: Workload,
+    rogue: Rogue,
+    planted: Vec<Record>,
+    /// Whether the part with faults is over.
+    healed: bool,
+    own_words: BTreeMap<usize, Vec<Record>>,
+    checks: Checks,
+    trace: Trace,
+    rng: fastrand::Rng,
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Hash over everything that happened.
+    pub trace: String,
+    /// How many things happened.
+    pub occurrences: u64,
+    /// How long it was until everything had come right, from the end of the faults on, in milliseconds.
+    pub healed_after: Option<u64>,
+    /// Records that every node knows in the end.
+    pub records: usize,
+    /// How requests ended.
+    pub tally: Tally,
+    /// Messages.
+    pub traffic: Traffic,
+    /// Bytes of blobs that moved.
+    pub blob_bytes: u64,
+    /// Promises that were broken.
+    pub violations: Vec<Violation>,
+}
+
+/// Something that is going to happen.
+enum Occurrence {
+    Timer {
+        host: usize,
+        life: u64,
+        timer: Timer,
+    },
+    Arrives {
+        from: usize,
+        to: usize,
+        connection: u64,
+        bytes: Rc<[u8]>,
+        gossip: bool,
+    },
+    Dialled {
+        host: usize,
+        life: u64,
+        target: DialTarget,
+        to: Option<usize>,
+    },
+    /// A session that nothing came over for a while.
+    Silent {
+        a: usize,
+        b: usize,
+        connection: u64,
+    },
+    /// A host finds that a session is no more.
+    Ended {
+        host: usize,
+        peer: usize,
+        connection: u64,
+    },
+    Disk {
+        host: usize,
+        life: u64,
+        operation: Operating,
+    },
+    Transferred {
+        host: usize,
+        life: u64,
+        fetch: FetchId,
+    },
+    Goes(Fault),
+    Starts(usize),
+    Mends(u64),
+    Work,
+}
+
+/// What a disk is doing.
+enum Operating {
+    Persist(WriteId, Vec<Record>),
+    Seal(Hash, u64),
+    Probe(Hash),
+    ReadIndex(Hash),
+}
+
+impl World {
+    /// The world that the options describe, every host started, the grants given out at the first.
+    pub fn new(options: Options) -> Self {
+        Self::with(options, false, &[])
+    }
+
+    /// The same, with the trace printed if wanted, and these records on every disk from the start.
+    pub fn with(options: Options, print: bool, records: &[Record]) -> Self {
+        let root = root(&options);
+        let root_id = NodeId(root.verifying_key().to_bytes());
+        let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
+        let hosts: Vec<Host> = (0..options.nodes).map(|number| Host::new(&options, number, &trust)).collect();
+        let mut world = World {
+            numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
+            hosts,
+            network: Network::new(&options),
+            now: 0,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            connections: 0,
+            content: Content::default(),
+            transfers: Transfers::default(),
+            workload: Workload::new(&options),
+            rogue: Rogue::new(options.seed, trust.mesh, &root),
+            planted: Vec::new(),
+            healed: false,
+            own_words: BTreeMap::new(),
+            checks: Checks::default(),
+            trace: Trace::new(print),
+            rng: stream(options.seed, 0, "world"),
+            root,
+            trust,
+            options,
+        };
+        world.populate(records);
+        world
+    }
+
+    /// Lets everything happen: the part with faults, then the part in which all must come right.
+    pub fn run(mut self) -> Report {
+        self.run_until(self.options.faults_ms);
+        self.heal();
+        let from = self.now;
+        let healed_after = self.settle(self.options.patience_ms()).map(|at| at - from);
+        self.report(healed_after)
+    }
+
+    /// Lets everything happen up to a time.
+    pub fn run_until(&mut self, end: u64) {
+        while let Some(entry) = self.queue.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((at, _), occurrence) = entry.remove_entry();
+            self.now = at;
+            self.happen(occurrence);
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// Waits until everything has come right; when that was, or nothing if it takes longer than `patience`,
+    /// in which case the broken promises are noted.
+    pub fn settle(&mut self, patience: u64) -> Option<u64> {
+        let deadline = self.now + patience;
+        while self.now < deadline {
+            self.run_until(self.now + SETTLE_STEP_MS);
+            if self.converged().is_ok() && self.done().is_ok() {
+                self.check_end();
+                return Some(self.now);
+            }
+        }
+        let (converged, done) = (self.converged(), self.done());
+        self.checks.note("convergence", self.now, 0, converged);
+        self.checks.note("liveness", self.now, 0, done);
+        self.check_end();
+        None
+    }
+
+    /// What became of the run so far.
+    pub fn report(&self, healed_after: Option<u64>) -> Report {
+        Report {
+            trace: self.trace.hash(),
+            occurrences: self.trace.lines(),
+            healed_after,
+            records: self.hosts[0].replica().map_or(0, |replica| replica.catalog().len()),
+            tally: self.workload.tally,
+            traffic: self.network.traffic(),
+            blob_bytes: self.transfers.bytes,
+            violations: self.checks.violations().to_vec(),
+        }
+    }
+
+    /// Ends the faults: links carry, disks work, everybody runs, and clients ask for what must work now.
+    pub fn heal(&mut self) {
+        self.healed = true;
+        self.network.heal();
+        self.trace.note(self.now, 0, format_args!("heals"));
+        for host in 0..self.hosts.len() {
+            if !self.hosts[host].is_up() {
+                self.start(host);
+            }
+        }
+        if self.options.work_every_ms > 0 {
+            // Sessions have to come back first, and grants to arrive.
+            self.settle_catalogs();
+            let writes = self.workload.last_writes(&mut self.content);
+            self.operate(writes);
+            self.run_until(self.now + 5_000);
+            self.settle_catalogs();
+            let catalog = self.hosts[0].replica().map(|replica| replica.catalog());
+            let known = |number: usize| {
+                let artifact = &self.content.artifacts()[number];
+                let place = |catalog: &waystation_proto::catalog::Catalog| {
+                    catalog.artifact(&artifact.repository, &artifact.index.manifest)
+                };
+                catalog.and_then(place).is_some()
+            };
+            let up: Vec<usize> = (0..self.hosts.len()).collect();
+            let pulls = self.workload.last_pulls(&self.content, &up, known);
+            self.operate(pulls);
+        }
+    }
+
+    /// Sends a message from one host to another as if its replica had.
+    pub fn inject(&mut self, from: usize, to: usize, message: &Message) {
+        let bytes: Rc<[u8]> = message.encode().into();
+        self.send(from, to, &bytes, false);
+    }
+
+    /// What the mesh's members trust.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// What it is, in milliseconds since the world began.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Whether all catalogs are equal, and have all that was planted.
+    pub fn converged(&self) -> Result<(), String> {
+        convergence::equal(&self.hosts, &self.planted)
+    }
+
+    fn populate(&mut self, records: &[Record]) {
+        for host in 0..self.hosts.len() {
+            self.hosts[host].disk.keep(records.to_vec());
+            let at = self.rng.u64(0..1_000);
+            self.at(at, Occurrence::Starts(host));
+        }
+        for (at, fault) in faults::schedule(&self.options) {
+            self.at(at, Occurrence::Goes(fault));
+        }
+        if self.options.work_every_ms > 0 {
+            self.at(GRANTED_MS, Occurrence::Work);
+        }
+    }
+
+    fn settle_catalogs(&mut self) {
+        let deadline = self.now + self.options.patience_ms();
+        while self.now < deadline && self.converged().is_err() {
+            self.run_until(self.now + SETTLE_STEP_MS);
+        }
+    }
+
+    fn done(&self) -> Result<(), String> {
+        liveness::done(&self.hosts, &self.content, &self.workload)
+    }
+
+    fn check_end(&mut self) {
+        for host in &self.hosts {
+            let clean = integrity::clean(host, self.rogue.garbage_ids());
+            self.checks.note("integrity", self.now, host.number, clean);
+        }
+    }
+
+    fn happen(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Timer { host, life, timer } if self.lives(host, life) => {
+                self.tell(host, Input::TimerFired(timer));
+            }
+            Occurrence::Arrives { from, to, connection, bytes, gossip } => {
+                self.arrive(from, to, connection, bytes, gossip);
+            }
+            Occurrence::Dialled { host, life, target, to } if self.lives(host, life) => {
+                self.dialled(host, target, to);
+            }
+            Occurrence::Silent { a, b, connection } => self.silent(a, b, connection),
+            Occurrence::Ended { host, peer, connection } => self.ended(host, peer, connection),
+            Occurrence::Disk { host, life, operation } if self.lives(host, life) => {
+                self.disk_done(host, operation);
+            }
+            Occurrence::Transferred { host, life, fetch } if self.lives(host, life) => {
+                self.transferred(host, fetch);
+            }
+            Occurrence::Goes(fault) if !self.healed => self.go_wrong(fault),
+            Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
+            Occurrence::Mends(cut) => self.network.mend(cut),
+            Occurrence::Work if !self.healed => self.work(),
+            // Meant for a life that is over, or for the part with faults.
+            _ => {}
+        }
+    }
+
+    fn go_wrong(&mut self, fault: Fault) {
+        self.trace.note(self.now, 0, format_args!("{fault:?}"));
+        match fault {
+            Fault::Crash { host, down_ms, silent } => self.crash(host, down_ms, silent),
+            Fault::Cut { cut, ms } => self.cut(cut, ms),
+            Fault::Garbage { via } => {
+                let victim = &self.hosts[0];
+                let all = victim.replica().into_iter().flat_map(|replica| replica.catalog().iter());
+                let grant =
+                    all.filter(|record| record.author == victim.id).find_map(|record| record.grant.clone());
+                let records = self.rogue.garbage(victim.id, grant);
+                self.spread(via, Message::Records(records));
+            }
+            Fault::Unknown { via } => {
+                let record = self.rogue.of_unknown_kind();
+                if self.spread(via, Message::Records(vec![record.clone()])) {
+                    self.planted.push(record);
+                }
+            }
+        }
+    }
+
+    /// Hands a message to one neighbour of a host, over a link that loses nothing; whether there is one.
+    fn spread(&mut self, via: usize, message: Message) -> bool {
+        let peers: Vec<usize> = self.hosts[via].peers.keys().copied().collect();
+        let to = self.rng.choice(&peers).copied().filter(|to| self.hosts[*to].is_up());
+        let Some(to) = to else { return false };
+        let from = self.hosts[via].id;
+        self.tell(to, Input::Received { from, message });
+        true
+    }
+
+    fn work(&mut self) {
+        let up: Vec<usize> = self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect();
+        let operations = self.workload.step(&mut self.content, &up);
+        self.operate(operations);
+        let next = self.now + around(&mut self.rng, self.options.work_every_ms);
+        self.at(next, Occurrence::Work);
+    }
+
+    fn operate(&mut self, operations: Vec<Operation>) {
+        for Operation { host, pushed, input } in operations {
+            for (hash, size) in pushed {
+                self.hosts[host].disk.seal(hash, size);
+                self.tell(host, Input::Sealed { hash });
+            }
+            self.tell(host, input);
+        }
+    }
+
+    /// The root's grants, given to the first host by its operator.
+    fn grant(&mut self) {
+        for host in 0..self.options.granted {
+            let glob: Glob = grant_pattern(host).parse().expect("a pattern");
+            let subject = self.hosts[host].id;
+            let grant = Grant::issue(&self.trust.mesh, &self.root, subject, glob, Actions::ALL, None, 1);
+            let request = RequestId(GRANT_REQUESTS + host as u64);
+            self.tell(0, Input::AddGrant { request, grant });
+        }
+    }
+
+    fn lives(&self, host: usize, life: u64) -> bool {
+        self.hosts[host].life == life && self.hosts[host].is_up()
+    }
+
+    fn at(&mut self, at: u64, occurrence: Occurrence) {
+        self.sequence += 1;
+        self.queue.insert((at.max(self.now), self.sequence), occurrence);
+    }
+
+    /// Gives an input to a host's replica and performs what comes back.
+    fn tell(&mut self, host: usize, input: Input) {
+        match &input {
+            Input::Received { message, .. } => {
+                let hash = Hash::of(&message.encode());
+                self.trace.note(self.now, host, format_args!("receives {hash:?}"));
+            }
+            input => self.trace.note(self.now, host, format_args!("{input:?}")),
+        }
+        let outputs = self.hosts[host].handle(self.now, input);
+        self.perform_all(host, outputs);
+    }
+
+    fn perform_all(&mut self, host: usize, outputs: Vec<Output>) {
+        let bounded = crate::check::bounds::after(&self.hosts[host], &outputs);
+        self.checks.note("bounds", self.now, host, bounded);
+        for output in outputs {
+            self.perform(host, output);
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { written, refused, pulled, not_pulled } = self.tally;
+        let Traffic { messages, direct_bytes, gossip_bytes } = self.traffic;
+        writeln!(f, "writes: {written} acknowledged, {refused} refused")?;
+        writeln!(f, "pulls: {pulled} served, {not_pulled} not")?;
+        writeln!(f, "messages: {messages}, {direct_bytes} bytes direct, {gossip_bytes} bytes gossip")?;
+        writeln!(f, "blobs: {} bytes moved", self.blob_bytes)?;
+        writeln!(f, "records: {}", self.records)?;
+        match self.healed_after {
+            Some(ms) => writeln!(f, "healed after: {ms} ms")?,
+            None => writeln!(f, "healed after: never")?,
+        }
+        for violation in &self.violations {
+            writeln!(f, "{violation}")?;
+        }
+        write!(f, "trace: {} over {} occurrences", self.trace, self.occurrences)
+    }
+}
+
+/// The mesh's root key.
+pub fn root(options: &Options) -> SigningKey {
+    SigningKey::from_bytes(&bytes(options.seed, 0, "root"))
+}
+
+/// Until when the grants have been given out, and clients begin.
+const GRANTED_MS: u64 = 3_000;
+const SETTLE_STEP_MS: u64 = 1_000;
+/// Requests of operators, which the workload does not know.
+const GRANT_REQUESTS: u64 = 1 << 40;
