@@ -10,6 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use waystation_proto::body::Tier;
 
+use crate::registry::Anonymous;
+
 /// Everything that can be configured. `configs/node.toml` lists each key with its default and reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -87,18 +89,6 @@ pub struct MeshConfig {
 pub struct LogConfig {
     /// For people or for machines.
     pub format: LogFormat,
-}
-
-/// What a client may do without saying who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Anonymous {
-    /// Nothing.
-    None,
-    /// Read.
-    Pull,
-    /// Read and write.
-    Push,
 }
 
 /// How log lines look.
@@ -256,6 +246,16 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// What clients may do, from text; the error is a sentence.
+pub fn parse_anonymous(text: &str) -> Result<Anonymous, String> {
+    match text {
+        "none" => Ok(Anonymous::None),
+        "pull" => Ok(Anonymous::Pull),
+        "push" => Ok(Anonymous::Push),
+        _ => Err(format!("{text:?} is none of: none, pull, push")),
+    }
+}
+
 /// `host:port` of a node, from text; the error is a sentence.
 pub fn parse_endpoint(text: &str) -> Result<String, String> {
     let wrong =
@@ -339,7 +339,7 @@ mod maybe_address {
 
 /// [`Anonymous`], or `"auto"` for none asked for.
 mod maybe_anonymous {
-    use super::{AUTO, Anonymous, Deserialize};
+    use super::{AUTO, Anonymous, Deserialize, parse_anonymous};
 
     pub fn serialize<S: serde::Serializer>(value: &Option<Anonymous>, s: S) -> Result<S::Ok, S::Error> {
         match value {
@@ -351,9 +351,7 @@ mod maybe_anonymous {
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Anonymous>, D::Error> {
         match String::deserialize(d)?.as_str() {
             AUTO => Ok(None),
-            text => <Anonymous as clap::ValueEnum>::from_str(text, false).map(Some).map_err(|_| {
-                serde::de::Error::custom(format!("{text:?} is none of: auto, none, pull, push"))
-            }),
+            text => parse_anonymous(text).map(Some).map_err(serde::de::Error::custom),
         }
     }
 }

@@ -7,7 +7,10 @@ use tracing_subscriber::EnvFilter;
 use waystation_proto::body::Tier;
 
 use super::Failure;
-use crate::config::{Anonymous, Config, ConfigError, LogFormat, parse_endpoint, parse_listen};
+use crate::{
+    config::{Config, ConfigError, LogFormat, parse_anonymous, parse_endpoint, parse_listen},
+    registry::Anonymous,
+};
 
 /// A flag beats its variable, the variable beats the file, the file beats the default.
 #[derive(Debug, Default, Args)]
@@ -36,7 +39,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIER", env = "WAYSTATION_TIER")]
     tier: Option<TierArg>,
     /// What clients may do that do not say who they are [default: push on a loopback listener, else none].
-    #[arg(long, value_name = "RIGHT", env = "WAYSTATION_ANONYMOUS")]
+    #[arg(long, value_name = "none|pull|push", env = "WAYSTATION_ANONYMOUS", value_parser = parse_anonymous)]
     anonymous: Option<Anonymous>,
     /// Serve health checks and metrics here [default: 127.0.0.1:5001, or a free port if that is taken].
     #[arg(long, value_name = "ADDR", env = "WAYSTATION_ADMIN_LISTEN", value_parser = parse_listen)]
