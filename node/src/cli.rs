@@ -92,8 +92,6 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
-    // HTTP clients in the tree bring no cryptography of their own. A second call, as in tests, finds it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return Failure::Failed(anyhow::anyhow!("the runtime could not start: {e}")).report(),

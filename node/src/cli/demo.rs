@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use waystation_proto::Digest;
 
 use super::{
@@ -60,24 +61,49 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
         .tempdir()
         .context("no temporary directory for the demo")?;
     let mut nodes = Vec::new();
-    let result = tokio::select! {
-        result = show(dir.path(), &mut nodes, args.exit) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted").into()),
+    let mut interrupt = Interrupt::listen()?;
+    let shown = tokio::select! {
+        result = show(dir.path(), &mut nodes, args.exit) => Some(result),
+        () = interrupt.wait() => None,
     };
-    let result = match result {
-        Ok(()) if !args.exit => stay(&nodes).await,
-        other => other,
+    let result = match shown {
+        Some(Ok(())) if !args.exit => stay(&nodes, &mut interrupt).await,
+        Some(other) => other,
+        None => Err(anyhow!("interrupted before the demo was through").into()),
     };
-    let mut logs = String::new();
-    if result.is_err() {
-        logs = nodes.iter().map(DemoNode::log_tail).collect();
-    }
+    // Where nobody interrupted, the nodes' logs may say why it failed.
+    let logs: String = match &result {
+        Err(_) if !interrupt.came => nodes.iter().map(DemoNode::log_tail).collect(),
+        _ => String::new(),
+    };
     futures_util::future::join_all(nodes.into_iter().map(DemoNode::stop)).await;
     dir.close().context("the demo's temporary directory could not be removed")?;
-    if let Err(Failure::Failed(e)) = result {
-        return Err(Failure::Failed(e.context(format!("the demo did not hold\n{logs}"))));
+    result.map_err(|failure| match logs.is_empty() {
+        true => failure,
+        false => Failure::Failed(anyhow!("the demo did not hold: {failure}\n{logs}")),
+    })
+}
+
+/// Ctrl-C, or a supervisor's wish to end this.
+struct Interrupt {
+    int: Signal,
+    term: Signal,
+    came: bool,
+}
+
+impl Interrupt {
+    fn listen() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("signals cannot be handled");
+        Ok(Interrupt { int: on(SignalKind::interrupt())?, term: on(SignalKind::terminate())?, came: false })
     }
-    result
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
+        self.came = true;
+    }
 }
 
 async fn show(dir: &Path, nodes: &mut Vec<DemoNode>, exit: bool) -> Result<(), Failure> {
@@ -257,13 +283,11 @@ async fn instructions(nodes: &[DemoNode]) -> Result<(), Failure> {
 }
 
 /// Until Ctrl-C, or until a node ends by itself.
-async fn stay(nodes: &[DemoNode]) -> Result<(), Failure> {
+async fn stay(nodes: &[DemoNode], interrupt: &mut Interrupt) -> Result<(), Failure> {
     let mut watch = tokio::time::interval(WATCH);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
     loop {
         tokio::select! {
-            _ = &mut interrupted => return print("\nStopping.\n"),
+            () = interrupt.wait() => return print("\nStopping.\n"),
             _ = watch.tick() => {
                 for node in nodes {
                     node.status().await.map_err(|e| anyhow!("the node {} is gone: {e}", node.site))?;

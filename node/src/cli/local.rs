@@ -35,16 +35,13 @@ pub struct Manifest {
 impl Client {
     /// A client of the node with this data directory, over its local socket.
     pub fn local(data_dir: &Path) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
-            .unix_socket(socket::locate(data_dir))
-            .build()
-            .map_err(|e| Failure::Failed(e.into()))?;
+        let http = build(reqwest::Client::builder().unix_socket(socket::locate(data_dir)))?;
         Ok(Client { http, base: "http://localhost".into(), data_dir: Some(data_dir.to_owned()) })
     }
 
     /// A client of an endpoint `host:port`, over plain HTTP.
     pub fn tcp(endpoint: &str) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().no_proxy().build().map_err(|e| Failure::Failed(e.into()))?;
+        let http = build(reqwest::Client::builder())?;
         Ok(Client { http, base: format!("http://{endpoint}"), data_dir: None })
     }
 
@@ -165,6 +162,14 @@ impl Client {
             .parse()
             .map_err(|e| Failure::Usage(format!("{}{path} is not a URL: {e}", self.base)))
     }
+}
+
+/// No proxy: everything that is asked is on this machine or named by its address.
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
+    // Nothing here speaks TLS, but reqwest is built with it and makes no client without a provider. It
+    // stays if another part was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    builder.no_proxy().build().map_err(|e| Failure::Failed(e.into()))
 }
 
 /// The sha256 digest of these bytes.

@@ -58,11 +58,6 @@ impl Layer {
 }
 
 impl Image {
-    /// Bytes of all layers.
-    pub fn size(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.bytes.len() as u64).sum()
-    }
-
     /// Writes an OCI layout in which the image is called `name`; returns the manifest's digest.
     pub fn write(&self, dir: &Path, name: &str) -> anyhow::Result<Digest> {
         let put = |bytes: &[u8]| -> anyhow::Result<serde_json::Value> {
@@ -150,12 +145,12 @@ mod tests {
         };
         let mut config = String::new();
         let blob = |digest: &str| bundle.blobs.iter().find(|blob| blob.digest.to_string() == digest);
-        let config_blob = blob(&manifest.config().digest().to_string()).expect("there");
+        let config_blob = blob(manifest.config().digest().as_ref()).expect("there");
         config_blob.open().expect("opens").read_to_string(&mut config).expect("text");
         let config: ImageConfiguration = serde_json::from_str(&config).expect("a valid config");
         assert_eq!(config.rootfs().diff_ids().len(), 2);
         for (layer, diff_id) in manifest.layers().iter().zip(config.rootfs().diff_ids()) {
-            let bytes = blob(&layer.digest().to_string()).expect("there").open().expect("opens");
+            let bytes = blob(layer.digest().as_ref()).expect("there").open().expect("opens");
             let plain = digest_reader(flate2::read::GzDecoder::new(bytes)).expect("gzip").0;
             assert_eq!(plain.to_string(), *diff_id);
         }
