@@ -28,8 +28,11 @@ fn a_node_publishes_only_what_it_was_granted() {
         edge.registry().http.request("POST", &target).send().expect_error(403, "DENIED");
         edge.registry().push_manifest(other, "v1", &image.manifest).expect_error(403, "DENIED");
     }
+    root.registry().push("other/app", "v1", &image);
+    edge.registry().wait_for_tag("other/app", "v1", &image);
     let target = format!("/v2/other/app/manifests/{}", image.digest());
     edge.registry().http.request("DELETE", &target).send().expect_error(403, "DENIED");
+    root.registry().assert_has("other/app", "v1", &image);
 }
 
 #[test]
