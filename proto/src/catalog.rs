@@ -24,9 +24,12 @@ pub struct Catalog {
     total: Sum,
     unknown: usize,
     /// Grants seen, so that records that rest on one share it in memory.
-    grants: BTreeMap<(NodeId, u64), Arc<Grant>>,
+    grants: BTreeMap<GrantName, Arc<Grant>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
 }
+
+/// Subject, serial and signature: two grants of one serial are two grants.
+type GrantName = (NodeId, u64, [u8; 64]);
 
 #[derive(Debug)]
 struct Entry {
@@ -177,7 +180,7 @@ impl Catalog {
         at: Wall,
     ) -> (Option<Arc<Grant>>, bool) {
         let mut expired = false;
-        let of_node = self.grants.range((*node, 0)..=(*node, u64::MAX)).rev();
+        let of_node = self.grants.range((*node, 0, [0; 64])..=(*node, u64::MAX, [0xff; 64])).rev();
         for (_, grant) in of_node {
             if grant.allows(action, repository.as_str(), at) {
                 return (Some(grant.clone()), false);
@@ -193,10 +196,10 @@ impl Catalog {
         if record.key.kind == Kind::GRANT
             && let Ok(grant) = record.read::<Grant>()
         {
-            self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| Arc::new(grant));
+            self.grants.entry(name_of(&grant)).or_insert_with(|| Arc::new(grant));
         }
         let Some(grant) = &record.grant else { return };
-        let known = self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| grant.clone());
+        let known = self.grants.entry(name_of(grant)).or_insert_with(|| grant.clone());
         if known == grant {
             record.grant = Some(known.clone());
         }
@@ -257,6 +260,10 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),
         _ => return Ok(None),
     }))
+}
+
+fn name_of(grant: &Grant) -> GrantName {
+    (grant.subject, grant.serial, grant.signature)
 }
 
 const BYTE_SHIFT: u32 = 120;

@@ -41,6 +41,8 @@ pub struct Replica {
     /// When each member's catalog is to be compared with this one's.
     reconcile_at: BTreeMap<NodeId, Time>,
     wants_timer: bool,
+    /// Whether the timers that never end are running.
+    started: bool,
 }
 
 /// Numbers for status displays.
@@ -67,6 +69,7 @@ impl Replica {
             held: BTreeSet::new(),
             reconcile_at: BTreeMap::new(),
             wants_timer: false,
+            started: false,
             config,
         }
     }
@@ -185,8 +188,10 @@ impl Replica {
         };
         let record = self.writes.node(&self.catalog, now.wall, &body);
         self.persist_own(record.into_iter().collect(), None, None, out);
-        self.timer(now, Timer::Dial, out);
-        self.timer(now, Timer::Reconcile, out);
+        if !core::mem::replace(&mut self.started, true) {
+            self.timer(now, Timer::Dial, out);
+            self.timer(now, Timer::Reconcile, out);
+        }
     }
 
     // ---- own writes ----
@@ -247,6 +252,18 @@ impl Replica {
         if records.is_empty() {
             out.extend(then.map(Output::Catalog));
             out.extend(request.map(|request| Output::Notify(Event::Written { request })));
+            return;
+        }
+        // What others would refuse must not be known here only.
+        let refused = records.iter().find_map(|record| record.check(self.writes.trust()).err());
+        if let Some(why) = refused {
+            out.push(Output::Notify(match request {
+                Some(request) => {
+                    let refusal = Refusal::Invalid(alloc::format!("other nodes would refuse it: {why}"));
+                    Event::Refused { request, refusal }
+                }
+                None => Event::RecordsRefused { from: self.me(), count: records.len(), why },
+            }));
             return;
         }
         let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
@@ -394,7 +411,8 @@ impl Replica {
     fn plan(&mut self, now: Now, out: &mut Vec<Output>) {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         self.wants.plan(now.time, &self.config, &world, out);
-        if self.wants.counts().0 > 0 && !self.wants_timer {
+        let waiting = self.wants.counts().0 > 0 || self.artifacts.is_waited_for();
+        if waiting && !self.wants_timer {
             self.wants_timer = true;
             out.push(Output::SetTimer { at: now.time + WANTS_INTERVAL, timer: Timer::Wants });
         }
@@ -450,7 +468,7 @@ impl Replica {
         let mut refused: Option<(usize, RecordError)> = None;
         let mut news = Vec::new();
         for record in records {
-            if self.is_known(&record) {
+            if self.is_known(&record) || self.writes.outdo(&record) {
                 continue;
             }
             match record.check(self.writes.trust()) {
@@ -521,8 +539,11 @@ impl Replica {
                 self.wants_timer = false;
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let ended = self.wants.tick(now.time, &self.config, &world, out);
-                self.artifacts.tick(now.time, self.config.probe_patience, &world, out);
                 self.ended(now, ended, out);
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+                let mut means =
+                    Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+                self.artifacts.tick(&mut means, self.config.probe_patience, out);
             }
         }
     }
@@ -553,7 +574,8 @@ impl Replica {
 
     fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
         let me = self.me();
-        let holders: Vec<NodeId> = self.catalog.holders(manifest).map(|(node, _)| node).collect();
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let holders: Vec<NodeId> = whole.map(|(node, _)| node).collect();
         if holders.iter().any(|node| self.membership.is_up(node)) {
             return;
         }

@@ -69,6 +69,12 @@ impl Writes {
         self.pending.remove(&write)
     }
 
+    /// Whether a write of this node that is on its way to disk wins over a record. To take that record in
+    /// would put it on disk after, hence over, the winner.
+    pub fn outdo(&self, record: &Record) -> bool {
+        self.own_pending().any(|own| own.key == record.key && own.beats(record))
+    }
+
     /// Whether this node may do `action` in the repository now, and by what grant.
     pub fn grant(
         &self,
@@ -103,9 +109,11 @@ impl Writes {
     ) -> Result<Vec<Record>, Refusal> {
         let grant = self.grant(catalog, Action::Publish, repository, wall)?;
         let mut records = Vec::new();
-        if catalog.artifact(repository, &manifest).as_ref() != Some(&place) {
+        let key = Key::artifact(repository, &manifest);
+        // What is known may be about to change: a deletion under way is outdone too.
+        let pending = self.highest_pending(&key) > 0;
+        if catalog.artifact(repository, &manifest).as_ref() != Some(&place) || pending {
             let body = ArtifactBody { place: Some(place) };
-            let key = Key::artifact(repository, &manifest);
             records.push(self.author(catalog, wall, key, Some(grant.clone()), &body));
         }
         for tag in tags {
@@ -225,7 +233,11 @@ impl Writes {
 
     /// The highest version under a key that is on its way to disk.
     fn highest_pending(&self, key: &Key) -> u64 {
-        let own = self.pending.values().filter(|pending| pending.own).flat_map(|pending| &pending.records);
-        own.filter(|record| record.key == *key).map(|record| record.version).max().unwrap_or(0)
+        let under_key = self.own_pending().filter(|record| record.key == *key);
+        under_key.map(|record| record.version).max().unwrap_or(0)
+    }
+
+    fn own_pending(&self) -> impl Iterator<Item = &Record> {
+        self.pending.values().filter(|pending| pending.own).flat_map(|pending| &pending.records)
     }
 }

@@ -130,7 +130,7 @@ fn what_a_grant_does_not_cover_is_refused_with_what_to_do() {
     let mut here = Node::new(1);
     publish(&mut here, 1, &index(9, &[]), &[]);
     assert!(matches!(here.answers(1)[..], [Event::Refused { refusal: Refusal::NoGrant { .. }, .. }]));
-    let ended = grant_for(1, "team/*", Actions::ALL, Some(Wall(WALL.0 - 1)), 1);
+    let ended = grant_for(1, "team/*", Actions::of(&[Action::Publish]), Some(Wall(WALL.0 - 1)), 1);
     here.learn([grant_record(&ended)]);
     publish(&mut here, 2, &index(9, &[]), &[]);
     assert!(matches!(here.answers(2)[..], [Event::Refused { refusal: Refusal::Expired { .. }, .. }]));
@@ -210,7 +210,11 @@ fn taking_an_artifact_back_takes_its_tags_too() {
     publish(&mut here, 1, &index(9, &[]), &["v1", "v2"]);
     publish(&mut here, 2, &index(8, &[]), &["v3"]);
     let repository = repository(APP);
-    here.tell(Input::Unpublish { request: RequestId(3), repository: repository.clone(), manifest: digest(9) });
+    here.tell(Input::Unpublish {
+        request: RequestId(3),
+        repository: repository.clone(),
+        manifest: digest(9),
+    });
     assert_eq!(here.answers(3), [&written(3)]);
     let target = |name| here.replica.catalog().tag(&repository, &tag(name));
     assert_eq!((target("v1"), target("v2"), target("v3")), (None, None, Some(digest(8))));

@@ -94,7 +94,8 @@ fn a_manifest_is_answered_when_it_is_here_and_the_closure_follows() {
     assert_eq!(here.fetches.len(), 2, "both layers");
     here.deliver_all();
     assert!(here.events.contains(&Event::ArtifactComplete { manifest: digest(9) }));
-    let mine: Vec<_> = here.replica.catalog().holders(&digest(9)).filter(|(who, _)| *who == node(1)).collect();
+    let mine: Vec<_> =
+        here.replica.catalog().holders(&digest(9)).filter(|(who, _)| *who == node(1)).collect();
     assert_eq!(mine, [(node(1), HoldingState::Complete)]);
 }
 
@@ -161,7 +162,10 @@ fn every_repository_that_an_artifact_is_wanted_through_learns_what_it_reaches() 
         let reachable = Change::Reachable { repository: repository(name), index: index.clone() };
         assert!(here.changes.contains(&reachable), "{name}");
     }
-    assert_eq!((here.answers(1), here.answers(2), here.answers(3)), (vec![&done(1)], vec![&done(2)], vec![&done(3)]));
+    assert_eq!(
+        (here.answers(1), here.answers(2), here.answers(3)),
+        (vec![&done(1)], vec![&done(2)], vec![&done(3)])
+    );
 }
 
 #[test]

@@ -62,7 +62,13 @@ pub fn grant(subject: u8, serial: u64) -> Arc<Grant> {
     grant_for(subject, "**", Actions::ALL, None, serial)
 }
 
-pub fn grant_for(subject: u8, glob: &str, actions: Actions, expires: Option<Wall>, serial: u64) -> Arc<Grant> {
+pub fn grant_for(
+    subject: u8,
+    glob: &str,
+    actions: Actions,
+    expires: Option<Wall>,
+    serial: u64,
+) -> Arc<Grant> {
     let glob = glob.parse().expect("a pattern");
     Arc::new(Grant::issue(&trust().mesh, &root(), node(subject), glob, actions, expires, serial))
 }
@@ -269,9 +275,9 @@ impl Node {
     /// The answers that a request got.
     pub fn answers(&self, id: u64) -> Vec<&Event> {
         let is_answer = |event: &&Event| match event {
-            Event::Written { request }
-            | Event::Refused { request, .. }
-            | Event::WantDone { request, .. } => *request == RequestId(id),
+            Event::Written { request } | Event::Refused { request, .. } | Event::WantDone { request, .. } => {
+                *request == RequestId(id)
+            }
             _ => false,
         };
         self.events.iter().filter(is_answer).collect()
