@@ -23,6 +23,8 @@ pub struct Writes {
     trust: Trust,
     me: NodeId,
     pending: BTreeMap<WriteId, Pending>,
+    /// Words about this node itself that the disk refused.
+    unsaid: BTreeMap<Key, Record>,
     last: u64,
 }
 
@@ -44,7 +46,7 @@ impl Writes {
     /// For the node with this key.
     pub fn new(key: SigningKey, trust: Trust) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        Writes { key, trust, me, pending: BTreeMap::new(), last: 0 }
+        Writes { key, trust, me, pending: BTreeMap::new(), unsaid: BTreeMap::new(), last: 0 }
     }
 
     /// This node.
@@ -67,6 +69,31 @@ impl Writes {
     /// A write is durable, or has failed: it is not remembered any more.
     pub fn finish(&mut self, write: WriteId) -> Option<Pending> {
         self.pending.remove(&write)
+    }
+
+    /// The disk refused what nobody waits for, so nobody else would write it again.
+    pub fn put_off(&mut self, records: Vec<Record>) {
+        self.unsaid.extend(records.into_iter().map(|record| (record.key.clone(), record)));
+    }
+
+    /// Something under a key became durable: what was put off is out of date.
+    pub fn said(&mut self, key: &Key) {
+        self.unsaid.remove(key);
+    }
+
+    /// What was put off, written anew unless something newer is on its way.
+    pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Record> {
+        let unsaid = core::mem::take(&mut self.unsaid).into_values();
+        let due = unsaid.filter(|record| self.highest_pending(&record.key) == 0);
+        due.filter_map(|record| {
+            let key = record.key.clone();
+            Some(match key.kind {
+                Kind::HOLDING => self.author(catalog, wall, key, None, &record.read::<HoldingBody>().ok()?),
+                Kind::NODE => self.author(catalog, wall, key, None, &record.read::<NodeBody>().ok()?),
+                _ => return None,
+            })
+        })
+        .collect()
     }
 
     /// Whether a write of this node that is on its way to disk wins over a record. To take that record in

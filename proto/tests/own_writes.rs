@@ -249,6 +249,28 @@ fn telling_addresses_again_starts_no_second_set_of_timers() {
     assert_eq!(body.map(|body| body.addresses), Some(vec!["other-4:4717".into()]), "the last ones are told");
 }
 
+/// Else nobody would ever learn that this node is there, or has what it has.
+#[test]
+fn what_the_disk_refused_about_this_node_is_said_later() {
+    let mut here = Node::granted(1);
+    here.writes_are_quick = false;
+    here.tell(Input::Reachable { addresses: vec!["new:4717".into()] });
+    let (write, _) = here.writes.remove(0);
+    here.tell(Input::PersistFailed { write, why: "full".into() });
+    here.pass(2_000);
+    let (write, _) = here.writes.remove(0);
+    here.tell(Input::PersistFailed { write, why: "full".into() });
+    // Something newer is said first: the older is not said after it.
+    here.tell(Input::Reachable { addresses: vec!["newest:4717".into()] });
+    here.pass(2_000);
+    assert_eq!(here.writes.len(), 1);
+    here.write_done();
+    here.pass(5_000);
+    assert!(here.writes.is_empty());
+    let body = here.replica.catalog().node(&node(1));
+    assert_eq!(body.map(|body| body.addresses), Some(vec!["newest:4717".into()]));
+}
+
 #[test]
 fn a_restart_brings_on_what_was_on_its_way() {
     let index = index(9, &[("a", 10)]);

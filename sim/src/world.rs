@@ -176,8 +176,8 @@ impl World {
     /// Lets everything happen: the part with faults, then the part in which all must come right.
     pub fn run(mut self) -> Report {
         self.run_until(self.options.faults_ms);
-        self.heal();
         let from = self.now;
+        self.heal();
         let healed_after = self.settle(self.options.patience_ms()).map(|at| at - from);
         self.report(healed_after)
     }
@@ -238,6 +238,7 @@ impl World {
         }
         if self.options.work_every_ms > 0 {
             // Sessions have to come back first, and grants to arrive.
+            self.settle_sessions();
             self.settle_catalogs();
             let writes = self.workload.last_writes(&mut self.content);
             self.operate(writes);
@@ -290,6 +291,15 @@ impl World {
         if self.options.work_every_ms > 0 {
             self.at(GRANTED_MS, Occurrence::Work);
         }
+    }
+
+    fn settle_sessions(&mut self) {
+        let deadline = self.now + REDIAL_MS;
+        while self.now < deadline && liveness::connected(&self.hosts).is_err() {
+            self.run_until(self.now + SETTLE_STEP_MS);
+        }
+        let connected = liveness::connected(&self.hosts);
+        self.checks.note("liveness", self.now, 0, connected);
     }
 
     fn settle_catalogs(&mut self) {
@@ -455,6 +465,8 @@ pub fn root(options: &Options) -> SigningKey {
     SigningKey::from_bytes(&bytes(options.seed, 0, "root"))
 }
 
+/// The longest wait before a lost member is dialled again, and a dial.
+const REDIAL_MS: u64 = 75_000;
 /// Until when the grants have been given out, and clients begin.
 const GRANTED_MS: u64 = 3_000;
 const SETTLE_STEP_MS: u64 = 1_000;
