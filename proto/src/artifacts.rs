@@ -62,8 +62,12 @@ impl Artifacts {
         closure: bool,
         out: &mut Vec<Output>,
     ) {
-        let new = || Artifact { place, index: Index::Missing, closure, waiters: BTreeMap::new() };
-        let artifact = self.artifacts.entry(manifest).or_insert_with(new);
+        let artifact = self.artifacts.entry(manifest).or_insert_with(|| Artifact {
+            place,
+            index: Index::Missing,
+            closure,
+            waiters: BTreeMap::new(),
+        });
         artifact.closure |= closure;
         artifact.waiters.extend(request.map(|request| (request, means.now)));
         self.advance(means, &manifest, out);
@@ -88,8 +92,11 @@ impl Artifacts {
                     "its artifact index cannot be read; it may be newer than this version".into(),
                 );
                 let waiters = core::mem::take(&mut artifact.waiters);
-                out.extend(waiters.into_keys().map(|request| done(request, Err(failure.clone()))));
                 self.artifacts.remove(&manifest);
+                for request in waiters.into_keys() {
+                    out.push(done(request, Err(failure.clone())));
+                    means.wants.abandon(request, out);
+                }
                 continue;
             };
             let blob = |(edge, hash): (&crate::index::Edge, Hash)| BlobRef {
@@ -102,7 +109,7 @@ impl Artifacts {
         }
     }
 
-    /// A want ended. Returns the requests among its waiters that were not for an artifact.
+    /// A want ended. Returns the requests among its waiters that were for just this blob.
     pub fn ended<W: Holders>(
         &mut self,
         means: &mut Means<'_, W>,
@@ -112,21 +119,22 @@ impl Artifacts {
         let mut others = Vec::new();
         let mut touched = BTreeSet::new();
         for waiter in &ended.waiters {
-            let manifest = match waiter {
-                Waiter::Closure(manifest) => Some(*manifest),
-                Waiter::Request(request) => self.waited_by(request),
-            };
-            match (waiter, manifest) {
-                (Waiter::Request(request), None) => others.push(*request),
-                (Waiter::Request(request), Some(manifest)) if ended.result.is_err() => {
-                    self.artifacts.get_mut(&manifest).map(|artifact| artifact.waiters.remove(request));
+            match waiter {
+                Waiter::Request(request) => others.push(*request),
+                Waiter::Closure(manifest) => {
+                    touched.insert(*manifest);
+                }
+                Waiter::Head(request) => {
+                    // The other half of the head may have ended it before.
+                    let Some(manifest) = self.waited_by(request) else { continue };
+                    if ended.result.is_ok() {
+                        touched.insert(manifest);
+                        continue;
+                    }
+                    self.abandon(*request);
+                    means.wants.abandon(*request, out);
                     out.push(done(*request, ended.result.clone()));
-                    self.drop_idle(&manifest);
                 }
-                (_, Some(manifest)) => {
-                    touched.insert(manifest);
-                }
-                (_, None) => {}
             }
         }
         for manifest in touched {
@@ -143,21 +151,35 @@ impl Artifacts {
         }
     }
 
-    /// Ends waits for manifests that are here but whose closure nobody can supply.
-    pub fn tick<W: Holders>(&mut self, now: Time, patience: Span, world: &W, out: &mut Vec<Output>) {
-        for (manifest, artifact) in &mut self.artifacts {
-            if !world.holders(manifest).is_empty() {
+    /// Whether somebody waits for a manifest.
+    pub fn is_waited_for(&self) -> bool {
+        self.artifacts.values().any(|artifact| !artifact.waiters.is_empty())
+    }
+
+    /// Looks after waits for manifests that are here but whose closure nobody could supply: ends them where
+    /// that lasts.
+    pub fn tick<W: Holders>(&mut self, means: &mut Means<'_, W>, patience: Span, out: &mut Vec<Output>) {
+        let waited_for = self.artifacts.iter().filter(|(_, artifact)| !artifact.waiters.is_empty());
+        let manifests: Vec<Digest> = waited_for.map(|(manifest, _)| *manifest).collect();
+        for manifest in manifests {
+            if !means.world.holders(&manifest).is_empty() {
+                self.advance(means, &manifest, out);
                 continue;
             }
-            artifact.waiters.retain(|request, since| {
-                let waits = now.since(*since) < patience;
-                if !waits {
-                    out.push(done(*request, Err(WantFailure::NoHolder)));
-                }
-                waits
-            });
+            let Some(artifact) = self.artifacts.get(&manifest) else { continue };
+            let over = |since: &Time| means.now.since(*since) >= patience;
+            let ended: Vec<RequestId> = artifact
+                .waiters
+                .iter()
+                .filter(|(_, since)| over(since))
+                .map(|(request, _)| *request)
+                .collect();
+            for request in ended {
+                self.abandon(request);
+                means.wants.abandon(request, out);
+                out.push(done(request, Err(WantFailure::NoHolder)));
+            }
         }
-        self.artifacts.retain(|_, artifact| artifact.closure || !artifact.waiters.is_empty());
     }
 
     /// Does whatever can be done next for one artifact.
@@ -168,7 +190,7 @@ impl Artifacts {
             [(place.index, place.index_size, None), (place.manifest, place.manifest_size, Some(*manifest))];
         for (hash, size, digest) in head {
             if !means.held.contains(&hash) {
-                let requests = artifact.waiters.keys().map(|request| Waiter::Request(*request));
+                let requests = artifact.waiters.keys().map(|request| Waiter::Head(*request));
                 let closure = artifact.closure.then_some(Waiter::Closure(*manifest));
                 for waiter in requests.chain(closure) {
                     let order = Order { hash, size, digest, manifest: *manifest, waiter };

@@ -26,12 +26,15 @@ pub struct Catalog {
     sums: BTreeMap<u8, Sum>,
     total: Sum,
     unknown: usize,
-    /// Grants seen, by subject, serial and signature: records that rest on one share it in memory.
-    grants: BTreeMap<(NodeId, u64, [u8; 64]), Arc<Grant>>,
+    /// Grants seen, so that records that rest on one share it in memory.
+    grants: BTreeMap<GrantName, Arc<Grant>>,
+    holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
     /// In which repositories an artifact is.
     repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
-    holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
 }
+
+/// Subject, serial and signature: two grants of one serial are two grants.
+type GrantName = (NodeId, u64, [u8; 64]);
 
 #[derive(Debug)]
 struct Entry {
@@ -242,10 +245,6 @@ impl Catalog {
     }
 }
 
-fn name_of(grant: &Grant) -> (NodeId, u64, [u8; 64]) {
-    (grant.subject, grant.serial, grant.signature)
-}
-
 /// What a record of a known kind changes in what is looked up; nothing for kinds unknown here.
 /// A function of the record alone, so that a driver's index can be rebuilt from stored records.
 pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
@@ -284,6 +283,10 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),
         _ => return Ok(None),
     }))
+}
+
+fn name_of(grant: &Grant) -> GrantName {
+    (grant.subject, grant.serial, grant.signature)
 }
 
 const BYTE_SHIFT: u32 = 120;

@@ -117,7 +117,14 @@ pub fn opening(catalog: &Catalog) -> Message {
 /// Answers one message of a round.
 pub fn step(catalog: &Catalog, theirs: &[Summary]) -> Step {
     let mut step = Step::default();
-    for summary in theirs.iter().filter(|summary| summary.from <= summary.to) {
+    // Honest parts lie one after the other. Others could make this node list its whole catalog thousands
+    // of times in answer to one message.
+    let mut next = Some(0);
+    for summary in theirs {
+        if summary.from > summary.to || next.is_none_or(|next| summary.from < next) {
+            continue;
+        }
+        next = summary.to.checked_add(1);
         let range = summary.from..=summary.to;
         match &summary.content {
             Content::Fingerprint(fingerprint, count) => {
@@ -351,6 +358,18 @@ mod tests {
             ],
         );
         assert!(step.push.len() <= PUSH_MAX && step.request.len() <= Message::MAX_ITEMS);
+    }
+
+    #[test]
+    fn overlapping_parts_are_answered_once() {
+        let catalog = catalog(&(0..100).map(|n| (n, 1)).collect());
+        let everything = |content| Summary { from: 0, to: u128::MAX, content };
+        for content in [Content::Fingerprint([0; 16], 0), Content::Ids(alloc::vec![])] {
+            let step = step(&catalog, &alloc::vec![everything(content); 1000]);
+            assert_eq!(step.push.len(), 100);
+        }
+        let step = step(&catalog, &alloc::vec![everything(Content::Fingerprint([0; 16], 1000)); 1000]);
+        assert_eq!(step.summaries.len(), PARTS as usize);
     }
 
     #[test]

@@ -151,6 +151,10 @@ impl Record {
         self.check_bounds()?;
         let author = VerifyingKey::from_bytes(&self.author.0).map_err(|_| RecordError::Signature)?;
         self.check_meaning(trust)?;
+        // Of any kind, also one that needs none or is unknown here: catalogs learn grants from records.
+        if self.grant.as_ref().is_some_and(|grant| !grant.is_signed_by(&trust.mesh, &trust.root)) {
+            return Err(RecordError::Grant);
+        }
         author
             .verify_strict(&self.signed_bytes(&trust.mesh), &Signature::from_bytes(&self.signature))
             .map_err(|_| RecordError::Signature)
@@ -232,20 +236,20 @@ impl Record {
                 self.named_tag()?;
                 let body: TagBody = self.read()?;
                 let action = if body.target.is_some() { Action::Publish } else { Action::Delete };
-                self.check_grant(trust, action)
+                self.check_grant(action)
             }
             Kind::STATUS => {
                 self.named_digest()?;
                 let body: StatusBody = self.read()?;
                 bounded(&body.reason, 512)?;
-                self.check_grant(trust, Action::Status)
+                self.check_grant(Action::Status)
             }
             Kind::ARTIFACT => {
                 self.named_digest()?;
                 let body: ArtifactBody = self.read()?;
                 let action = if body.place.is_some() { Action::Publish } else { Action::Delete };
                 body.place.map_or(Ok(()), |place| bounded(&place.media_type, 255))?;
-                self.check_grant(trust, action)
+                self.check_grant(action)
             }
             Kind::HOLDING => {
                 let body: Result<HoldingBody, _> = self.read();
@@ -279,12 +283,11 @@ impl Record {
         }
     }
 
-    fn check_grant(&self, trust: &Trust, action: Action) -> Result<(), RecordError> {
+    /// Whether the grant covers what the record does. That the root signed it is checked for all kinds.
+    fn check_grant(&self, action: Action) -> Result<(), RecordError> {
         let repository = self.repository()?;
         let grant = self.grant.as_deref().ok_or(RecordError::Grant)?;
-        let fits = grant.subject == self.author
-            && grant.allows(action, repository.as_str(), self.authored)
-            && grant.is_signed_by(&trust.mesh, &trust.root);
+        let fits = grant.subject == self.author && grant.allows(action, repository.as_str(), self.authored);
         if fits { Ok(()) } else { Err(RecordError::Grant) }
     }
 

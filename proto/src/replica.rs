@@ -1,5 +1,8 @@
 //! The replica: routes each input to the machine whose business it is and collects what follows. It
-//! decides nothing itself but whom to compare catalogs with, and when.
+//! decides nothing itself but whom to compare catalogs with, and when; that, and what members send, is in
+//! `peers`.
+
+mod peers;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
@@ -8,19 +11,18 @@ use ed25519_dalek::SigningKey;
 use crate::{
     artifacts::{Artifacts, Means},
     body::{ArtifactPlace, HoldingState, NodeBody},
-    catalog::{Applied, Catalog, Limits, change_of},
+    catalog::{Catalog, Limits},
     config::ReplicaConfig,
     event::{BlobRef, Change, Event, Input, Output, Refusal, RequestId, Timer, WantFailure, WriteId},
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
-    membership::{Candidate, Membership},
+    membership::Membership,
     reconcile,
-    record::{Kind, Record, RecordError, RecordId, Trust},
+    record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
     time::{Now, Span},
     wants::{Ended, Order, Waiter, Wants},
-    wire::{Message, batches},
     world::World,
     writes::{Origin, Pending, Writes},
 };
@@ -38,6 +40,8 @@ pub struct Replica {
     rng: fastrand::Rng,
     rounds: Rounds,
     wants_timer: bool,
+    /// Whether the timers that never end are running.
+    started: bool,
 }
 
 /// Numbers for status displays.
@@ -64,6 +68,7 @@ impl Replica {
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             wants_timer: false,
+            started: false,
             config,
         }
     }
@@ -182,8 +187,10 @@ impl Replica {
         };
         let record = self.writes.node(&self.catalog, now.wall, &body);
         self.persist_own(record.into_iter().collect(), None, None, out);
-        self.timer(now, Timer::Dial, out);
-        self.timer(now, Timer::Reconcile, out);
+        if !core::mem::replace(&mut self.started, true) {
+            self.timer(now, Timer::Dial, out);
+            self.timer(now, Timer::Reconcile, out);
+        }
     }
 
     // ---- own writes ----
@@ -246,6 +253,18 @@ impl Replica {
             out.extend(request.map(|request| Output::Notify(Event::Written { request })));
             return;
         }
+        // What others would refuse must not be known here only.
+        let refused = records.iter().find_map(|record| record.check(self.writes.trust()).err());
+        if let Some(why) = refused {
+            out.push(Output::Notify(match request {
+                Some(request) => {
+                    let refusal = Refusal::Invalid(alloc::format!("other nodes would refuse it: {why}"));
+                    Event::Refused { request, refusal }
+                }
+                None => Event::RecordsRefused { from: self.me(), count: records.len(), why },
+            }));
+            return;
+        }
         let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
         let write =
             self.writes.start(Pending { records: records.clone(), request, origin: Origin::Own, then });
@@ -256,11 +275,12 @@ impl Replica {
         let Some(pending) = self.writes.finish(write) else { return };
         if pending.origin != Origin::Others {
             for record in &pending.records {
+                self.writes.said(&record.key);
                 self.apply(now, record.clone(), out);
             }
         }
         if pending.origin == Origin::Own {
-            announce(pending.records, out);
+            peers::announce(pending.records, out);
             self.rounds.after_news(now.time, &mut self.rng);
         }
         out.extend(pending.then.map(Output::Catalog));
@@ -268,9 +288,14 @@ impl Replica {
     }
 
     fn persist_failed(&mut self, write: WriteId, why: String, out: &mut Vec<Output>) {
-        let request = self.writes.finish(write).and_then(|pending| pending.request);
-        let refusal = Refusal::Storage(why);
-        out.extend(request.map(|request| Output::Notify(Event::Refused { request, refusal })));
+        let Some(pending) = self.writes.finish(write) else { return };
+        match pending.request {
+            Some(request) => {
+                out.push(Output::Notify(Event::Refused { request, refusal: Refusal::Storage(why) }));
+            }
+            None if pending.origin == Origin::Own => self.writes.put_off(pending.records),
+            None => {}
+        }
     }
 
     // ---- wants ----
@@ -395,117 +420,10 @@ impl Replica {
     fn plan(&mut self, now: Now, out: &mut Vec<Output>) {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         self.wants.plan(now.time, &self.config, &world, out);
-        if self.wants.counts().0 > 0 && !self.wants_timer {
+        let waiting = self.wants.counts().0 > 0 || self.artifacts.is_waited_for();
+        if waiting && !self.wants_timer {
             self.wants_timer = true;
             out.push(Output::SetTimer { at: now.time + WANTS_INTERVAL, timer: Timer::Wants });
-        }
-    }
-
-    // ---- peers ----
-
-    fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
-        let known = self.membership.is_up(&peer);
-        self.membership.up(peer, dialled);
-        if known {
-            return;
-        }
-        self.wants.peer_up(&peer);
-        // Both ends see the session; one of them starts.
-        if self.me() < peer {
-            out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
-        }
-        // Once more when gossip has found the session too.
-        self.rounds.start(now.time, peer, &mut self.rng);
-    }
-
-    fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
-        self.membership.down(peer);
-        self.rounds.stop(peer);
-        self.dial(now, out);
-    }
-
-    fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
-        match message {
-            Message::Records(records) => self.take_in(now, from, records, out),
-            Message::Request(ids) => self.send_records(from, &ids, out),
-            Message::Reconcile(summaries) => {
-                let step = reconcile::step(&self.catalog, &summaries);
-                if step.equal {
-                    out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
-                }
-                if !step.summaries.is_empty() {
-                    out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
-                }
-                if !step.request.is_empty() {
-                    out.push(Output::Send { to: from, message: Message::Request(step.request) });
-                }
-                self.send_records(from, &step.push, out);
-                if step.truncated {
-                    self.rounds.soon(now.time, &from);
-                }
-            }
-        }
-    }
-
-    fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
-        let mut refused: Option<(usize, RecordError)> = None;
-        let (mut news, mut relied) = (Vec::new(), Vec::new());
-        for record in records {
-            if self.is_known(&record) {
-                continue;
-            }
-            match record.check(self.writes.trust()) {
-                Ok(()) if record.key.kind == Kind::GRANT => relied.push(record),
-                Ok(()) if self.apply(now, record.clone(), out) == Applied::New => news.push(record),
-                Ok(()) => {}
-                Err(error) => refused.get_or_insert((0, error)).0 += 1,
-            }
-        }
-        if let Some((count, why)) = refused {
-            out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
-        }
-        for (records, origin, within) in
-            [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
-        {
-            if !records.is_empty() {
-                let pending = Pending { records: records.clone(), request: None, origin, then: None };
-                let write = self.writes.start(pending);
-                out.push(Output::Persist { write, records, within });
-            }
-        }
-    }
-
-    /// Whether a record brings nothing: checking signatures costs more than looking.
-    fn is_known(&self, record: &Record) -> bool {
-        self.catalog.get(&record.key).is_some_and(|known| known == record || known.version > record.version)
-    }
-
-    fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
-        let limits = Limits { records: self.config.records_max, unknown: self.config.unknown_records_max };
-        let change = change_of(&record);
-        let node = (record.key.kind == Kind::NODE).then_some(record.author);
-        let applied = self.catalog.apply(record, limits);
-        if applied == Applied::New {
-            let change = change.ok().flatten();
-            if let Some(Change::Artifact { place: Some(place), .. }) = &change
-                && self.held.contains(&place.index)
-            {
-                // Its content is reachable through another repository already; now through this one too.
-                out.push(Output::ReadIndex { hash: place.index });
-            }
-            // In this order: what an index reaches is looked up by its artifact.
-            out.extend(change.map(Output::Catalog));
-            if node.is_some_and(|node| !self.membership.is_up(&node)) {
-                self.dial(now, out);
-            }
-        }
-        applied
-    }
-
-    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
-        let records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned();
-        for batch in batches(records, Message::MAX_BYTES / 2) {
-            out.push(Output::Send { to, message: Message::Records(batch) });
         }
     }
 
@@ -523,45 +441,21 @@ impl Replica {
                 for peer in self.rounds.due(now.time, &self.config, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
                 }
+                let again = self.writes.again(&self.catalog, now.wall);
+                self.persist_own(again, None, None, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
             Timer::Wants => {
                 self.wants_timer = false;
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let ended = self.wants.tick(now.time, &self.config, &world, out);
-                self.artifacts.tick(now.time, self.config.probe_patience, &world, out);
                 self.ended(now, ended, out);
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+                let mut means =
+                    Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+                self.artifacts.tick(&mut means, self.config.probe_patience, out);
             }
         }
-    }
-
-    fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
-        let me = self.me();
-        let candidates = self
-            .catalog
-            .iter()
-            .filter(|record| record.key.kind == Kind::NODE && record.author != me)
-            .filter_map(|record| self.candidate(record.author))
-            .collect();
-        self.membership.dial(now.time, &self.config, candidates, &mut self.rng, out);
-    }
-
-    fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
-        let me = self.me();
-        let holders: Vec<NodeId> = self.catalog.holders(manifest).map(|(node, _)| node).collect();
-        if holders.iter().any(|node| self.membership.is_up(node)) {
-            return;
-        }
-        for node in holders.into_iter().filter(|node| *node != me).take(HOLDERS_DIALLED) {
-            if let Some(candidate) = self.candidate(node) {
-                self.membership.dial_needed(now.time, candidate, out);
-            }
-        }
-    }
-
-    fn candidate(&self, node: NodeId) -> Option<Candidate> {
-        let body = self.catalog.node(&node)?;
-        Some(Candidate { node, addresses: body.addresses, far: body.site != self.config.site })
     }
 }
 
@@ -585,13 +479,6 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
     }
 }
 
-fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
-    let batches = batches(records.into_iter(), Message::MAX_ANNOUNCE_BYTES / 2);
-    out.extend(batches.into_iter().map(|records| Output::Announce { records }));
-}
-
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
-/// Holders without a session that are dialled for one want.
-const HOLDERS_DIALLED: usize = 3;

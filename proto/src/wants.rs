@@ -47,8 +47,10 @@ pub struct Order {
 /// Who wants a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Waiter {
-    /// A client's request: fetched first, and given up after a while without a sender.
+    /// A client's request for this blob: fetched first, and given up after a while without a sender.
     Request(RequestId),
+    /// A client's request for an artifact, of whose head (index and manifest) this blob is one.
+    Head(RequestId),
     /// A closure in the background: never given up, resumed when a holder comes back.
     Closure(Digest),
 }
@@ -119,6 +121,8 @@ struct Flight {
 struct Avoided {
     until: Time,
     failures: u32,
+    /// It sent wrong bytes: coming back does not make up for that.
+    lied: bool,
 }
 
 impl Wants {
@@ -140,19 +144,19 @@ impl Wants {
                 not_before: now,
             }
         });
-        if matches!(order.waiter, Waiter::Request(_)) {
-            (want.asked, want.progressed, want.failures) = (now, now, 0);
-        }
         want.digest = want.digest.or(order.digest);
         want.manifests.insert(order.manifest);
-        want.waiters.insert(order.waiter);
+        // One that is repeated starts no new wait.
+        if want.waiters.insert(order.waiter) && order.waiter.is_client() {
+            (want.asked, want.progressed, want.failures) = (now, now, 0);
+        }
     }
 
     /// A client stopped waiting. Its want goes with it unless others wait.
     pub fn abandon(&mut self, request: RequestId, out: &mut Vec<Output>) {
-        let waiter = Waiter::Request(request);
         self.wants.values_mut().for_each(|want| {
-            want.waiters.remove(&waiter);
+            want.waiters.remove(&Waiter::Request(request));
+            want.waiters.remove(&Waiter::Head(request));
         });
         let idle = |want: &Want| want.waiters.is_empty() && want.stage != Stage::Sealing;
         let dropped: Vec<Hash> =
@@ -192,9 +196,9 @@ impl Wants {
     ) -> Option<Ended> {
         let flight = self.land(fetch)?;
         match fault {
-            Fault::Peer => self.avoid(now, flight.from, RETRY_FIRST),
+            Fault::Peer => self.avoid(now, flight.from, RETRY_FIRST, false),
             Fault::Lied => {
-                self.avoid(now, flight.from, RETRY_AFTER_LIE);
+                self.avoid(now, flight.from, RETRY_AFTER_LIE, true);
                 out.push(Output::Notify(Event::HolderLied { node: flight.from, hash: flight.hash }));
             }
             Fault::Local => {}
@@ -230,9 +234,11 @@ impl Wants {
         self.end_requests(hash, WantFailure::Storage(why), out)
     }
 
-    /// A peer is back: whatever it failed at before does not count against it.
+    /// A peer is back: that it could not be reached before does not count against it.
     pub fn peer_up(&mut self, peer: &NodeId) {
-        self.avoided.remove(peer);
+        if self.avoided.get(peer).is_some_and(|avoided| !avoided.lied) {
+            self.avoided.remove(peer);
+        }
     }
 
     /// Ends clients' waits that have no prospect.
@@ -358,17 +364,18 @@ impl Wants {
         }
     }
 
-    fn avoid(&mut self, now: Time, node: NodeId, first: Span) {
-        let avoided = self.avoided.entry(node).or_insert(Avoided { until: now, failures: 0 });
+    fn avoid(&mut self, now: Time, node: NodeId, first: Span, lied: bool) {
+        let avoided = self.avoided.entry(node).or_insert(Avoided { until: now, failures: 0, lied });
         let span = (first.0 << avoided.failures.min(6)).min(RETRY_LAST.0);
-        avoided.until = now + Span(span);
+        avoided.until = avoided.until.max(now + Span(span));
         avoided.failures += 1;
+        avoided.lied |= lied;
     }
 
     fn end_requests(&mut self, hash: Hash, failure: WantFailure, out: &mut Vec<Output>) -> Option<Ended> {
         let want = self.wants.get_mut(&hash)?;
         let (requests, closures) =
-            core::mem::take(&mut want.waiters).into_iter().partition(|w| matches!(w, Waiter::Request(_)));
+            core::mem::take(&mut want.waiters).into_iter().partition(Waiter::is_client);
         want.waiters = closures;
         if want.waiters.is_empty() {
             self.wants.remove(&hash);
@@ -379,9 +386,15 @@ impl Wants {
     }
 }
 
+impl Waiter {
+    fn is_client(&self) -> bool {
+        !matches!(self, Waiter::Closure(_))
+    }
+}
+
 impl Want {
     fn is_urgent(&self) -> bool {
-        self.waiters.iter().any(|waiter| matches!(waiter, Waiter::Request(_)))
+        self.waiters.iter().any(Waiter::is_client)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Writes {
     trust: Trust,
     me: NodeId,
     pending: BTreeMap<WriteId, Pending>,
+    /// Words about this node itself that the disk refused.
+    unsaid: BTreeMap<Key, Record>,
     last: u64,
 }
 
@@ -54,7 +56,7 @@ impl Writes {
     /// For the node with this key.
     pub fn new(key: SigningKey, trust: Trust) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        Writes { key, trust, me, pending: BTreeMap::new(), last: 0 }
+        Writes { key, trust, me, pending: BTreeMap::new(), unsaid: BTreeMap::new(), last: 0 }
     }
 
     /// This node.
@@ -77,6 +79,37 @@ impl Writes {
     /// A write is durable, or has failed: it is not remembered any more.
     pub fn finish(&mut self, write: WriteId) -> Option<Pending> {
         self.pending.remove(&write)
+    }
+
+    /// The disk refused what nobody waits for, so nobody else would write it again.
+    pub fn put_off(&mut self, records: Vec<Record>) {
+        self.unsaid.extend(records.into_iter().map(|record| (record.key.clone(), record)));
+    }
+
+    /// Something under a key became durable: what was put off is out of date.
+    pub fn said(&mut self, key: &Key) {
+        self.unsaid.remove(key);
+    }
+
+    /// What was put off, written anew unless something newer is on its way.
+    pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Record> {
+        let unsaid = core::mem::take(&mut self.unsaid).into_values();
+        let due = unsaid.filter(|record| self.highest_pending(&record.key) == 0);
+        due.filter_map(|record| {
+            let key = record.key.clone();
+            Some(match key.kind {
+                Kind::HOLDING => self.author(catalog, wall, key, None, &record.read::<HoldingBody>().ok()?),
+                Kind::NODE => self.author(catalog, wall, key, None, &record.read::<NodeBody>().ok()?),
+                _ => return None,
+            })
+        })
+        .collect()
+    }
+
+    /// Whether a write of this node that is on its way to disk wins over a record. To take that record in
+    /// would put it on disk after, hence over, the winner.
+    pub fn outdo(&self, record: &Record) -> bool {
+        self.own_pending().any(|own| own.key == record.key && own.beats(record))
     }
 
     /// Whether this node may do `action` in the repository now, and by what grant.
@@ -113,9 +146,11 @@ impl Writes {
     ) -> Result<Vec<Record>, Refusal> {
         let grant = self.grant(catalog, Action::Publish, repository, wall)?;
         let mut records = Vec::new();
-        if catalog.artifact(repository, &manifest).as_ref() != Some(&place) {
+        let key = Key::artifact(repository, &manifest);
+        // What is known may be about to change: a deletion under way is outdone too.
+        let pending = self.highest_pending(&key) > 0;
+        if catalog.artifact(repository, &manifest).as_ref() != Some(&place) || pending {
             let body = ArtifactBody { place: Some(place) };
-            let key = Key::artifact(repository, &manifest);
             records.push(self.author(catalog, wall, key, Some(grant.clone()), &body));
         }
         for tag in tags {
@@ -235,11 +270,14 @@ impl Writes {
 
     /// The highest version under a key that is on its way to disk.
     fn highest_pending(&self, key: &Key) -> u64 {
-        let own = self
-            .pending
+        let under_key = self.own_pending().filter(|record| record.key == *key);
+        under_key.map(|record| record.version).max().unwrap_or(0)
+    }
+
+    fn own_pending(&self) -> impl Iterator<Item = &Record> {
+        self.pending
             .values()
             .filter(|pending| pending.origin == Origin::Own)
-            .flat_map(|pending| &pending.records);
-        own.filter(|record| record.key == *key).map(|record| record.version).max().unwrap_or(0)
+            .flat_map(|pending| &pending.records)
     }
 }

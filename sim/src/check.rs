@@ -4,6 +4,7 @@
 pub mod bounds;
 pub mod convergence;
 pub mod durability;
+pub mod holdings;
 pub mod integrity;
 pub mod liveness;
 pub mod tags;

@@ -202,7 +202,7 @@ impl Workload {
         let layers: Vec<BlobRef> = (0..self.rng.usize(1..4))
             .map(|_| {
                 let number = self.rng.u64(0..LAYERS);
-                let size = if number % 8 == 0 { 50_000_000 } else { 1 + number * 3_000 };
+                let size = if number.is_multiple_of(8) { 50_000_000 } else { 1 + number * 3_000 };
                 content.blob(&format!("layer {number}"), size)
             })
             .collect();

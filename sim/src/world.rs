@@ -4,11 +4,15 @@
 mod perform;
 mod sessions;
 
-use std::{collections::BTreeMap, fmt, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    rc::Rc,
+};
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RequestId, Timer,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RequestId, Timer,
     event::WriteId,
     glob::Glob,
     grant::{Actions, Grant},
@@ -18,7 +22,7 @@ use waystation_proto::{
 
 use crate::{
     Options,
-    check::{Checks, Violation, convergence, integrity, liveness},
+    check::{Checks, Violation, convergence, holdings, integrity, liveness},
     content::Content,
     faults::{self, Fault},
     host::Host,
@@ -53,6 +57,8 @@ pub struct World {
     /// Whether the part with faults is over.
     healed: bool,
     own_words: BTreeMap<usize, Vec<Record>>,
+    /// Artifacts that hosts told to be complete there.
+    completed: BTreeSet<(usize, Digest)>,
     checks: Checks,
     trace: Trace,
     rng: fastrand::Rng,
@@ -124,6 +130,7 @@ enum Occurrence {
     Goes(Fault),
     Starts(usize),
     Mends(u64),
+    Grants,
     Work,
 }
 
@@ -162,6 +169,7 @@ impl World {
             planted: Vec::new(),
             healed: false,
             own_words: BTreeMap::new(),
+            completed: BTreeSet::new(),
             checks: Checks::default(),
             trace: Trace::new(print),
             rng: stream(options.seed, 0, "world"),
@@ -176,8 +184,8 @@ impl World {
     /// Lets everything happen: the part with faults, then the part in which all must come right.
     pub fn run(mut self) -> Report {
         self.run_until(self.options.faults_ms);
-        self.heal();
         let from = self.now;
+        self.heal();
         let healed_after = self.settle(self.options.patience_ms()).map(|at| at - from);
         self.report(healed_after)
     }
@@ -200,14 +208,15 @@ impl World {
         let deadline = self.now + patience;
         while self.now < deadline {
             self.run_until(self.now + SETTLE_STEP_MS);
-            if self.converged().is_ok() && self.done().is_ok() {
+            if self.converged().is_ok() && self.done().is_ok() && self.told().is_ok() {
                 self.check_end();
                 return Some(self.now);
             }
         }
-        let (converged, done) = (self.converged(), self.done());
+        let (converged, done, told) = (self.converged(), self.done(), self.told());
         self.checks.note("convergence", self.now, 0, converged);
         self.checks.note("liveness", self.now, 0, done);
+        self.checks.note("holdings", self.now, 0, told);
         self.check_end();
         None
     }
@@ -236,8 +245,16 @@ impl World {
                 self.start(host);
             }
         }
+        // What came to one node that crashed before it was durable is gone, and nobody was told otherwise.
+        let hosts = &self.hosts;
+        self.planted.retain(|record| {
+            let mut replicas = hosts.iter().filter_map(Host::replica);
+            replicas.any(|replica| replica.catalog().get(&record.key) == Some(record))
+        });
         if self.options.work_every_ms > 0 {
             // Sessions have to come back first, and grants to arrive.
+            self.settle_sessions();
+            self.plant(0);
             self.settle_catalogs();
             let writes = self.workload.last_writes(&mut self.content);
             self.operate(writes);
@@ -292,6 +309,15 @@ impl World {
         }
     }
 
+    fn settle_sessions(&mut self) {
+        let deadline = self.now + REDIAL_MS;
+        while self.now < deadline && liveness::connected(&self.hosts).is_err() {
+            self.run_until(self.now + SETTLE_STEP_MS);
+        }
+        let connected = liveness::connected(&self.hosts);
+        self.checks.note("liveness", self.now, 0, connected);
+    }
+
     fn settle_catalogs(&mut self) {
         let deadline = self.now + self.options.patience_ms();
         while self.now < deadline && self.converged().is_err() {
@@ -301,6 +327,13 @@ impl World {
 
     fn done(&self) -> Result<(), String> {
         liveness::done(&self.hosts, &self.content, &self.workload)
+    }
+
+    fn told(&self) -> Result<(), String> {
+        self.hosts.iter().try_for_each(|host| {
+            let told = holdings::told(host, &self.content, &self.completed);
+            told.map_err(|text| format!("host {} {text}", host.number))
+        })
     }
 
     fn check_end(&mut self) {
@@ -332,6 +365,7 @@ impl World {
             Occurrence::Goes(fault) if !self.healed => self.go_wrong(fault),
             Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
             Occurrence::Mends(cut) => self.network.mend(cut),
+            Occurrence::Grants => self.grant(),
             Occurrence::Work if !self.healed => self.work(),
             // Meant for a life that is over, or for the part with faults.
             _ => {}
@@ -352,12 +386,17 @@ impl World {
                 self.spread(via, Message::Records(records));
             }
             Fault::Unknown { via } => {
-                let record = self.rogue.of_unknown_kind();
-                if self.spread(via, Message::Records(vec![record.clone()])) {
-                    self.planted.push(record);
-                }
+                self.plant(via);
             }
         }
+    }
+
+    /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
+    pub fn plant(&mut self, via: usize) -> Option<Record> {
+        let record = self.rogue.of_unknown_kind();
+        let sent = self.spread(via, Message::Records(vec![record.clone()]));
+        sent.then(|| self.planted.push(record.clone()))?;
+        Some(record)
     }
 
     /// Hands a message to one neighbour of a host, over a link that loses nothing; whether there is one.
@@ -455,6 +494,8 @@ pub fn root(options: &Options) -> SigningKey {
     SigningKey::from_bytes(&bytes(options.seed, 0, "root"))
 }
 
+/// The longest wait before a lost member is dialled again, and a dial.
+const REDIAL_MS: u64 = 75_000;
 /// Until when the grants have been given out, and clients begin.
 const GRANTED_MS: u64 = 3_000;
 const SETTLE_STEP_MS: u64 = 1_000;

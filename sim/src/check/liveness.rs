@@ -1,5 +1,7 @@
 //! When nothing goes wrong any more, everything that was begun comes to an end.
 
+use waystation_proto::ReplicaConfig;
+
 use crate::{content::Content, host::Host, workload::Workload};
 
 /// Whether every request was answered and every want of content that somebody has is done.
@@ -14,6 +16,16 @@ pub fn done(hosts: &[Host], content: &Content, workload: &Workload) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether every host has a session with every other, or as many as it keeps.
+pub fn connected(hosts: &[Host]) -> Result<(), String> {
+    let enough = (hosts.len() - 1).min(ReplicaConfig::default().far_sessions);
+    let sessions = |host: &Host| host.replica().map_or(0, |replica| replica.sessions().count());
+    match hosts.iter().find(|host| sessions(host) < enough) {
+        Some(host) => Err(format!("host {} has {} sessions only", host.number, sessions(host))),
+        None => Ok(()),
+    }
 }
 
 /// Whether each blob of each artifact that the catalog still has is complete somewhere.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use waystation_proto::{Event, FetchId, Hash, Input, NodeId, Output, event::Fault, wire::Message};
 
-use super::{Occurrence, Operating, World};
+use super::{GRANT_REQUESTS, Occurrence, Operating, World};
 use crate::{
     check::{bounds, integrity},
     transfer::{Ending, Transfer},
@@ -133,15 +133,21 @@ impl World {
 
     fn notify(&mut self, host: usize, event: Event) {
         self.trace.note(self.now, host, format_args!("{event:?}"));
-        let operator = match &event {
-            Event::Written { request } | Event::Refused { request, .. } => request.0 >= super::GRANT_REQUESTS,
-            _ => false,
-        };
-        if !operator {
-            let disk = &self.hosts[host].disk;
-            let answered = self.workload.answered(&event, |hash| disk.holds(hash));
-            self.checks.note("answers", self.now, host, answered);
+        match &event {
+            Event::Written { request } if request.0 >= GRANT_REQUESTS => return,
+            // The operator tries again.
+            Event::Refused { request, .. } if request.0 >= GRANT_REQUESTS => {
+                self.at(self.now + 1_000, Occurrence::Grants);
+                return;
+            }
+            Event::ArtifactComplete { manifest } => {
+                self.completed.insert((host, *manifest));
+            }
+            _ => {}
         }
+        let disk = &self.hosts[host].disk;
+        let answered = self.workload.answered(&event, |hash| disk.holds(hash));
+        self.checks.note("answers", self.now, host, answered);
     }
 }
 

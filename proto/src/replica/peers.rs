@@ -1,0 +1,163 @@
+//! What members send and what is sent to them: sessions, records, reconciliation, and whom to dial.
+
+use alloc::{string::String, vec::Vec};
+
+use super::{PERSIST_WITHIN, Replica};
+use crate::{
+    body::HoldingState,
+    catalog::{Applied, Limits, change_of},
+    event::{Change, Event, Output},
+    id::{Digest, NodeId},
+    membership::Candidate,
+    reconcile,
+    record::{Kind, Record, RecordError, RecordId},
+    time::{Now, Span},
+    wire::{Message, batches},
+    writes::{Origin, Pending},
+};
+
+impl Replica {
+    pub(super) fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
+        let known = self.membership.is_up(&peer);
+        self.membership.up(peer, dialled);
+        if known {
+            return;
+        }
+        self.wants.peer_up(&peer);
+        // Both ends see the session; one of them starts.
+        if self.me() < peer {
+            out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
+        }
+        // Once more when gossip has found the session too.
+        self.rounds.start(now.time, peer, &mut self.rng);
+    }
+
+    pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
+        self.membership.down(peer);
+        self.rounds.stop(peer);
+        self.dial(now, out);
+    }
+
+    pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        match message {
+            Message::Records(records) => self.take_in(now, from, records, out),
+            Message::Request(ids) => self.send_records(from, &ids, out),
+            Message::Reconcile(summaries) => {
+                let step = reconcile::step(&self.catalog, &summaries);
+                if step.equal {
+                    out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
+                }
+                if !step.summaries.is_empty() {
+                    out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
+                }
+                if !step.request.is_empty() {
+                    out.push(Output::Send { to: from, message: Message::Request(step.request) });
+                }
+                self.send_records(from, &step.push, out);
+                if step.truncated {
+                    self.rounds.soon(now.time, &from);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
+        let mut refused: Option<(usize, RecordError)> = None;
+        let (mut news, mut relied) = (Vec::new(), Vec::new());
+        for record in records {
+            if self.is_known(&record) || self.writes.outdo(&record) {
+                continue;
+            }
+            match record.check(self.writes.trust()) {
+                Ok(()) if record.key.kind == Kind::GRANT => relied.push(record),
+                Ok(()) if self.apply(now, record.clone(), out) == Applied::New => news.push(record),
+                Ok(()) => {}
+                Err(error) => refused.get_or_insert((0, error)).0 += 1,
+            }
+        }
+        if let Some((count, why)) = refused {
+            out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
+        }
+        for (records, origin, within) in
+            [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
+        {
+            if !records.is_empty() {
+                let pending = Pending { records: records.clone(), request: None, origin, then: None };
+                let write = self.writes.start(pending);
+                out.push(Output::Persist { write, records, within });
+            }
+        }
+    }
+
+    /// Whether a record brings nothing: checking signatures costs more than looking.
+    fn is_known(&self, record: &Record) -> bool {
+        self.catalog.get(&record.key).is_some_and(|known| known == record || known.version > record.version)
+    }
+
+    pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
+        let limits = Limits { records: self.config.records_max, unknown: self.config.unknown_records_max };
+        let change = change_of(&record);
+        let node = (record.key.kind == Kind::NODE).then_some(record.author);
+        let applied = self.catalog.apply(record, limits);
+        if applied == Applied::New {
+            let change = change.ok().flatten();
+            if let Some(Change::Artifact { place: Some(place), .. }) = &change
+                && self.held.contains(&place.index)
+            {
+                // Its content is reachable through another repository already; now through this one too.
+                out.push(Output::ReadIndex { hash: place.index });
+            }
+            out.extend(change.map(Output::Catalog));
+            if node.is_some_and(|node| !self.membership.is_up(&node)) {
+                self.dial(now, out);
+            }
+        }
+        applied
+    }
+
+    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
+        let records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned();
+        for batch in batches(records, Message::MAX_BYTES / 2) {
+            out.push(Output::Send { to, message: Message::Records(batch) });
+        }
+    }
+
+    pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
+        let me = self.me();
+        let candidates = self
+            .catalog
+            .iter()
+            .filter(|record| record.key.kind == Kind::NODE && record.author != me)
+            .filter_map(|record| self.candidate(record.author))
+            .collect();
+        self.membership.dial(now.time, &self.config, candidates, &mut self.rng, out);
+    }
+
+    pub(super) fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let me = self.me();
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let holders: Vec<NodeId> = whole.map(|(node, _)| node).collect();
+        if holders.iter().any(|node| self.membership.is_up(node)) {
+            return;
+        }
+        for node in holders.into_iter().filter(|node| *node != me).take(HOLDERS_DIALLED) {
+            if let Some(candidate) = self.candidate(node) {
+                self.membership.dial_needed(now.time, candidate, out);
+            }
+        }
+    }
+
+    fn candidate(&self, node: NodeId) -> Option<Candidate> {
+        let body = self.catalog.node(&node)?;
+        Some(Candidate { node, addresses: body.addresses, far: body.site != self.config.site })
+    }
+}
+
+/// Tells the mesh, in announcements that are small enough.
+pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
+    let batches = batches(records.into_iter(), Message::MAX_ANNOUNCE_BYTES / 2);
+    out.extend(batches.into_iter().map(|records| Output::Announce { records }));
+}
+
+/// Holders without a session that are dialled for one want.
+const HOLDERS_DIALLED: usize = 3;
