@@ -281,7 +281,9 @@ mod tests {
 
     #[test]
     fn only_whole_groups_count() {
-        let of = |chunks: &[u64], size| whole_groups(chunks.iter().copied(), size).iter().map(|r| (r.start, r.end)).collect::<Vec<_>>();
+        let of = |chunks: &[u64], size| {
+            whole_groups(chunks.iter().copied(), size).iter().map(|r| (r.start, r.end)).collect::<Vec<_>>()
+        };
         assert_eq!(of(&[], 100), []);
         assert_eq!(of(&[0], 100), [(0, 100)]);
         assert_eq!(of(&[0, 16], 40_000), [(0, 16_384)]);
