@@ -45,10 +45,9 @@ pub fn fetch(folder: &Path, file: &Path) -> Duration {
         store.shutdown().await.unwrap();
         took
     });
-    provider.block_on(async {
-        router.shutdown().await.unwrap();
-        source.shutdown().await.unwrap();
-    });
+    // Takes the store down, too.
+    provider.block_on(router.shutdown()).unwrap();
+    drop(source);
     took
 }
 
