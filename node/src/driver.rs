@@ -74,11 +74,7 @@ pub struct Driver {
 
 impl Driver {
     /// Builds the driver and gives the replica what was restored from disk.
-    pub fn new(
-        parts: Parts,
-        records: Vec<waystation_proto::Record>,
-        held: Vec<waystation_proto::Hash>,
-    ) -> Self {
+    pub fn new(parts: Parts, records: Vec<waystation_proto::Record>, held: Vec<waystation_proto::Hash>) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let Parts { replica, store, control, data, metrics, advertise } = parts;
         let effects = Effects::new(store, control, data, metrics.clone(), answer);
@@ -129,7 +125,8 @@ impl Driver {
         while let Some(input) = self.follow.pop_front() {
             let outputs = self.replica.handle(self.now(), input);
             for output in outputs {
-                let next = self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
+                let next =
+                    self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
                 self.follow.extend(next);
             }
         }
@@ -156,9 +153,9 @@ impl Driver {
                 }
                 self.take(input);
             }
-            Command::MayPublish(repository, answer) => {
+            Command::May(action, repository, answer) => {
                 // Whoever asked may be gone; nothing depends on the answer then.
-                let _ = answer.send(self.replica.may_publish(self.now(), &repository));
+                let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
             Command::Status(answer) => {
                 let counts = self.replica.counts();
@@ -191,9 +188,7 @@ impl Driver {
             ControlEvent::DialFailed { target, why } => {
                 match &target {
                     DialTarget::Address(address) => info!(address, why, "could not reach a node to join at"),
-                    DialTarget::Node(node, _) => {
-                        debug!(peer = %node.short(), why, "could not reach a member")
-                    }
+                    DialTarget::Node(node, _) => debug!(peer = %node.short(), why, "could not reach a member"),
                 }
                 self.take(Input::DialFailed { target });
             }
@@ -231,8 +226,7 @@ impl Driver {
     fn now(&self) -> Now {
         let time = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         // A clock before 1970 says nothing: zero is what boards without one report.
-        let wall =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Now { time, wall: Wall(wall) }
     }
 }

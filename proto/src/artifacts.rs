@@ -8,8 +8,8 @@ use alloc::{
 
 use crate::body::ArtifactPlace;
 use crate::{
-    event::{BlobRef, Change, Event, Output, RequestId, WantFailure},
-    id::{Digest, Hash, RepoName},
+    event::{BlobRef, Event, Output, RequestId, WantFailure},
+    id::{Digest, Hash},
     index::ArtifactIndex,
     time::{Span, Time},
     wants::{Ended, Holders, Order, Waiter, Wants},
@@ -35,7 +35,6 @@ pub struct Means<'a, W> {
 
 #[derive(Debug)]
 struct Artifact {
-    repository: RepoName,
     place: ArtifactPlace,
     index: Index,
     /// Whether config and layers are to come too.
@@ -58,12 +57,12 @@ impl Artifacts {
         &mut self,
         means: &mut Means<'_, W>,
         request: Option<RequestId>,
-        (repository, manifest): (RepoName, Digest),
+        manifest: Digest,
         place: ArtifactPlace,
         closure: bool,
         out: &mut Vec<Output>,
     ) {
-        let new = || Artifact { repository, place, index: Index::Missing, closure, waiters: BTreeMap::new() };
+        let new = || Artifact { place, index: Index::Missing, closure, waiters: BTreeMap::new() };
         let artifact = self.artifacts.entry(manifest).or_insert_with(new);
         artifact.closure |= closure;
         artifact.waiters.extend(request.map(|request| (request, means.now)));
@@ -75,16 +74,14 @@ impl Artifacts {
         &mut self,
         means: &mut Means<'_, W>,
         hash: Hash,
-        index: Option<ArtifactIndex>,
+        index: Option<&ArtifactIndex>,
         out: &mut Vec<Output>,
     ) {
         let of_hash = self.artifacts.iter().filter(|(_, artifact)| artifact.place.index == hash);
         let manifests: Vec<Digest> = of_hash.map(|(manifest, _)| *manifest).collect();
         for manifest in manifests {
             let Some(artifact) = self.artifacts.get_mut(&manifest) else { continue };
-            let fitting = index
-                .as_ref()
-                .filter(|index| index.manifest == manifest && index.hash == artifact.place.manifest);
+            let fitting = index.filter(|index| index.manifest == manifest && index.hash == artifact.place.manifest);
             let Some(index) = fitting else {
                 let failure = WantFailure::Storage(
                     "its artifact index cannot be read; it may be newer than this version".into(),
@@ -100,10 +97,6 @@ impl Artifacts {
                 size: edge.size,
             };
             artifact.index = Index::Read(index.closure().map(blob).collect());
-            out.push(Output::Catalog(Change::Reachable {
-                repository: artifact.repository.clone(),
-                index: index.clone(),
-            }));
             self.advance(means, &manifest, out);
         }
     }

@@ -2,7 +2,10 @@
 //! Owns which record replaces which and the lookups that decisions need. What a driver looks up for its
 //! clients is the driver's index, fed by [`change_of`].
 
-use alloc::{collections::BTreeMap, sync::Arc};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use core::ops::RangeInclusive;
 
 use crate::{
@@ -23,8 +26,10 @@ pub struct Catalog {
     sums: BTreeMap<u8, Sum>,
     total: Sum,
     unknown: usize,
-    /// Grants seen, so that records that rest on one share it in memory.
-    grants: BTreeMap<(NodeId, u64), Arc<Grant>>,
+    /// Grants seen, by subject, serial and signature: records that rest on one share it in memory.
+    grants: BTreeMap<(NodeId, u64, [u8; 64]), Arc<Grant>>,
+    /// In which repositories an artifact is.
+    repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
 }
 
@@ -76,7 +81,7 @@ impl Catalog {
             }
         }
         self.share_grant(&mut record);
-        self.note_holder(&record);
+        self.note(&record);
         if let Some(old) = self.records.insert(at, Entry { record, id }) {
             self.total.remove(&old.id);
             self.sums.entry(old.id.0[0]).or_default().remove(&old.id);
@@ -157,6 +162,11 @@ impl Catalog {
         self.get(&Key::artifact(repository, manifest))?.read::<ArtifactBody>().ok()?.place
     }
 
+    /// In which repositories an artifact is.
+    pub fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
+        self.repositories.get(manifest).into_iter().flatten()
+    }
+
     /// Who says to hold something of an artifact.
     pub fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
         self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
@@ -177,7 +187,7 @@ impl Catalog {
         at: Wall,
     ) -> (Option<Arc<Grant>>, bool) {
         let mut expired = false;
-        let of_node = self.grants.range((*node, 0)..=(*node, u64::MAX)).rev();
+        let of_node = self.grants.range((*node, 0, [0; 64])..=(*node, u64::MAX, [0xff; 64])).rev();
         for (_, grant) in of_node {
             if grant.allows(action, repository.as_str(), at) {
                 return (Some(grant.clone()), false);
@@ -193,30 +203,47 @@ impl Catalog {
         if record.key.kind == Kind::GRANT
             && let Ok(grant) = record.read::<Grant>()
         {
-            self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| Arc::new(grant));
+            self.grants.entry(name_of(&grant)).or_insert_with(|| Arc::new(grant));
         }
         let Some(grant) = &record.grant else { return };
-        let known = self.grants.entry((grant.subject, grant.serial)).or_insert_with(|| grant.clone());
+        let known = self.grants.entry(name_of(grant)).or_insert_with(|| grant.clone());
         if known == grant {
             record.grant = Some(known.clone());
         }
     }
 
-    fn note_holder(&mut self, record: &Record) {
-        if record.key.kind != Kind::HOLDING {
-            return;
-        }
-        let Ok(Some(Change::Holding { manifest, node, state })) = change_of(record) else { return };
-        let holders = self.holders.entry(manifest).or_default();
-        if state == HoldingState::Gone {
-            holders.remove(&node);
-        } else {
-            holders.insert(node, state);
-        }
-        if holders.is_empty() {
-            self.holders.remove(&manifest);
+    /// Keeps the lookups beside the records.
+    fn note(&mut self, record: &Record) {
+        match change_of(record) {
+            Ok(Some(Change::Holding { manifest, node, state })) => {
+                let holders = self.holders.entry(manifest).or_default();
+                if state == HoldingState::Gone {
+                    holders.remove(&node);
+                } else {
+                    holders.insert(node, state);
+                }
+                if holders.is_empty() {
+                    self.holders.remove(&manifest);
+                }
+            }
+            Ok(Some(Change::Artifact { repository, manifest, place })) => {
+                let repositories = self.repositories.entry(manifest).or_default();
+                if place.is_some() {
+                    repositories.insert(repository);
+                } else {
+                    repositories.remove(&repository);
+                }
+                if repositories.is_empty() {
+                    self.repositories.remove(&manifest);
+                }
+            }
+            _ => {}
         }
     }
+}
+
+fn name_of(grant: &Grant) -> (NodeId, u64, [u8; 64]) {
+    (grant.subject, grant.serial, grant.signature)
 }
 
 /// What a record of a known kind changes in what is looked up; nothing for kinds unknown here.

@@ -24,7 +24,7 @@ use crate::{
     time::{Now, Span, Time},
     wants::{Ended, Holder, Holders, Order, Waiter, Wants},
     wire::Message,
-    writes::{Pending, Writes},
+    writes::{Origin, Pending, Writes},
 };
 
 /// One node's part of the protocol.
@@ -137,9 +137,9 @@ impl Replica {
         self.held.contains(hash)
     }
 
-    /// Whether this node could publish in a repository now.
-    pub fn may_publish(&self, now: Now, repository: &RepoName) -> Result<(), Refusal> {
-        self.writes.grant(&self.catalog, Action::Publish, repository, now.wall).map(|_| ())
+    /// Whether this node could do that in a repository now.
+    pub fn may(&self, now: Now, action: Action, repository: &RepoName) -> Result<(), Refusal> {
+        self.writes.grant(&self.catalog, action, repository, now.wall).map(|_| ())
     }
 
     /// Numbers for status displays.
@@ -171,7 +171,7 @@ impl Replica {
             .collect();
         for (repository, manifest) in partial {
             if let Some(place) = self.catalog.artifact(&repository, &manifest) {
-                self.bring(now, None, repository, manifest, place, true, out);
+                self.bring(now, None, manifest, place, true, out);
             }
         }
     }
@@ -250,17 +250,20 @@ impl Replica {
             return;
         }
         let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
-        let write = self.writes.start(Pending { records: records.clone(), request, own: true, then });
+        let write = self.writes.start(Pending { records: records.clone(), request, origin: Origin::Own, then });
         out.push(Output::Persist { write, records, within });
     }
 
     fn persisted(&mut self, now: Now, write: WriteId, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
-        if pending.own {
+        if pending.origin != Origin::Others {
             for record in &pending.records {
                 self.apply(now, record.clone(), out);
             }
+        }
+        if pending.origin == Origin::Own {
             announce(pending.records, out);
+            self.reconcile_after_news(now);
         }
         out.extend(pending.then.map(Output::Catalog));
         out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));
@@ -295,16 +298,14 @@ impl Replica {
             let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
             self.persist_own(record.into_iter().collect(), None, None, out);
         }
-        self.bring(now, Some(request), repository, manifest, place, closure, out);
+        self.bring(now, Some(request), manifest, place, closure, out);
         self.dial_holders(now, &manifest, out);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call's worth of context, used in two places")]
     fn bring(
         &mut self,
         now: Now,
         request: Option<RequestId>,
-        repository: RepoName,
         manifest: Digest,
         place: ArtifactPlace,
         closure: bool,
@@ -312,7 +313,7 @@ impl Replica {
     ) {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
-        self.artifacts.want(&mut means, request, (repository, manifest), place, closure, out);
+        self.artifacts.want(&mut means, request, manifest, place, closure, out);
     }
 
     fn want_blob(
@@ -357,7 +358,9 @@ impl Replica {
             Input::IndexRead { hash, index } => {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let mut means = Means { now: time, held: &self.held, wants: &mut self.wants, world: &world };
-                self.artifacts.index_read(&mut means, hash, index, out);
+                let reachable = index.iter().flat_map(|index| reachable(&self.catalog, hash, index));
+                out.extend(reachable.map(Output::Catalog));
+                self.artifacts.index_read(&mut means, hash, index.as_ref(), out);
                 None
             }
             _ => None,
@@ -413,8 +416,9 @@ impl Replica {
         if self.me() < peer {
             out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
         }
-        let next = self.next_reconcile(now, &peer);
-        self.reconcile_at.insert(peer, next);
+        // Once more when gossip has found the session too.
+        let again = now.time + Span(self.rng.u64(RECONCILE_AFTER_NEWS_MS));
+        self.reconcile_at.insert(peer, again);
     }
 
     fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
@@ -448,12 +452,13 @@ impl Replica {
 
     fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
         let mut refused: Option<(usize, RecordError)> = None;
-        let mut news = Vec::new();
+        let (mut news, mut relied) = (Vec::new(), Vec::new());
         for record in records {
             if self.is_known(&record) {
                 continue;
             }
             match record.check(self.writes.trust()) {
+                Ok(()) if record.key.kind == Kind::GRANT => relied.push(record),
                 Ok(()) if self.apply(now, record.clone(), out) == Applied::New => news.push(record),
                 Ok(()) => {}
                 Err(error) => refused.get_or_insert((0, error)).0 += 1,
@@ -462,10 +467,14 @@ impl Replica {
         if let Some((count, why)) = refused {
             out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
         }
-        if !news.is_empty() {
-            let pending = Pending { records: news.clone(), request: None, own: false, then: None };
-            let write = self.writes.start(pending);
-            out.push(Output::Persist { write, records: news, within: PERSIST_WITHIN });
+        for (records, origin, within) in
+            [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
+        {
+            if !records.is_empty() {
+                let pending = Pending { records: records.clone(), request: None, origin, then: None };
+                let write = self.writes.start(pending);
+                out.push(Output::Persist { write, records, within });
+            }
         }
     }
 
@@ -480,7 +489,15 @@ impl Replica {
         let node = (record.key.kind == Kind::NODE).then_some(record.author);
         let applied = self.catalog.apply(record, limits);
         if applied == Applied::New {
-            out.extend(change.ok().flatten().map(Output::Catalog));
+            let change = change.ok().flatten();
+            if let Some(Change::Artifact { place: Some(place), .. }) = &change
+                && self.held.contains(&place.index)
+            {
+                // Its content is reachable through another repository already; now through this one too.
+                out.push(Output::ReadIndex { hash: place.index });
+            }
+            // In this order: what an index reaches is looked up by its artifact.
+            out.extend(change.map(Output::Catalog));
             if node.is_some_and(|node| !self.membership.is_up(&node)) {
                 self.dial(now, out);
             }
@@ -532,6 +549,15 @@ impl Replica {
         let near = site.is_none_or(|site| site == self.config.site);
         let interval = if near { self.config.reconcile_interval } else { self.config.far_reconcile_interval };
         now.time + Span(interval.0 / 2 + self.rng.u64(0..=interval.0))
+    }
+
+    /// An announcement may be lost, and certainly is where a session is so new that gossip does not use it
+    /// yet: catalogs are compared soon after news, and seldom when nothing happens.
+    fn reconcile_after_news(&mut self, now: Now) {
+        for at in self.reconcile_at.values_mut() {
+            let soon = now.time + Span(self.rng.u64(RECONCILE_AFTER_NEWS_MS));
+            *at = (*at).min(soon);
+        }
     }
 
     fn reconcile_soon(&mut self, now: Now, peer: NodeId) {
@@ -599,6 +625,16 @@ impl Holders for World<'_> {
     }
 }
 
+/// What an artifact index makes reachable: its content, in every repository that its artifact is in.
+fn reachable(catalog: &Catalog, hash: Hash, index: &ArtifactIndex) -> impl Iterator<Item = Change> {
+    let fits = move |repository: &&RepoName| {
+        let place = catalog.artifact(repository, &index.manifest);
+        place.is_some_and(|place| place.index == hash && place.manifest == index.hash)
+    };
+    let repositories = catalog.repositories(&index.manifest).filter(fits);
+    repositories.map(|repository| Change::Reachable { repository: repository.clone(), index: index.clone() })
+}
+
 fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> ArtifactPlace {
     ArtifactPlace {
         manifest: index.hash,
@@ -636,6 +672,8 @@ fn batches(records: impl Iterator<Item = Record>, bytes_max: usize) -> Vec<Vec<R
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
+/// Several changes in a row share one comparison.
+const RECONCILE_AFTER_NEWS_MS: core::ops::RangeInclusive<u64> = 1_000..=3_000;
 const RECONCILE_TICK: Span = Span::secs(1);
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;

@@ -33,11 +33,21 @@ pub struct Pending {
     pub records: Vec<Record>,
     /// Who waits for it.
     pub request: Option<RequestId>,
-    /// Whether these are this node's own words, applied and announced only when durable. Others' records
-    /// were applied when they came.
-    pub own: bool,
+    /// Whose words these are, and so what follows when they are durable.
+    pub origin: Origin,
     /// What follows in the driver's index, beside what the records say.
     pub then: Option<Change>,
+}
+
+/// Whose words a write keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This node's own: applied and announced when durable.
+    Own,
+    /// Others', on which this node may act as soon as it knows them (grants): applied when durable.
+    Relied,
+    /// Others', applied when they came.
+    Others,
 }
 
 impl Writes {
@@ -225,7 +235,7 @@ impl Writes {
 
     /// The highest version under a key that is on its way to disk.
     fn highest_pending(&self, key: &Key) -> u64 {
-        let own = self.pending.values().filter(|pending| pending.own).flat_map(|pending| &pending.records);
+        let own = self.pending.values().filter(|pending| pending.origin == Origin::Own).flat_map(|pending| &pending.records);
         own.filter(|record| record.key == *key).map(|record| record.version).max().unwrap_or(0)
     }
 }

@@ -22,7 +22,7 @@ fn skopeo_copies_in_at_one_node_and_out_at_another() {
     write_dir(&folder.path().join("in"), &image);
     let (from, to) = (format!("dir:{}/in", folder.path().display()), |n: usize| reference(&cluster, n));
     run(Command::new(&skopeo)
-        .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
+        .args(["--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false"])
         .arg(&from)
         .arg(to(0)));
     for node in 1..3 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{cluster::Cluster, image::Image};
+use crate::harness::{cluster::Cluster, image::Image, node::Node, wait::until_true};
 
 /// Longer than any probe of a holder, shorter than a client's patience.
 const FAST: Duration = Duration::from_secs(15);
@@ -54,6 +54,25 @@ fn a_site_that_is_alone_serves_what_it_holds_and_fails_fast_on_the_rest() {
 }
 
 #[test]
+fn a_site_that_starts_alone_serves_what_it_holds() {
+    let mut cluster = Cluster::start(2);
+    let image = Image::random(6, &[500_000, 20_000]);
+    cluster[0].registry().push("app", "v1", &image);
+    cluster[1].registry().wait_for_tag("app", "v1", &image);
+    cluster[1].registry().assert_has("app", "v1", &image);
+    wait_until_complete(&cluster[1], "app:v1");
+    // The power is cut at the site, and comes back before the link does.
+    cluster[0].kill();
+    for stop in [Node::kill, |node: &mut Node| assert!(node.stop().success())] {
+        stop(&mut cluster[1]);
+        cluster[1].start_again();
+        let alone = cluster[1].registry();
+        alone.assert_has("app", "v1", &image);
+        assert_eq!(alone.tags("app"), ["v1"]);
+    }
+}
+
+#[test]
 fn an_artifact_comes_from_another_holder_when_the_publisher_is_gone() {
     let mut cluster = Cluster::start(3);
     let image = Image::random(5, &[2 << 20]);
@@ -62,10 +81,17 @@ fn an_artifact_comes_from_another_holder_when_the_publisher_is_gone() {
         cluster[node].registry().wait_for_tag("app", "v1", &image);
     }
     cluster[1].registry().assert_has("app", "v1", &image);
-    crate::harness::wait::until_true("the third node knows of the second's copy", || {
+    until_true("the third node knows of the second's copy", || {
         let inspected = cluster[2].cli(&["inspect", "app:v1", "--json"]);
         inspected.code == 0 && inspected.stdout.contains(cluster[1].id())
     });
     cluster[0].kill();
     cluster[2].registry().assert_has("app", "v1", &image);
+}
+
+/// Waits until everything of the artifact is durable here.
+fn wait_until_complete(node: &Node, reference: &str) {
+    until_true("the artifact is complete here", || {
+        node.cli_json(&["inspect", reference, "--json"])["artifact"]["here"] == "complete"
+    });
 }

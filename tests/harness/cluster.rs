@@ -3,6 +3,7 @@
 use std::{
     fs,
     ops::{Index, IndexMut},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -98,5 +99,7 @@ impl IndexMut<usize> for Cluster {
 #[track_caller]
 pub fn export_mesh(node: &Node, file: &Path) {
     let exported = node.cli(&["mesh", "export"]).expect(0);
+    // It holds a secret; nodes warn where others may read it.
     fs::write(file, exported.stdout).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }

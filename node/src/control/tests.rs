@@ -172,7 +172,8 @@ async fn gossip_reaches_those_who_are_not_neighbours() {
         }
     }
 
-    // And then it is quick: no batching on the way.
+    // And then it is pushed on at once, and does not wait for gossipsub's heartbeat of a second. How quick it
+    // is beyond that is for a benchmark: unoptimised, three nodes on one thread use 24 ms of CPU for each.
     let mut took = Vec::new();
     for version in 1000..1020 {
         let record = record(&mesh, &a.identity, version);
@@ -189,7 +190,7 @@ async fn gossip_reaches_those_who_are_not_neighbours() {
         took.push(begun.elapsed());
     }
     took.sort();
-    assert!(took[took.len() / 2] < Duration::from_millis(30), "{took:?}");
+    assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
     assert!(a.control.counters().sent.gossip.messages >= 20);
 }
 

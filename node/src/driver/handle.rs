@@ -10,7 +10,7 @@ use waystation_proto::{
     Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
     body::State,
     event::{BlobRef, WantFailure},
-    grant::Grant,
+    grant::{Action, Grant},
     index::ArtifactIndex,
 };
 
@@ -22,8 +22,8 @@ pub enum Command {
     Want(RequestId, Input, oneshot::Sender<Result<(), WantFailure>>),
     /// An input that nobody waits for.
     Tell(Input),
-    /// Whether this node could publish there now.
-    MayPublish(RepoName, oneshot::Sender<Result<(), Refusal>>),
+    /// Whether this node could do that there now.
+    May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
 }
@@ -115,10 +115,10 @@ impl ReplicaHandle {
         let _ = self.commands.send(Command::Tell(Input::Sealed { hash })).await;
     }
 
-    /// Whether this node could publish there now: asked before a client sends its bytes.
-    pub async fn may_publish(&self, repository: RepoName) -> Result<(), Refusal> {
+    /// Whether this node could do that there now: asked before a client sends its bytes.
+    pub async fn may(&self, action: Action, repository: RepoName) -> Result<(), Refusal> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::MayPublish(repository, answer)).await;
+        let _ = self.commands.send(Command::May(action, repository, answer)).await;
         answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 

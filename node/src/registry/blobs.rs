@@ -1,7 +1,7 @@
 //! Downloads of blobs. A blob is visible only through a link in the repository; what is linked but not held
 //! is fetched from the mesh first.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use axum::{
     body::Body,
@@ -46,13 +46,20 @@ impl Registry {
             let size = held.map_or(link.size, |held| held.size);
             return Ok(content(Part::Whole, size, BLOB_TYPE, &digest, Body::empty()));
         }
-        let part = Part::of(&asked.headers, held.map_or(link.size, |held| held.size), &etag)?;
-        let held = match held {
-            Some(held) => held,
-            None => self.fetch(&digest, &link).await?,
+        let size = held.map_or(link.size, |held| held.size);
+        let part = Part::of(&asked.headers, size, &etag)?;
+        let body = match held {
+            Some(held) => match self.blob_body(&held, part).await {
+                Err(lost) if is_lost(&lost) => {
+                    tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
+                    let again = self.fetch(&digest, &link).await?;
+                    self.blob_body(&again, part).await
+                }
+                body => body,
+            },
+            None => self.blob_body(&self.fetch(&digest, &link).await?, part).await,
         };
-        let body = self.blob_body(&held, part).await?;
-        Ok(content(part, held.size, BLOB_TYPE, &digest, body))
+        Ok(content(part, size, BLOB_TYPE, &digest, body.map_err(ApiError::storage)?))
     }
 
     /// Gets a linked blob here.
@@ -73,14 +80,14 @@ impl Registry {
         }))
     }
 
-    async fn blob_body(&self, held: &Held, part: Part) -> Result<Body, ApiError> {
+    async fn blob_body(&self, held: &Held, part: Part) -> io::Result<Body> {
         let (start, length) = part.span(held.size);
-        match self.inner.store.open_blob(held.hash, held.size).await.map_err(ApiError::storage)? {
+        match self.inner.store.open_blob(held.hash, held.size).await? {
             BlobReader::Memory(bytes) => Ok(Body::from(slice(&bytes, start, length)?)),
             BlobReader::File(file, size) if start + length <= size => {
                 Ok(Body::from_stream(self.inner.readers.stream(file, start, length)))
             }
-            BlobReader::File(..) => Err(ApiError::storage(format!("{} is too short", held.digest.short()))),
+            BlobReader::File(..) => Err(too_short()),
         }
     }
 
@@ -136,12 +143,19 @@ pub(super) fn content(part: Part, size: u64, content_type: &str, digest: &Digest
 }
 
 /// A part of bytes in memory.
-pub(super) fn slice(bytes: &Bytes, start: u64, length: u64) -> Result<Bytes, ApiError> {
+pub(super) fn slice(bytes: &Bytes, start: u64, length: u64) -> io::Result<Bytes> {
     let bounds = usize::try_from(start).ok().zip(usize::try_from(start + length).ok());
-    let (start, end) = bounds
-        .filter(|(_, end)| *end <= bytes.len())
-        .ok_or_else(|| ApiError::storage("a blob is shorter than it should be"))?;
+    let (start, end) = bounds.filter(|(_, end)| *end <= bytes.len()).ok_or_else(too_short)?;
     Ok(bytes.slice(start..end))
+}
+
+/// Whether the error says that the blob is not here, or not any more.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
 const BLOB_TYPE: &str = "application/octet-stream";

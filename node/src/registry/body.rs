@@ -56,6 +56,12 @@ impl Readers {
         })
     }
 
+    /// Waits until no reader holds anything of the budget.
+    #[cfg(test)]
+    pub async fn idle(&self) {
+        drop(self.budget.acquire_many((BUDGET / UNIT) as u32).await);
+    }
+
     /// Bytes of one step: as many as all readers can hold two of at a time, in whole units.
     fn step(&self) -> usize {
         let readers = self.active.load(Ordering::Relaxed).max(1);

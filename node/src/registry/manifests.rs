@@ -54,7 +54,8 @@ impl Registry {
                 let part = Part::of(&asked.headers, size, &etag)?;
                 let bytes = self.inner.store.read(hash, READ_LIMIT).await.map_err(ApiError::storage)?;
                 let (start, length) = part.span(size);
-                content(part, size, media_type, &digest, Body::from(slice(&bytes, start, length)?))
+                let bytes = slice(&bytes, start, length).map_err(ApiError::storage)?;
+                content(part, size, media_type, &digest, Body::from(bytes))
             }
         };
         if let Some(warning) = warning {
@@ -104,7 +105,7 @@ impl Registry {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Response, ApiError> {
-        self.inner.replica.may_publish(repository.clone()).await?;
+        self.inner.replica.may(Action::Publish, repository.clone()).await?;
         let limit = self.inner.config.manifest_limit;
         if asked.content_length().is_some_and(|length| length > limit) {
             return Err(too_large(limit));
@@ -162,6 +163,7 @@ impl Registry {
         repository: RepoName,
         reference: Reference,
     ) -> Result<Response, ApiError> {
+        self.inner.replica.may(Action::Delete, repository.clone()).await?;
         self.artifact(&repository, &reference)?;
         match reference {
             Reference::Tag(tag) => self.inner.replica.untag(repository, tag).await?,

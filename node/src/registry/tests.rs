@@ -1,7 +1,11 @@
 //! The endpoint against a real store, with a small loop in the replica's place: it writes what it is asked
 //! to straight into the index and answers wants as each test says.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,6 +17,7 @@ use futures_util::{FutureExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use waystation_proto::{
     Change, Digest, Hash, Input, NodeId, Refusal, RepoName,
@@ -50,7 +55,7 @@ struct World {
     registry: Registry,
     metrics: Metrics,
     rules: Arc<Mutex<Rules>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Answer {
@@ -74,7 +79,7 @@ impl World {
         let metrics = Metrics::new();
         let replica = ReplicaHandle::new(commands);
         let registry = Registry::new(store.clone(), replica, NODE, config, metrics.clone());
-        World { store, registry, metrics, rules, _dir: dir }
+        World { store, registry, metrics, rules, dir }
     }
 
     fn rules(&self, change: impl FnOnce(&mut Rules)) {
@@ -148,7 +153,7 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
     while let Some(command) = queue.recv().await {
         let rules = rules.lock().expect("no panic").clone();
         match command {
-            Command::MayPublish(_, answer) => drop(answer.send(rules.may_publish)),
+            Command::May(_, _, answer) => drop(answer.send(rules.may_publish)),
             Command::Write(_, input, answer) => {
                 write(&store, input);
                 drop(answer.send(Ok(())));
@@ -610,4 +615,74 @@ async fn hostile_names_are_refused() {
         .ask("PUT /v2/a/manifests/sha256:baddigeststring", &[], "{}")
         .await
         .fails_with(400, "DIGEST_INVALID");
+}
+
+#[tokio::test]
+async fn over_a_real_connection() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let base = format!("http://{}", listener.local_addr().expect("bound"));
+    let shutdown = CancellationToken::new();
+    let server =
+        tokio::spawn(super::serve(listener, world.registry.router(Origin::Network), shutdown.clone()));
+    // reqwest wants a provider even for plain HTTP; another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let large: Vec<u8> = (0..20_000_000_u32).map(|i| (i / 1000) as u8).collect();
+    let digest = sha256(&large);
+    let started = client.post(format!("{base}/v2/a/blobs/uploads/")).send().await.expect("answered");
+    let at = format!("{base}{}", started.headers()["location"].to_str().expect("text"));
+    let parts: Vec<_> = large.chunks(300_000).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
+    let body = reqwest::Body::wrap_stream(stream::iter(parts));
+    let patched = client.patch(&at).body(body).send().await.expect("answered");
+    assert_eq!(patched.headers()["range"], "0-19999999");
+    let put = client.put(format!("{at}?digest={digest}")).send().await.expect("answered");
+    assert_eq!(put.status(), 201);
+    let blob = format!("{base}/v2/a/blobs/{digest}");
+    let head = client.head(&blob).send().await.expect("answered");
+    assert_eq!(head.headers()["content-length"], "20000000");
+    let got = client.get(&blob).send().await.expect("answered").bytes().await.expect("whole");
+    assert!(got == large);
+    // Clients that go away in the middle leave nothing behind.
+    for _ in 0..40 {
+        let mut cut = client.get(&blob).header("range", "bytes=100-").send().await.expect("answered");
+        assert_eq!((cut.status().as_u16(), cut.chunk().await.expect("some").is_some()), (206, true));
+    }
+    drop(client);
+    let idle = world.registry.inner.readers.idle();
+    tokio::time::timeout(Duration::from_secs(20), idle).await.expect("the budget is whole again");
+    shutdown.cancel();
+    server.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_fetched_again() {
+    let world = World::new().await;
+    let layer: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 1000) as u8).collect();
+    world.push_image("a", "v1", &layer).await;
+    let (asked, hash) = (Arc::new(Mutex::new(0)), Hash::of(&layer));
+    let file = find(world.dir.path(), &layer).expect("the blob's file");
+    let mut damaged = layer.clone();
+    damaged[1_000_000] ^= 1;
+    std::fs::write(&file, &damaged).expect("written");
+    let counted = asked.clone();
+    world.rules(|rules| {
+        rules.want = Arc::new(move |_, input| {
+            assert!(matches!(input, Input::WantBlob { blob, .. } if blob.hash == hash));
+            *counted.lock().expect("no panic") += 1;
+            std::future::ready(Err(WantFailure::NoHolder)).boxed()
+        });
+    });
+    let got = world.get(&format!("/v2/a/blobs/{}", sha256(&layer))).await;
+    got.fails_with(404, "BLOB_UNKNOWN");
+    assert_eq!(*asked.lock().expect("no panic"), 1);
+}
+
+/// The file below `dir` with exactly these bytes.
+fn find(dir: &Path, bytes: &[u8]) -> Option<PathBuf> {
+    std::fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        let same = || std::fs::read(&path).is_ok_and(|content| content == bytes);
+        if path.is_dir() { find(&path, bytes) } else { same().then_some(path.clone()) }
+    })
 }

@@ -25,7 +25,7 @@ impl Registry {
         body: Body,
         repository: &RepoName,
     ) -> Result<Response, ApiError> {
-        self.inner.replica.may_publish(repository.clone()).await?;
+        self.inner.replica.may(Action::Publish, repository.clone()).await?;
         if let Some(mount) = asked.parameter("mount") {
             let digest = path::digest(mount)?;
             if let Some(held) = self.mountable(repository, asked.parameter("from"), &digest) {

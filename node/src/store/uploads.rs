@@ -218,7 +218,10 @@ impl Inner {
 async fn finish_task<T: Send + 'static>(
     task: impl Future<Output = Result<T, IngestError>> + Send + 'static,
 ) -> Result<T, IngestError> {
-    tokio::spawn(task).await.unwrap_or_else(|error| Err(storage("an upload", io::Error::other(error))))
+    match tokio::spawn(task).await {
+        Ok(result) => result,
+        Err(error) => Err(storage("an upload", io::Error::other(error))),
+    }
 }
 
 fn is_expired(metadata: &fs::Metadata) -> bool {
