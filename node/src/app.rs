@@ -53,7 +53,9 @@ pub enum StartError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// An HTTP listener.
-    #[error("cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}")]
+    #[error(
+        "cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -272,8 +274,14 @@ impl Planes {
         loop {
             tries -= 1;
             let (to_data, from_data) = mpsc::channel(EVENTS_MAX);
-            let data =
-                Data::start(DataConfig { listen: wanted }, &home.identity, &home.mesh, store.blobs(), to_data).await?;
+            let data = Data::start(
+                DataConfig { listen: wanted },
+                &home.identity,
+                &home.mesh,
+                store.blobs(),
+                to_data,
+            )
+            .await?;
             let listen = SocketAddr::new(wanted.ip(), data.local_addr().port());
             let (to_control, from_control) = mpsc::channel(EVENTS_MAX);
             // Nodes on loopback are told where the others are; multicast is for real networks.
@@ -295,7 +303,11 @@ impl Planes {
     /// Empty where it listens everywhere; the control plane then finds out where that is.
     fn addresses(&self, config: &Config) -> Vec<String> {
         let bound = (!self.listen.ip().is_unspecified()).then(|| self.listen.to_string());
-        if config.mesh.advertise.is_empty() { bound.into_iter().collect() } else { config.mesh.advertise.clone() }
+        if config.mesh.advertise.is_empty() {
+            bound.into_iter().collect()
+        } else {
+            config.mesh.advertise.clone()
+        }
     }
 }
 
@@ -401,7 +413,11 @@ fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), StartError> {
     file.persist(path).map(|_| ()).map_err(|error| unwritten(error.error))
 }
 
-async fn listen(address: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
+async fn listen(
+    address: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|why| StartError::Listen { address, what, why, flag })
 }
 

@@ -74,7 +74,11 @@ pub struct Driver {
 
 impl Driver {
     /// Builds the driver and gives the replica what was restored from disk.
-    pub fn new(parts: Parts, records: Vec<waystation_proto::Record>, held: Vec<waystation_proto::Hash>) -> Self {
+    pub fn new(
+        parts: Parts,
+        records: Vec<waystation_proto::Record>,
+        held: Vec<waystation_proto::Hash>,
+    ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
         let Parts { replica, store, control, data, metrics, advertise } = parts;
         let effects = Effects::new(store, control, data, metrics.clone(), answer);
@@ -125,8 +129,7 @@ impl Driver {
         while let Some(input) = self.follow.pop_front() {
             let outputs = self.replica.handle(self.now(), input);
             for output in outputs {
-                let next =
-                    self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
+                let next = self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
                 self.follow.extend(next);
             }
         }
@@ -188,7 +191,9 @@ impl Driver {
             ControlEvent::DialFailed { target, why } => {
                 match &target {
                     DialTarget::Address(address) => info!(address, why, "could not reach a node to join at"),
-                    DialTarget::Node(node, _) => debug!(peer = %node.short(), why, "could not reach a member"),
+                    DialTarget::Node(node, _) => {
+                        debug!(peer = %node.short(), why, "could not reach a member")
+                    }
                 }
                 self.take(Input::DialFailed { target });
             }
@@ -226,7 +231,8 @@ impl Driver {
     fn now(&self) -> Now {
         let time = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         // A clock before 1970 says nothing: zero is what boards without one report.
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wall =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Now { time, wall: Wall(wall) }
     }
 }

@@ -21,7 +21,10 @@ impl Signals {
     /// Waits for the first.
     pub async fn first(&mut self) {
         let name = self.next().await;
-        info!(signal = name, "stopping: finishing what is under way, at most 5 s; a second signal stops at once");
+        info!(
+            signal = name,
+            "stopping: finishing what is under way, at most 5 s; a second signal stops at once"
+        );
     }
 
     /// Ends the process at the next, without another word to anybody.

@@ -81,7 +81,8 @@ impl Artifacts {
         let manifests: Vec<Digest> = of_hash.map(|(manifest, _)| *manifest).collect();
         for manifest in manifests {
             let Some(artifact) = self.artifacts.get_mut(&manifest) else { continue };
-            let fitting = index.filter(|index| index.manifest == manifest && index.hash == artifact.place.manifest);
+            let fitting =
+                index.filter(|index| index.manifest == manifest && index.hash == artifact.place.manifest);
             let Some(index) = fitting else {
                 let failure = WantFailure::Storage(
                     "its artifact index cannot be read; it may be newer than this version".into(),

@@ -29,10 +29,12 @@ pub mod ranges;
 pub mod reconcile;
 pub mod record;
 pub mod replica;
+pub mod rounds;
 pub mod time;
 pub mod verdict;
 pub mod wants;
 pub mod wire;
+mod world;
 pub mod writes;
 
 pub use config::ReplicaConfig;

@@ -1,11 +1,7 @@
 //! The replica: routes each input to the machine whose business it is and collects what follows. It
 //! decides nothing itself but whom to compare catalogs with, and when.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    string::String,
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
 use ed25519_dalek::SigningKey;
 
@@ -21,9 +17,11 @@ use crate::{
     membership::{Candidate, Membership},
     reconcile,
     record::{Kind, Record, RecordError, RecordId, Trust},
-    time::{Now, Span, Time},
-    wants::{Ended, Holder, Holders, Order, Waiter, Wants},
-    wire::Message,
+    rounds::{ROUNDS_TICK, Rounds},
+    time::{Now, Span},
+    wants::{Ended, Order, Waiter, Wants},
+    wire::{Message, batches},
+    world::World,
     writes::{Origin, Pending, Writes},
 };
 
@@ -38,8 +36,7 @@ pub struct Replica {
     writes: Writes,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
-    /// When each member's catalog is to be compared with this one's.
-    reconcile_at: BTreeMap<NodeId, Time>,
+    rounds: Rounds,
     wants_timer: bool,
 }
 
@@ -65,7 +62,7 @@ impl Replica {
             artifacts: Artifacts::default(),
             writes: Writes::new(key, trust),
             held: BTreeSet::new(),
-            reconcile_at: BTreeMap::new(),
+            rounds: Rounds::default(),
             wants_timer: false,
             config,
         }
@@ -250,7 +247,8 @@ impl Replica {
             return;
         }
         let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
-        let write = self.writes.start(Pending { records: records.clone(), request, origin: Origin::Own, then });
+        let write =
+            self.writes.start(Pending { records: records.clone(), request, origin: Origin::Own, then });
         out.push(Output::Persist { write, records, within });
     }
 
@@ -263,7 +261,7 @@ impl Replica {
         }
         if pending.origin == Origin::Own {
             announce(pending.records, out);
-            self.reconcile_after_news(now);
+            self.rounds.after_news(now.time, &mut self.rng);
         }
         out.extend(pending.then.map(Output::Catalog));
         out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));
@@ -417,13 +415,12 @@ impl Replica {
             out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
         }
         // Once more when gossip has found the session too.
-        let again = now.time + Span(self.rng.u64(RECONCILE_AFTER_NEWS_MS));
-        self.reconcile_at.insert(peer, again);
+        self.rounds.start(now.time, peer, &mut self.rng);
     }
 
     fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(peer);
-        self.reconcile_at.remove(peer);
+        self.rounds.stop(peer);
         self.dial(now, out);
     }
 
@@ -444,7 +441,7 @@ impl Replica {
                 }
                 self.send_records(from, &step.push, out);
                 if step.truncated {
-                    self.reconcile_soon(now, from);
+                    self.rounds.soon(now.time, &from);
                 }
             }
         }
@@ -521,18 +518,12 @@ impl Replica {
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
-                let due: Vec<NodeId> = self
-                    .reconcile_at
-                    .iter()
-                    .filter(|(_, at)| **at <= now.time)
-                    .map(|(peer, _)| *peer)
-                    .collect();
-                for peer in due {
+                let is_near =
+                    |peer: &NodeId| self.catalog.node(peer).is_none_or(|node| node.site == self.config.site);
+                for peer in self.rounds.due(now.time, &self.config, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
-                    let next = self.next_reconcile(now, &peer);
-                    self.reconcile_at.insert(peer, next);
                 }
-                out.push(Output::SetTimer { at: now.time + RECONCILE_TICK, timer });
+                out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
             Timer::Wants => {
                 self.wants_timer = false;
@@ -541,28 +532,6 @@ impl Replica {
                 self.artifacts.tick(now.time, self.config.probe_patience, &world, out);
                 self.ended(now, ended, out);
             }
-        }
-    }
-
-    fn next_reconcile(&mut self, now: Now, peer: &NodeId) -> Time {
-        let site = self.catalog.node(peer).map(|node| node.site);
-        let near = site.is_none_or(|site| site == self.config.site);
-        let interval = if near { self.config.reconcile_interval } else { self.config.far_reconcile_interval };
-        now.time + Span(interval.0 / 2 + self.rng.u64(0..=interval.0))
-    }
-
-    /// An announcement may be lost, and certainly is where a session is so new that gossip does not use it
-    /// yet: catalogs are compared soon after news, and seldom when nothing happens.
-    fn reconcile_after_news(&mut self, now: Now) {
-        for at in self.reconcile_at.values_mut() {
-            let soon = now.time + Span(self.rng.u64(RECONCILE_AFTER_NEWS_MS));
-            *at = (*at).min(soon);
-        }
-    }
-
-    fn reconcile_soon(&mut self, now: Now, peer: NodeId) {
-        if let Some(at) = self.reconcile_at.get_mut(&peer) {
-            *at = (*at).min(now.time + RECONCILE_TICK);
         }
     }
 
@@ -596,35 +565,6 @@ impl Replica {
     }
 }
 
-/// What the planner sees of the catalog and the sessions.
-struct World<'a> {
-    config: &'a ReplicaConfig,
-    catalog: &'a Catalog,
-    membership: &'a Membership,
-    me: NodeId,
-}
-
-impl<'a> World<'a> {
-    fn of(config: &'a ReplicaConfig, catalog: &'a Catalog, membership: &'a Membership, me: NodeId) -> Self {
-        World { config, catalog, membership, me }
-    }
-}
-
-impl Holders for World<'_> {
-    fn holders(&self, manifest: &Digest) -> Vec<Holder> {
-        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
-        let up = whole.filter(|(node, _)| *node != self.me && self.membership.is_up(node));
-        let mut holders: Vec<Holder> = up
-            .filter_map(|(node, _)| {
-                let body = self.catalog.node(&node)?;
-                Some(Holder { far: body.site != self.config.site, node, addresses: body.addresses })
-            })
-            .collect();
-        holders.sort();
-        holders
-    }
-}
-
 /// What an artifact index makes reachable: its content, in every repository that its artifact is in.
 fn reachable(catalog: &Catalog, hash: Hash, index: &ArtifactIndex) -> impl Iterator<Item = Change> {
     let fits = move |repository: &&RepoName| {
@@ -650,30 +590,8 @@ fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }
 
-/// Splits records into groups that stay below a size and the limit of items in a message.
-fn batches(records: impl Iterator<Item = Record>, bytes_max: usize) -> Vec<Vec<Record>> {
-    let mut batches: Vec<Vec<Record>> = Vec::new();
-    let mut bytes = usize::MAX;
-    for record in records {
-        let size = record.encode().len();
-        let full = batches.last().is_none_or(|batch| batch.len() >= Message::MAX_ITEMS);
-        if full || bytes.saturating_add(size) > bytes_max {
-            batches.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(record);
-        }
-    }
-    batches
-}
-
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
-/// Several changes in a row share one comparison.
-const RECONCILE_AFTER_NEWS_MS: core::ops::RangeInclusive<u64> = 1_000..=3_000;
-const RECONCILE_TICK: Span = Span::secs(1);
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;

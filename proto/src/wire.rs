@@ -77,6 +77,25 @@ impl Message {
     }
 }
 
+/// Splits records into groups that stay below a size and the limit of items in a message.
+pub fn batches(records: impl Iterator<Item = Record>, bytes_max: usize) -> Vec<Vec<Record>> {
+    let mut batches: Vec<Vec<Record>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for record in records {
+        let size = record.encode().len();
+        let full = batches.last().is_none_or(|batch| batch.len() >= Message::MAX_ITEMS);
+        if full || bytes.saturating_add(size) > bytes_max {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(record);
+        }
+    }
+    batches
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

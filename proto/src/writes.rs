@@ -235,7 +235,11 @@ impl Writes {
 
     /// The highest version under a key that is on its way to disk.
     fn highest_pending(&self, key: &Key) -> u64 {
-        let own = self.pending.values().filter(|pending| pending.origin == Origin::Own).flat_map(|pending| &pending.records);
+        let own = self
+            .pending
+            .values()
+            .filter(|pending| pending.origin == Origin::Own)
+            .flat_map(|pending| &pending.records);
         own.filter(|record| record.key == *key).map(|record| record.version).max().unwrap_or(0)
     }
 }

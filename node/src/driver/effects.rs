@@ -95,9 +95,9 @@ impl Effects {
                 }
             }
             Output::Probe { hash, size } => {
-                self.task(move |store| async move {
-                    Input::Probed { hash, have: store.probe(hash, size).await }
-                });
+                self.task(
+                    move |store| async move { Input::Probed { hash, have: store.probe(hash, size).await } },
+                );
             }
             Output::Fetch { fetch, from, addresses, hash, size, range } => {
                 if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range }) {

@@ -115,6 +115,11 @@ impl ReplicaHandle {
         let _ = self.commands.send(Command::Tell(Input::Sealed { hash })).await;
     }
 
+    /// Tells the replica that a held blob turned out damaged and is not held any more.
+    pub async fn lost(&self, hash: Hash) {
+        let _ = self.commands.send(Command::Tell(Input::Lost { hash })).await;
+    }
+
     /// Whether this node could do that there now: asked before a client sends its bytes.
     pub async fn may(&self, action: Action, repository: RepoName) -> Result<(), Refusal> {
         let (answer, answered) = oneshot::channel();

@@ -51,6 +51,7 @@ impl Registry {
         let body = match held {
             Some(held) => match self.blob_body(&held, part).await {
                 Err(lost) if is_lost(&lost) => {
+                    self.inner.replica.lost(held.hash).await;
                     tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
                     let again = self.fetch(&digest, &link).await?;
                     self.blob_body(&again, part).await

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use waystation_proto::{
     Digest, RepoName, Tag,
     body::HoldingState,
+    grant::Action,
     verdict::{Facts, Purpose, Verdict, verdict},
 };
 

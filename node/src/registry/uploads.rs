@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
-use waystation_proto::{Digest, RepoName};
+use waystation_proto::{Digest, RepoName, grant::Action};
 
 use super::{
     Asked, Registry,

@@ -27,7 +27,8 @@ impl Dirs {
             path: path.to_owned(),
             why: format!("{error}; {advice}"),
         };
-        fs::create_dir_all(dir).map_err(|e| unusable(dir, e, "give a directory that can be made"))?;
+        fs::create_dir_all(dir)
+            .map_err(|e| unusable(dir, e, "give another --data-dir, one that can be made"))?;
         let root = fs::canonicalize(dir).map_err(|e| unusable(dir, e, "give another directory"))?;
         let writable = "make it writable for the user that runs the node, or give another --data-dir";
         let lock = lock(&root, writable)?;

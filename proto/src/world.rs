@@ -1,0 +1,47 @@
+//! What the planner sees of the rest of the replica: who holds an artifact and can be asked for it.
+
+use alloc::vec::Vec;
+
+use crate::{
+    body::HoldingState,
+    catalog::Catalog,
+    config::ReplicaConfig,
+    id::{Digest, NodeId},
+    membership::Membership,
+    wants::{Holder, Holders},
+};
+
+/// What the planner sees of the catalog and the sessions.
+pub(crate) struct World<'a> {
+    config: &'a ReplicaConfig,
+    catalog: &'a Catalog,
+    membership: &'a Membership,
+    me: NodeId,
+}
+
+impl<'a> World<'a> {
+    /// This node's view.
+    pub(crate) fn of(
+        config: &'a ReplicaConfig,
+        catalog: &'a Catalog,
+        membership: &'a Membership,
+        me: NodeId,
+    ) -> Self {
+        World { config, catalog, membership, me }
+    }
+}
+
+impl Holders for World<'_> {
+    fn holders(&self, manifest: &Digest) -> Vec<Holder> {
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let up = whole.filter(|(node, _)| *node != self.me && self.membership.is_up(node));
+        let mut holders: Vec<Holder> = up
+            .filter_map(|(node, _)| {
+                let body = self.catalog.node(&node)?;
+                Some(Holder { far: body.site != self.config.site, node, addresses: body.addresses })
+            })
+            .collect();
+        holders.sort();
+        holders
+    }
+}
