@@ -30,6 +30,12 @@ impl Reference {
         self.tag.clone().unwrap_or_else(|| LATEST.parse().expect("a valid tag"))
     }
 
+    /// The name that a client gives to what it got: the tag, `latest` where nothing was said, none where only
+    /// a digest was.
+    pub fn name(&self) -> Option<Tag> {
+        (self.tag.is_some() || self.digest.is_none()).then(|| self.tag_or_latest())
+    }
+
     /// What stands after `/manifests/` when this is pulled: the digest if there is one.
     pub fn target(&self) -> String {
         match self.digest {
@@ -95,6 +101,7 @@ mod tests {
             assert_eq!(parsed.tag.as_ref().map(Tag::as_str), tag, "{text}");
             assert_eq!(parsed.digest.is_some(), has_digest, "{text}");
             assert_eq!(parsed.target(), target, "{text}");
+            assert_eq!(parsed.name().is_none(), tag.is_none() && has_digest, "{text}");
             assert_eq!(parsed.to_string(), text);
         }
     }

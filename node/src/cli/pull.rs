@@ -122,7 +122,10 @@ pub async fn pull(
     };
     let new: Vec<u64> = fetched.iter().filter_map(|size| *size).collect();
     Ok(Pulled {
-        reference: format!("{}:{}", reference.repository, reference.tag_or_latest()),
+        reference: match reference.name() {
+            Some(tag) => format!("{}:{tag}", reference.repository),
+            None => reference.repository.to_string(),
+        },
         digest: digest.to_string(),
         fetched: new.len(),
         bytes_fetched: new.iter().sum(),
@@ -347,15 +350,19 @@ fn index_json(
 ) -> anyhow::Result<Vec<u8>> {
     let media_type =
         if top.media_type.is_empty() { super::bundle::media_type_of(named) } else { top.media_type.clone() };
-    let name = reference.tag_or_latest().to_string();
-    let mut manifests = old["manifests"].as_array().cloned().unwrap_or_default();
-    manifests.retain(|one| one["annotations"][REF_NAME] != name.as_str());
-    manifests.push(serde_json::json!({
+    let mut entry = serde_json::json!({
         "mediaType": media_type,
         "digest": top.digest.to_string(),
         "size": top.bytes.len(),
-        "annotations": { REF_NAME: name },
-    }));
+    });
+    let mut manifests = old["manifests"].as_array().cloned().unwrap_or_default();
+    if let Some(name) = reference.name() {
+        manifests.retain(|one| one["annotations"][REF_NAME] != name.as_str());
+        entry["annotations"] = serde_json::json!({ REF_NAME: name.as_str() });
+    }
+    if !manifests.contains(&entry) {
+        manifests.push(entry);
+    }
     let index = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -370,3 +377,50 @@ const REF_NAME: &str = oci_spec::image::ANNOTATION_REF_NAME;
 const DOWNLOADS: usize = 3;
 /// Manifests of one artifact.
 const MANIFESTS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_keeps_its_other_artifacts() {
+        let manifest = |text: &'static str| Manifest {
+            bytes: text.into(),
+            media_type: "m".into(),
+            digest: super::super::local::digest_of(text.as_bytes()),
+        };
+        let named = parse_manifest(br#"{"schemaVersion":2,"manifests":[]}"#).expect("an index");
+        let mut index = serde_json::Value::Null;
+        let digest = manifest("b").digest;
+        for (text, reference) in [
+            ("a", "app:v1".to_owned()),
+            ("b", "app:v2".to_owned()),
+            ("c", "app:v1".to_owned()),
+            ("b", format!("app@{digest}")),
+            ("b", format!("app@{digest}")),
+        ] {
+            let reference = reference.parse().expect("valid");
+            let bytes = index_json(index, &manifest(text), &named, &reference).expect("encodes");
+            index = serde_json::from_slice(&bytes).expect("JSON");
+        }
+        let names: Vec<_> = index["manifests"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one["annotations"][REF_NAME].as_str())
+            .collect();
+        assert_eq!(names, [Some("v2"), Some("v1"), None]);
+    }
+
+    #[test]
+    fn artifact_and_destination_say_the_format() {
+        let file = r#"{"schemaVersion":2,"artifactType":"x","config":{"mediaType":"application/vnd.oci.empty.v1+json",
+            "digest":"sha256:D","size":2},"layers":[{"mediaType":"l","digest":"sha256:D","size":1,
+            "annotations":{"org.opencontainers.image.title":"f"}}]}"#;
+        let file = parse_manifest(file.replace('D', &"ab".repeat(32)).as_bytes()).expect("a manifest");
+        let index = parse_manifest(br#"{"schemaVersion":2,"manifests":[]}"#).expect("an index");
+        assert_eq!(guess(&file, Path::new("x.tar")), DestFormat::File);
+        assert_eq!(guess(&index, Path::new("x.tar")), DestFormat::OciArchive);
+        assert_eq!(guess(&index, Path::new("x")), DestFormat::Oci);
+    }
+}

@@ -119,7 +119,8 @@ pub async fn push(
         .buffer_unordered(UPLOADS)
         .try_collect()
         .await?;
-    for document in &bundle.manifests {
+    let children = bundle.manifests.iter().filter(|document| document.digest != top.digest);
+    for document in children {
         let target = document.digest.to_string();
         client.put_manifest(repository, &target, &document.media_type, document.bytes.clone()).await?;
     }
