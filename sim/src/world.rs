@@ -56,6 +56,7 @@ pub struct World {
     planted: Vec<Record>,
     /// Whether the part with faults is over.
     healed: bool,
+    changes: u64,
     own_words: BTreeMap<usize, Vec<Record>>,
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
@@ -75,6 +76,8 @@ pub struct Report {
     pub healed_after: Option<u64>,
     /// Records that every node knows in the end.
     pub records: usize,
+    /// Changes that replicas told their drivers to look up by.
+    pub changes: u64,
     /// How requests ended.
     pub tally: Tally,
     /// Messages.
@@ -168,6 +171,7 @@ impl World {
             rogue: Rogue::new(options.seed, trust.mesh, &root),
             planted: Vec::new(),
             healed: false,
+            changes: 0,
             own_words: BTreeMap::new(),
             completed: BTreeSet::new(),
             checks: Checks::default(),
@@ -228,6 +232,7 @@ impl World {
             occurrences: self.trace.lines(),
             healed_after,
             records: self.hosts[0].replica().map_or(0, |replica| replica.catalog().len()),
+            changes: self.changes,
             tally: self.workload.tally,
             traffic: self.network.traffic(),
             blob_bytes: self.transfers.bytes,
@@ -274,10 +279,15 @@ impl World {
         }
     }
 
-    /// Sends a message from one host to another as if its replica had.
-    pub fn inject(&mut self, from: usize, to: usize, message: &Message) {
-        let bytes: Rc<[u8]> = message.encode().into();
-        self.send(from, to, &bytes, false);
+    /// A host learns a record from a neighbour that nobody else hears.
+    pub fn teach(&mut self, host: usize, record: Record) {
+        let from = self.hosts[host].id;
+        self.tell(host, Input::Received { from, message: Message::Records(vec![record]) });
+    }
+
+    /// A machine stops, and starts again after ten seconds.
+    pub fn stop(&mut self, host: usize) {
+        self.crash(host, 10_000, true);
     }
 
     /// What the mesh's members trust.

@@ -51,6 +51,7 @@ impl World {
                 self.transfers.take(host, fetch);
             }
             Output::Catalog(change) => {
+                self.changes += 1;
                 let forward = self.checks.tags.changed(host, &change);
                 self.checks.note("tags", self.now, host, forward);
             }

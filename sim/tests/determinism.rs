@@ -1,0 +1,28 @@
+//! One seed is one history, in every process.
+
+use std::process::Command;
+
+fn run(seed: u64) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_waystation-sim"))
+        .args(["run", "--nodes", "7", "--minutes", "2", "--seed", &seed.to_string()])
+        .output()
+        .expect("the simulator starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "seed {seed} broke a promise:\n{text}");
+    text
+}
+
+fn trace(text: &str) -> &str {
+    text.lines().find(|line| line.starts_with("trace: ")).expect("the trace's hash is printed")
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_in_two_processes() {
+    let (first, second) = (run(4), run(4));
+    assert_eq!(first, second);
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    assert_ne!(trace(&run(4)), trace(&run(5)));
+}
