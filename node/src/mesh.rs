@@ -45,7 +45,7 @@ pub struct RootKey {
 pub enum MeshError {
     /// It cannot be read.
     #[error(
-        "cannot read the mesh file {path}: {source}; copy it from a node of the mesh, or run: waystation mesh create"
+        "cannot read the mesh file {path}: {source}; copy it from a node of the mesh, or run: waystation mesh new"
     )]
     Read {
         /// The mesh file.

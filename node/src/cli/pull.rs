@@ -29,7 +29,7 @@ use crate::reference::Reference;
 /// `waystation pull`
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// The artifact: repository[:tag][@digest].
+    /// The artifact: `repository[:tag][@digest]`.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// Directory for an OCI layout, NAME.tar for an OCI archive; for an artifact of files, the file or the

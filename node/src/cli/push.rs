@@ -27,7 +27,7 @@ use crate::reference::Reference;
 /// `waystation push`
 #[derive(Debug, Args)]
 pub struct PushArgs {
-    /// Name to publish under: repository[:tag]; the tag is `latest` unless given.
+    /// Name to publish under: `repository[:tag]`; the tag is `latest` unless given.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// OCI layout directory, OCI archive, archive of `docker save`, or any file.

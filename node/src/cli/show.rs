@@ -60,7 +60,7 @@ pub struct TagsArgs {
 /// `waystation inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The artifact: repository[:tag][@digest].
+    /// The artifact: `repository[:tag][@digest]`.
     #[arg(value_name = "REF")]
     reference: Reference,
     #[command(flatten)]
