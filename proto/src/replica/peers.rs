@@ -11,7 +11,7 @@ use crate::{
     membership::Candidate,
     reconcile,
     record::{Kind, Record, RecordError, RecordId},
-    time::{Now, Span},
+    time::{Now, Span, Time},
     wire::{Message, batches},
     writes::{Origin, Pending},
 };
@@ -167,5 +167,8 @@ pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }
 
+/// Most bytes of records sent in answer to one message: a small question must not fill the queues of a
+/// small device. The rest follows in another round.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;
