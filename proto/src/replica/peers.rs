@@ -11,7 +11,7 @@ use crate::{
     membership::Candidate,
     reconcile,
     record::{Kind, Record, RecordError, RecordId},
-    time::{Now, Span},
+    time::{Now, Span, Time},
     wire::{Message, batches},
     writes::{Origin, Pending},
 };
@@ -41,7 +41,7 @@ impl Replica {
     pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
         match message {
             Message::Records(records) => self.take_in(now, from, records, out),
-            Message::Request(ids) => self.send_records(from, &ids, out),
+            Message::Request(ids) => self.send_records(now.time, from, &ids, out),
             Message::Reconcile(summaries) => {
                 let step = reconcile::step(&self.catalog, &summaries);
                 if step.equal {
@@ -53,7 +53,7 @@ impl Replica {
                 if !step.request.is_empty() {
                     out.push(Output::Send { to: from, message: Message::Request(step.request) });
                 }
-                self.send_records(from, &step.push, out);
+                self.send_records(now.time, from, &step.push, out);
                 if step.truncated {
                     self.rounds.soon(now.time, &from);
                 }
@@ -115,10 +115,18 @@ impl Replica {
         applied
     }
 
-    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
-        let records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned();
-        for batch in batches(records, Message::MAX_BYTES / 2) {
+    fn send_records(&mut self, now: Time, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
+        let mut bytes = 0;
+        let known = ids.iter().filter_map(|id| self.catalog.by_id(id));
+        let fitting = known.take_while(|record| {
+            bytes += record.encode().len();
+            bytes <= ANSWER_BYTES_MAX
+        });
+        for batch in batches(fitting.cloned(), Message::MAX_BYTES / 2) {
             out.push(Output::Send { to, message: Message::Records(batch) });
+        }
+        if bytes > ANSWER_BYTES_MAX {
+            self.rounds.soon(now, &to);
         }
     }
 
@@ -159,5 +167,8 @@ pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }
 
+/// Most bytes of records sent in answer to one message: a small question must not fill the queues of a
+/// small device. The rest follows in another round.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;
