@@ -29,6 +29,8 @@ pub struct Catalog {
     /// Grants seen, so that records that rest on one share it in memory.
     grants: BTreeMap<GrantName, Arc<Grant>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
+    /// Nodes that told about themselves.
+    nodes: BTreeSet<NodeId>,
     /// In which repositories an artifact is.
     repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
 }
@@ -175,6 +177,11 @@ impl Catalog {
         self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
     }
 
+    /// Nodes that told about themselves.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().copied()
+    }
+
     /// What a node says about itself.
     pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
         self.get(&Key::node(node))?.read().ok()
@@ -239,6 +246,9 @@ impl Catalog {
                 if repositories.is_empty() {
                     self.repositories.remove(&manifest);
                 }
+            }
+            Ok(Some(Change::Node { node, .. })) => {
+                self.nodes.insert(node);
             }
             _ => {}
         }

@@ -449,8 +449,6 @@ pub enum Event {
     Reconciled {
         /// Whose.
         peer: NodeId,
-        /// How many records this round brought.
-        received: usize,
     },
 }
 

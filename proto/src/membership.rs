@@ -69,6 +69,11 @@ impl Membership {
 
     /// A session came up.
     pub fn up(&mut self, node: NodeId, dialled: Option<String>) {
+        if self.sessions.is_empty() {
+            // This node was alone: what it could not reach then says nothing about now.
+            self.dialled.clear();
+            self.places.values_mut().for_each(|place| place.attempt = Attempt::default());
+        }
         self.sessions.insert(node);
         self.dialled.remove(&node);
         if let Some(place) = dialled.and_then(|address| self.places.get_mut(&address)) {
@@ -92,17 +97,19 @@ impl Membership {
 
     /// A dial came to nothing.
     pub fn dial_failed(&mut self, now: Time, target: &DialTarget, rng: &mut fastrand::Rng) {
+        // A node that is alone looks for others more often: nothing else can be done with the link.
+        let last = if self.sessions.is_empty() { RETRY_ALONE } else { RETRY_LAST };
         match target {
             DialTarget::Node(node, _) => {
                 let attempt = self.dialled.entry(*node).or_default();
-                attempt.fail(now, rng);
+                attempt.fail(now, last, rng);
                 if self.dialled.len() > DIALLED_MAX {
                     self.dialled.pop_first();
                 }
             }
             DialTarget::Address(address) => {
                 let forget = self.places.get_mut(address).is_some_and(|place| {
-                    place.attempt.fail(now, rng);
+                    place.attempt.fail(now, last, rng);
                     place.fleeting && place.attempt.failures >= 3
                 });
                 if forget {
@@ -122,6 +129,7 @@ impl Membership {
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
     ) {
+        let far = candidates.iter().filter(|c| c.far && self.is_up(&c.node)).count();
         for (address, place) in &mut self.places {
             let connected = place.node.is_some_and(|node| self.sessions.contains(&node));
             if !connected && place.attempt.start(now) {
@@ -130,9 +138,11 @@ impl Membership {
         }
         candidates.retain(|candidate| !self.is_up(&candidate.node) && !candidate.addresses.is_empty());
         rng.shuffle(&mut candidates);
-        let mut room = Room::of(config, self.sessions.len());
+        let mut room = Room::of(config, self.sessions.len() - far, far);
         for candidate in candidates {
-            if room.take(candidate.far) && self.dialled.entry(candidate.node).or_default().start(now) {
+            let due = self.dialled.get(&candidate.node).is_none_or(|attempt| attempt.not_before <= now);
+            if due && room.take(candidate.far) {
+                self.dialled.entry(candidate.node).or_default().start(now);
                 let target = DialTarget::Node(candidate.node, candidate.addresses);
                 out.push(Output::Dial { target });
             }
@@ -155,10 +165,12 @@ struct Room {
 }
 
 impl Room {
-    fn of(config: &ReplicaConfig, sessions: usize) -> Self {
-        // Sessions are not told apart by site here: a node on a crowded site needs few far ones.
-        let left = (config.site_sessions + config.far_sessions).saturating_sub(sessions);
-        Room { site: left.min(DIALS_AT_ONCE), far: left.min(config.far_sessions).min(DIALS_AT_ONCE) }
+    /// `near` sessions are with nodes of the site, or with nodes whose site is not known yet.
+    fn of(config: &ReplicaConfig, near: usize, far: usize) -> Self {
+        Room {
+            site: config.site_sessions.saturating_sub(near).min(DIALS_AT_ONCE),
+            far: config.far_sessions.saturating_sub(far).min(DIALS_AT_ONCE),
+        }
     }
 
     fn take(&mut self, far: bool) -> bool {
@@ -179,8 +191,8 @@ impl Attempt {
         due
     }
 
-    fn fail(&mut self, now: Time, rng: &mut fastrand::Rng) {
-        let span = (RETRY_FIRST.0 << self.failures.min(8)).min(RETRY_LAST.0);
+    fn fail(&mut self, now: Time, last: Span, rng: &mut fastrand::Rng) {
+        let span = (RETRY_FIRST.0 << self.failures.min(8)).min(last.0);
         self.not_before = now + Span(span / 2 + rng.u64(0..=span / 2));
         self.failures = self.failures.saturating_add(1);
     }
@@ -194,6 +206,7 @@ const DIALS_AT_ONCE: usize = 4;
 const DIAL_UNANSWERED: Span = Span::secs(20);
 const RETRY_FIRST: Span = Span::millis(500);
 const RETRY_LAST: Span = Span::secs(60);
+const RETRY_ALONE: Span = Span::secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +247,24 @@ mod tests {
         };
         let mut membership = Membership::default();
         assert_eq!(dials(&mut membership, 0, candidates(false)).len(), DIALS_AT_ONCE);
-        (100..124).for_each(|n| membership.up(NodeId([n; 32]), None));
-        assert_eq!(dials(&mut membership, 90_000, candidates(true)), []);
+        (0..8).for_each(|n| membership.up(NodeId([n; 32]), None));
+        assert_eq!(dials(&mut membership, 90_000, candidates(true)), [], "eight with other sites are enough");
+        assert_eq!(dials(&mut membership, 180_000, candidates(false)).len(), DIALS_AT_ONCE);
+        (8..16).for_each(|n| membership.up(NodeId([n; 32]), None));
+        assert_eq!(dials(&mut membership, 270_000, candidates(false)), [], "so are sixteen within the site");
+    }
+
+    #[test]
+    fn a_node_that_was_alone_forgets_what_it_could_not_reach() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let other = || Candidate { node: NodeId([1; 32]), addresses: vec!["x:1".to_string()], far: false };
+        let target = DialTarget::Node(NodeId([1; 32]), vec!["x:1".to_string()]);
+        let mut membership = Membership::default();
+        for _ in 0..10 {
+            membership.dial_failed(Time(0), &target, &mut rng);
+        }
+        assert_eq!(dials(&mut membership, 1_000, vec![other()]), []);
+        membership.up(NodeId([2; 32]), None);
+        assert_eq!(dials(&mut membership, 1_001, vec![other()]), [target]);
     }
 }

@@ -433,6 +433,10 @@ impl Replica {
         match timer {
             Timer::Dial => {
                 self.dial(now, out);
+                let brought: Vec<Digest> = self.artifacts.manifests().collect();
+                for manifest in brought {
+                    self.dial_holders(now, &manifest, out);
+                }
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {

@@ -181,7 +181,7 @@ impl Effects {
                 self.metrics.artifacts_completed.inc();
                 info!(manifest = %manifest, "artifact is complete here");
             }
-            Event::Reconciled { peer, .. } => {
+            Event::Reconciled { peer } => {
                 debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
             }
         }

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -27,7 +28,11 @@ impl Dirs {
             path: path.to_owned(),
             why: format!("{error}; {advice}"),
         };
-        fs::create_dir_all(dir)
+        // Its content is for clients of the endpoint, not for every account of the machine.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
             .map_err(|e| unusable(dir, e, "give another --data-dir, one that can be made"))?;
         let root = fs::canonicalize(dir).map_err(|e| unusable(dir, e, "give another directory"))?;
         let writable = "make it writable for the user that runs the node, or give another --data-dir";

@@ -45,7 +45,7 @@ impl Replica {
             Message::Reconcile(summaries) => {
                 let step = reconcile::step(&self.catalog, &summaries);
                 if step.equal {
-                    out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
+                    out.push(Output::Notify(Event::Reconciled { peer: from }));
                 }
                 if !step.summaries.is_empty() {
                     out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
@@ -132,12 +132,8 @@ impl Replica {
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
-        let candidates = self
-            .catalog
-            .iter()
-            .filter(|record| record.key.kind == Kind::NODE && record.author != me)
-            .filter_map(|record| self.candidate(record.author))
-            .collect();
+        let others = self.catalog.nodes().filter(|node| *node != me);
+        let candidates = others.filter_map(|node| self.candidate(node)).collect();
         self.membership.dial(now.time, &self.config, candidates, &mut self.rng, out);
     }
 
