@@ -87,8 +87,8 @@ impl Registry {
     /// that leads to blobs which nobody has would keep clients from asking elsewhere.
     async fn supply(&self, repository: &RepoName, digest: &Digest, closure: bool) -> Result<(), ApiError> {
         let index = self.inner.store.index();
-        let complete = (self.inner.node, HoldingState::Complete);
-        if index.held(digest).is_some() && index.holders(digest).contains(&complete) {
+        let holding = index.holding(digest, &self.inner.node);
+        if holding == Some(HoldingState::Complete) && index.held(digest).is_some() {
             return Ok(());
         }
         self.inner
