@@ -143,7 +143,9 @@ impl Draft {
         };
         let mut flushing: Option<JoinHandle<io::Result<()>>> = None;
         loop {
-            self.start_flush(&mut flushing).await;
+            if let Err(error) = self.start_flush(&mut flushing).await {
+                return (None, Err(self.spoilt(error)));
+            }
             let pieces = mem::take(&mut step.pieces);
             let writing = blocking(move || {
                 let result = self.write(&pieces);
@@ -168,8 +170,8 @@ impl Draft {
             match (next, step.end) {
                 (Some(next), _) => step = next,
                 (None, end) => {
-                    if let Some(task) = flushing {
-                        task.await.ok();
+                    if let Err(error) = flushed(&mut flushing).await {
+                        return (None, Err(self.spoilt(error)));
                     }
                     return (Some(self), end.unwrap_or(Ok(())));
                 }
@@ -197,21 +199,30 @@ impl Draft {
         Ok(bytes.into())
     }
 
-    /// Makes the file's bytes durable. Blocks.
+    /// Makes the file's bytes durable; where that fails the draft is of no more use. Blocks.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file.sync_all().inspect_err(|_| remove_file(&self.path))
     }
 
-    /// Has the disk begin with what is written, so that little is left to wait for at the end.
-    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) {
+    /// Has the disk begin with what is written, so that little is left to wait for at the end. Says how the
+    /// last time went.
+    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
         if self.unsynced < FLUSH_BYTES || flushing.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
+            return Ok(());
         }
-        // What goes wrong here goes wrong again, and is told, when the finished file is synced.
+        flushed(flushing).await?;
         if let Ok(file) = self.file.try_clone() {
             self.unsynced = 0;
             *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         }
+        Ok(())
+    }
+
+    /// The end of a draft that the disk could not take: the system forgets what it failed to write and says
+    /// so once, so that another sync of the same file would succeed and mean nothing.
+    fn spoilt(&self, error: io::Error) -> IngestError {
+        remove_file(&self.path);
+        storage("a body could not be made durable; send it again from the start", error)
     }
 }
 
@@ -326,6 +337,14 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for the disk to have taken what it was told to begin with.
+async fn flushed(flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match flushing.take() {
+        Some(task) => task.await.map_err(io::Error::other)?,
+        None => Ok(()),
     }
 }
 

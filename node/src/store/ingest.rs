@@ -147,7 +147,7 @@ impl Inner {
     /// Puts bytes into the store and makes durable what is not in its database.
     pub(super) async fn keep_bytes(&self, hash: Hash, bytes: Bytes) -> io::Result<()> {
         let size = bytes.len() as u64;
-        if !self.is_whole(hash, size).await {
+        if !self.is_sound(hash, size).await {
             let added = self.blobs.add_bytes(bytes).await?;
             debug_assert_eq!(added, hash, "the store hashes as we do");
             self.mend(hash, size).await?;
@@ -158,20 +158,18 @@ impl Inner {
     /// Moves a draft's file to where it stays, durably, and has the store refer to it.
     async fn keep_file(&self, names: Names, size: u64, draft: Draft) -> (Option<Draft>, io::Result<()>) {
         let hash = names.hash;
-        if self.is_whole(hash, size).await {
+        if self.is_sound(hash, size).await {
             return (Some(draft), self.blobs.settle(hash, size).await);
         }
         let dirs = self.dirs.clone();
         let placed = blocking(move || {
-            let result = draft.sync().and_then(|()| {
-                let path = dirs.file(&hash);
-                // A link, since a rename would replace a file that someone else has just put there.
-                match fs::hard_link(draft.path(), &path) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => {}
-                }
-                sync_dir(path.parent().unwrap_or(&path))
-            });
+            draft.sync()?;
+            let path = dirs.file(&hash);
+            // A link, since a rename would replace a file that someone else has just put there.
+            let result = match fs::hard_link(draft.path(), &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => sync_dir(path.parent().unwrap_or(&path)),
+            };
             Ok((draft, result))
         })
         .await;

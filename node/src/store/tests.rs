@@ -223,6 +223,36 @@ async fn uploads_end_by_another_digest_and_by_being_cancelled() {
 }
 
 #[tokio::test]
+async fn an_upload_that_could_not_be_synced_has_to_start_again() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    // Takes every byte and refuses to sync.
+    let start = async || {
+        let id = store.upload_start(&a).await.expect("started");
+        let path = store.0.dirs.uploads_of(&a).join(&id);
+        fs::remove_file(&path).expect("there");
+        std::os::unix::fs::symlink("/dev/null", &path).expect("made");
+        id
+    };
+    let content = bytes(1, 100_000);
+    let id = start().await;
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let result = store.upload_finish(&a, &id, sha256(&content)).await;
+    assert!(matches!(result, Err(IngestError::Storage(_))), "{result:?}");
+    // The system tells of bytes that it lost only once: a second sync would say that all is well.
+    let result = store.upload_finish(&a, &id, sha256(&content)).await;
+    assert!(matches!(result, Err(IngestError::UnknownUpload)), "{result:?}");
+
+    let id = start().await;
+    let long = bytes(2, 40_000_000);
+    let result = store.upload_append(&a, &id, None, NO_LIMIT, body(&long)).await;
+    assert!(matches!(result, Err(IngestError::Storage(_))), "{result:?}");
+    let result = store.upload_length(&a, &id).await;
+    assert!(matches!(result, Err(IngestError::UnknownUpload)), "{result:?}");
+}
+
+#[tokio::test]
 async fn resting_uploads_expire_at_the_next_start() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
@@ -312,6 +342,27 @@ async fn a_file_that_rotted_is_not_served_and_can_be_pushed_again() {
         content
     );
     assert!(store.index().link(&repo("a"), &digest).is_some());
+}
+
+#[tokio::test]
+async fn good_bytes_replace_a_file_that_rotted_unnoticed() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    for (name, in_one) in [("a", false), ("b", true)] {
+        let content = bytes(1, 50_000);
+        let digest = sha256(&content);
+        let held = store.ingest(None, digest, NO_LIMIT, body(&content)).await.expect("taken in");
+        let mut rotten = content.to_vec();
+        rotten[30_000] ^= 1;
+        fs::write(store.0.dirs.file(&held.hash), &rotten).expect("written");
+        store = reopen(store, &dir).await.store;
+        let pushed = match in_one {
+            true => store.ingest_bytes(Some(&repo(name)), digest, content.clone()).await,
+            false => store.ingest(Some(&repo(name)), digest, NO_LIMIT, body(&content)).await,
+        };
+        assert_eq!(pushed.expect("taken in again"), held);
+        assert_eq!(serve(&store, &held).await.expect("served"), content);
+    }
 }
 
 #[tokio::test]
