@@ -150,9 +150,11 @@ impl Registry {
         })?;
         let encoded = Bytes::from(index.encode());
         let size = encoded.len() as u64;
-        let held = store.ingest_bytes(Some(repository), digest, bytes).await?;
+        // Side by side: they share a sync. No repository, since what is published links the manifest too.
+        let (held, index_hash) =
+            tokio::join!(store.ingest_bytes(None, digest, bytes), store.ingest_index(digest, encoded));
+        let (held, index_hash) = (held?, index_hash?);
         self.ingested(held.size);
-        let index_hash = store.ingest_index(digest, encoded).await?;
         replica.sealed(held.hash).await;
         replica.sealed(index_hash).await;
         Ok(replica.publish(repository.clone(), tags, index, index_hash, size).await?)
