@@ -226,13 +226,18 @@ impl Store {
         self.0.ingest_bytes(repository, expected, bytes).await
     }
 
-    /// Stores an encoded artifact index durably under its manifest's name (it has no digest) and returns
-    /// its hash.
+    /// Stores a manifest and its encoded artifact index (which has a hash, but no digest) durably, in one
+    /// sync, and returns the manifest and the index's hash. What is published of it makes the links.
     ///
     /// # Errors
-    /// `Storage`.
-    pub async fn ingest_index(&self, manifest: Digest, encoded: Bytes) -> Result<Hash, IngestError> {
-        self.0.ingest_index(manifest, encoded).await
+    /// `DigestMismatch`, `Storage`.
+    pub async fn ingest_manifest(
+        &self,
+        digest: Digest,
+        bytes: Bytes,
+        index: Bytes,
+    ) -> Result<(Held, Hash), IngestError> {
+        self.0.ingest_manifest(digest, bytes, index).await
     }
 
     /// Durably links a held blob into a repository (mount).

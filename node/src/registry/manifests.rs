@@ -150,10 +150,7 @@ impl Registry {
         })?;
         let encoded = Bytes::from(index.encode());
         let size = encoded.len() as u64;
-        // Side by side: they share a sync. No repository, since what is published links the manifest too.
-        let (held, index_hash) =
-            tokio::join!(store.ingest_bytes(None, digest, bytes), store.ingest_index(digest, encoded));
-        let (held, index_hash) = (held?, index_hash?);
+        let (held, index_hash) = store.ingest_manifest(digest, bytes, encoded).await?;
         self.ingested(held.size);
         replica.sealed(held.hash).await;
         replica.sealed(index_hash).await;

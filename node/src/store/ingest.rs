@@ -74,15 +74,26 @@ impl Inner {
         self.admit(repository, Held { digest: expected, hash: names.hash, size }).await
     }
 
-    /// See [`super::Store::ingest_index`].
-    pub async fn ingest_index(&self, manifest: Digest, encoded: Bytes) -> Result<Hash, IngestError> {
-        let hash = Hash::of(&encoded);
-        let size = encoded.len() as u64;
+    /// See [`super::Store::ingest_manifest`].
+    pub async fn ingest_manifest(
+        &self,
+        digest: Digest,
+        bytes: Bytes,
+        index: Bytes,
+    ) -> Result<(Held, Hash), IngestError> {
+        let names = names_of(&digest, &bytes);
+        if let Some(error) = mismatch(digest, names.digest) {
+            return Err(error);
+        }
         let failed = |error| storage("the artifact index", error);
-        self.keep_bytes(hash, encoded).await.map_err(failed)?;
-        self.blobs.name(&Ground::Index { manifest, size }, hash).await.map_err(failed)?;
-        self.blobs.sync().await.map_err(failed)?;
-        Ok(hash)
+        let (size, hash) = (index.len() as u64, Hash::of(&index));
+        let kept = tokio::join!(self.keep_bytes(hash, index), self.keep_bytes(names.hash, bytes.clone()));
+        kept.0.map_err(failed)?;
+        kept.1.map_err(|error| storage("the manifest", error))?;
+        // Durable with the manifest's name.
+        self.blobs.name(&Ground::Index { manifest: digest, size }, hash).await.map_err(failed)?;
+        let held = Held { digest, hash: names.hash, size: bytes.len() as u64 };
+        Ok((self.admit(None, held).await?, hash))
     }
 
     /// Names a blob that is in the store, in one sync, and puts it into the index.

@@ -404,10 +404,14 @@ async fn a_fetched_blob_counts_once_it_is_sealed() {
         assert_eq!(serve(&store, &held).await.expect("served"), content);
     }
     let index = bytes(4, 20_000);
-    let hash = store.ingest_index(sha256(b"manifest"), index.clone()).await.expect("stored");
+    let before = store.0.blobs.sync_counts().1;
+    let manifest = (sha256(b"manifest"), Bytes::from_static(b"manifest"));
+    let (held, hash) = store.ingest_manifest(manifest.0, manifest.1, index.clone()).await.expect("stored");
+    assert_eq!(store.0.blobs.sync_counts().1, before + 1);
+    assert_eq!(store.index().held(&manifest.0), Some(held));
     store.seal(hash, 20_000, None).await.expect("sealed without a digest");
     let opened = reopen(store, &dir).await;
-    assert_eq!(opened.hashes.len(), 3);
+    assert_eq!(opened.hashes.len(), 4);
     assert_eq!(opened.store.read(hash, 20_000).await.expect("read"), index);
     let error = opened.store.read(hash, 19_999).await.expect_err("too large");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

@@ -95,9 +95,10 @@ async fn publish(store: &Store) -> Vec<Record> {
     let a = repo("a");
     let me = NodeId(key().verifying_key().to_bytes());
     let mut records = Vec::new();
-    for index in [index_of(b"m1", &[b"base", b"top"]), index_of(b"m2", &[b"base"])] {
+    let top = index_of(b"m1", &[b"base", b"top"]);
+    for (index, manifest) in [(top, "m1"), (index_of(b"m2", &[b"base"]), "m2")] {
         let encoded = index.encode();
-        store.ingest_index(index.manifest, encoded.into()).await.expect("stored");
+        store.ingest_manifest(index.manifest, manifest.into(), encoded.into()).await.expect("stored");
         let place = Some(place_of(&index));
         records.push(record(Key::artifact(&a, &index.manifest), 1, &ArtifactBody { place }));
     }
