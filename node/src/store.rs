@@ -28,6 +28,7 @@ mod index;
 mod ingest;
 mod reading;
 mod recovery;
+mod room;
 mod segments;
 mod uploads;
 
@@ -341,6 +342,11 @@ impl Store {
     /// `Storage`.
     pub async fn persist(&self, records: Vec<Record>) -> Result<(), IngestError> {
         self.0.persist(records).await
+    }
+
+    /// Whether so many more bytes may be fetched: some of the disk is kept free for the node's own work.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.0.dirs.room.check(room::Kind::Bulk, bytes).is_ok()
     }
 
     /// Closes everything and leaves the index complete, so that the next start need not build it again.

@@ -100,6 +100,9 @@ impl Effects {
                     move |store| async move { Input::Probed { hash, have: store.probe(hash, size).await } },
                 );
             }
+            Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
+                return Some(Input::FetchFailed { fetch, fault: Fault::Local });
+            }
             Output::Fetch { fetch, from, addresses, hash, size, range } => {
                 if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range }) {
                     return Some(Input::FetchFailed { fetch, fault: Fault::Peer });

@@ -22,6 +22,8 @@ use waystation_proto::{Digest, Hash};
 use super::{
     ByteStream, IngestError,
     blobs::{blocking, remove_file},
+    dirs::Dirs,
+    room::Kind,
 };
 
 /// An open file and the hashes of what is in it. Writing blocks.
@@ -68,6 +70,7 @@ pub(super) struct Receiver {
     room: u64,
     limit: u64,
     active: Arc<AtomicUsize>,
+    dirs: Arc<Dirs>,
 }
 
 impl Draft {
@@ -100,7 +103,7 @@ impl Draft {
     /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
     pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let before = self.length();
-        let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let length = length(pieces);
         let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
         let mut write = || {
             let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -130,8 +133,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came; not
-    /// if the disk failed.
+    /// Appends a body up to its end. Also gives the draft back if the body was cut or the disk is full,
+    /// holding what came; not if the disk failed.
     pub async fn receive(
         mut self,
         first: Option<Step>,
@@ -147,6 +150,9 @@ impl Draft {
                 return (None, Err(self.spoilt(error)));
             }
             let pieces = mem::take(&mut step.pieces);
+            if let Err(error) = body.dirs.room.check(Kind::Bulk, length(&pieces)) {
+                return (Some(self), Err(storage("a body could not be written", error)));
+            }
             let writing = blocking(move || {
                 let result = self.write(&pieces);
                 Ok((self, result))
@@ -299,9 +305,9 @@ impl DigestHasher {
 
 impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
-    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>) -> Self {
+    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
         active.fetch_add(1, Ordering::Relaxed);
-        Receiver { body, room, limit, active: active.clone() }
+        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
     }
 
     /// Waits for a step's worth of bytes, or the body's end.
@@ -338,6 +344,10 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
 /// Waits for the disk to have taken what it was told to begin with.

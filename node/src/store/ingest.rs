@@ -30,7 +30,7 @@ impl Inner {
         limit: u64,
         body: ByteStream,
     ) -> Result<Held, IngestError> {
-        let mut body = Receiver::new(body, limit, limit, &self.active);
+        let mut body = Receiver::new(body, limit, limit, &self.active, &self.dirs);
         let first = body.step().await;
         match first.end {
             Some(Err(error)) => return Err(error),

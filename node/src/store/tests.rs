@@ -129,6 +129,53 @@ async fn what_is_not_as_expected_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_an_answer() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    let free = |bytes: Option<u64>| *store.0.dirs.room.pretended.lock().expect("no panic") = bytes;
+    let is_full = |result: Result<(), IngestError>| {
+        assert!(
+            matches!(&result, Err(IngestError::Storage(why)) if why.contains("free space")),
+            "{result:?}"
+        );
+    };
+    let (large, small) = (bytes(1, 3_000_000), bytes(2, 1000));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&small)).await.expect("written");
+    free(Some(1 << 20));
+    is_full(store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.map(|_| ()));
+    is_full(store.ingest_bytes(None, sha256(&small), small.clone()).await.map(|_| ()));
+    is_full(store.upload_append(&a, &id, None, NO_LIMIT, body(&large)).await.map(|_| ()));
+    is_full(store.upload_finish(&a, &id, sha256(&small)).await.map(|_| ()));
+    assert!(!store.has_room(1) && files_below(&dir.path().join("files")).is_empty());
+    assert_eq!(store.index().held_count(), 0);
+    // Bodies end while names still fit.
+    free(Some(20 << 20));
+    is_full(store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.map(|_| ()));
+    store.upload_finish(&a, &id, sha256(&small)).await.expect("finished");
+    free(None);
+    store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.expect("taken in");
+    assert!(store.has_room(1));
+}
+
+#[tokio::test]
+async fn files_whose_names_are_gone_are_not_swept() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(1, 50_000);
+    store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("taken in");
+    store.shutdown().await;
+    drop(store);
+    let (database, aside) = (dir.path().join("blobs/blobs.db"), dir.path().join("aside"));
+    fs::rename(&database, &aside).expect("moved");
+    let Err(error) = Store::open(dir.path()).await else { panic!("opened without names") };
+    assert!(error.to_string().contains("put it back"), "{error}");
+    fs::rename(&aside, &database).expect("moved back");
+    assert!(open(&dir).await.index().held(&sha256(&content)).is_some());
+}
+
+#[tokio::test]
 async fn many_at_once_also_of_one_digest() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;

@@ -166,7 +166,7 @@ impl Inner {
                 *slot = Some(draft);
                 return Err(IngestError::TooLarge { limit });
             };
-            let mut body = Receiver::new(body, limit, room, &inner.active);
+            let mut body = Receiver::new(body, limit, room, &inner.active, &inner.dirs);
             let (draft, result) = draft.receive(None, &mut body).await;
             *slot = draft;
             // A file that could not be synced is gone.
