@@ -27,6 +27,7 @@ use waystation_proto::{Hash, ranges::Ranges};
 use super::{
     dirs::{Dirs, sync_dir},
     ground::Ground,
+    room::Kind,
 };
 
 /// A handle on the opened store.
@@ -53,6 +54,9 @@ impl Blobs {
     /// Opens the database, making it if there is none.
     pub async fn open(dirs: Arc<Dirs>) -> io::Result<Self> {
         let fs = FsStore::load(dirs.blobs()).await.map_err(io::Error::other)?;
+        // The entries of the database and of the directories, where they have just been made.
+        let made = dirs.blobs();
+        blocking(move || sync_dir(&made)).await?;
         Ok(Blobs {
             fs,
             dirs,
@@ -71,6 +75,8 @@ impl Blobs {
 
     /// Adds bytes that are in memory. They are durable after [`Self::settle`] and [`Self::sync`].
     pub async fn add_bytes(&self, bytes: Bytes) -> io::Result<Hash> {
+        let kind = if bytes.len() as u64 <= INLINE { Kind::Rows } else { Kind::Bulk };
+        self.dirs.room.check(kind, bytes.len() as u64)?;
         let _turn = self.imports.acquire().await.map_err(io::Error::other)?;
         let tag = self.fs.blobs().add_bytes(bytes).temp_tag().await.map_err(io::Error::other)?;
         Ok(ours(tag.hash()))
@@ -111,6 +117,9 @@ impl Blobs {
 
     /// Sets a named tag. It is durable after [`Self::sync`].
     pub async fn name(&self, ground: &Ground, hash: Hash) -> io::Result<()> {
+        if !matches!(ground, Ground::Run(_)) {
+            self.dirs.room.check(Kind::Rows, 0)?;
+        }
         self.fs.tags().set(ground.to_string(), theirs(hash)).await.map_err(io::Error::other)
     }
 

@@ -22,6 +22,8 @@ use waystation_proto::{Digest, Hash};
 use super::{
     ByteStream, IngestError,
     blobs::{blocking, remove_file},
+    dirs::Dirs,
+    room::Kind,
 };
 
 /// An open file and the hashes of what is in it. Writing blocks.
@@ -68,6 +70,7 @@ pub(super) struct Receiver {
     room: u64,
     limit: u64,
     active: Arc<AtomicUsize>,
+    dirs: Arc<Dirs>,
 }
 
 impl Draft {
@@ -100,7 +103,7 @@ impl Draft {
     /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
     pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let before = self.length();
-        let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let length = length(pieces);
         let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
         let mut write = || {
             let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -130,8 +133,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came; not
-    /// if the disk failed.
+    /// Appends a body up to its end. Also gives the draft back if the body was cut or the disk is full,
+    /// holding what came; not if the disk failed.
     pub async fn receive(
         mut self,
         first: Option<Step>,
@@ -143,8 +146,13 @@ impl Draft {
         };
         let mut flushing: Option<JoinHandle<io::Result<()>>> = None;
         loop {
-            self.start_flush(&mut flushing).await;
+            if let Err(error) = self.start_flush(&mut flushing).await {
+                return (None, Err(self.spoilt(error)));
+            }
             let pieces = mem::take(&mut step.pieces);
+            if let Err(error) = body.dirs.room.check(Kind::Bulk, length(&pieces)) {
+                return (Some(self), Err(storage("a body could not be written", error)));
+            }
             let writing = blocking(move || {
                 let result = self.write(&pieces);
                 Ok((self, result))
@@ -168,8 +176,8 @@ impl Draft {
             match (next, step.end) {
                 (Some(next), _) => step = next,
                 (None, end) => {
-                    if let Some(task) = flushing {
-                        task.await.ok();
+                    if let Err(error) = flushed(&mut flushing).await {
+                        return (None, Err(self.spoilt(error)));
                     }
                     return (Some(self), end.unwrap_or(Ok(())));
                 }
@@ -197,21 +205,30 @@ impl Draft {
         Ok(bytes.into())
     }
 
-    /// Makes the file's bytes durable. Blocks.
+    /// Makes the file's bytes durable; where that fails the draft is of no more use. Blocks.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file.sync_all().inspect_err(|_| remove_file(&self.path))
     }
 
-    /// Has the disk begin with what is written, so that little is left to wait for at the end.
-    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) {
+    /// Has the disk begin with what is written, so that little is left to wait for at the end. Says how the
+    /// last time went.
+    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
         if self.unsynced < FLUSH_BYTES || flushing.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
+            return Ok(());
         }
-        // What goes wrong here goes wrong again, and is told, when the finished file is synced.
+        flushed(flushing).await?;
         if let Ok(file) = self.file.try_clone() {
             self.unsynced = 0;
             *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         }
+        Ok(())
+    }
+
+    /// The end of a draft that the disk could not take: the system forgets what it failed to write and says
+    /// so once, so that another sync of the same file would succeed and mean nothing.
+    fn spoilt(&self, error: io::Error) -> IngestError {
+        remove_file(&self.path);
+        storage("a body could not be made durable; send it again from the start", error)
     }
 }
 
@@ -288,9 +305,9 @@ impl DigestHasher {
 
 impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
-    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>) -> Self {
+    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
         active.fetch_add(1, Ordering::Relaxed);
-        Receiver { body, room, limit, active: active.clone() }
+        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
     }
 
     /// Waits for a step's worth of bytes, or the body's end.
@@ -326,6 +343,18 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
+}
+
+/// Waits for the disk to have taken what it was told to begin with.
+async fn flushed(flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match flushing.take() {
+        Some(task) => task.await.map_err(io::Error::other)?,
+        None => Ok(()),
     }
 }
 

@@ -187,6 +187,12 @@ impl Inner {
         matches!(self.open_file(hash).await, Ok(Some((_, mark))) if mark.length == size)
     }
 
+    /// Whether all of a blob is here and would be served: what is put in again must not be dropped for a file
+    /// that rotted.
+    pub async fn is_sound(&self, hash: Hash, size: u64) -> bool {
+        self.is_whole(hash, size).await && (size <= INLINE || self.check(hash, size).await.is_ok())
+    }
+
     /// After a blob was put in again whose file had been quarantined: where the store still expects a file
     /// of its own, it finds ours.
     pub async fn mend(&self, hash: Hash, size: u64) -> io::Result<()> {

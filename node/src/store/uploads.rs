@@ -143,15 +143,15 @@ impl Inner {
 
     /// See [`super::Store::upload_append`].
     pub async fn upload_append(
-        &self,
+        self: &Arc<Self>,
         repository: &RepoName,
         id: &str,
         offset: Option<u64>,
         limit: u64,
         body: ByteStream,
     ) -> Result<u64, IngestError> {
-        let (_, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
-        let active = self.active.clone();
+        let (key, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
+        let inner = self.clone();
         // A task of its own: if the caller goes away in the middle, what came is still accounted for before
         // anyone else writes.
         let append = async move {
@@ -166,9 +166,13 @@ impl Inner {
                 *slot = Some(draft);
                 return Err(IngestError::TooLarge { limit });
             };
-            let mut body = Receiver::new(body, limit, room, &active);
+            let mut body = Receiver::new(body, limit, room, &inner.active, &inner.dirs);
             let (draft, result) = draft.receive(None, &mut body).await;
             *slot = draft;
+            // A file that could not be synced is gone.
+            if result.is_err() && slot.is_none() && !session.path.exists() {
+                inner.uploads.sessions().remove(&key);
+            }
             result.map(|()| session.length.load(Ordering::SeqCst))
         };
         finish_task(append).await
@@ -193,11 +197,9 @@ impl Inner {
             let mut slot = session.turn().await?;
             let draft = session.open(&mut slot).await?;
             let (draft, result) = inner.adopt(Some(&key.0), expected, draft).await;
-            match &result {
-                Ok(_) | Err(IngestError::DigestMismatch { .. }) => {
-                    inner.uploads.sessions().remove(&key);
-                }
-                Err(_) => *slot = draft,
+            *slot = draft.filter(|_| result.is_err());
+            if slot.is_none() {
+                inner.uploads.sessions().remove(&key);
             }
             result
         };
