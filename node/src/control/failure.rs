@@ -3,16 +3,21 @@
 
 use std::error::Error;
 
-use libp2p::{noise, swarm::DialError};
+use libp2p::{
+    connection_limits::Exceeded,
+    noise,
+    swarm::{ConnectionDenied, DialError},
+};
 
-use super::address;
+use super::{address, behaviour::PER_PEER_MAX};
 
 /// Whether a handshake ended the way it does when two sides have different admission secrets: the dialler
-/// cannot decrypt the first answer and hangs up, the other side sees it hang up.
-pub(crate) fn is_unproven(error: &(dyn Error + 'static)) -> bool {
+/// cannot decrypt the first answer and hangs up, the other side sees it hang up. A dialler that is hung up
+/// on has met a full or stopping node, or a broken path.
+pub(crate) fn is_unproven(error: &(dyn Error + 'static), dialled: bool) -> bool {
     chain(error).into_iter().any(|cause| match cause.downcast_ref::<noise::Error>() {
         Some(noise::Error::Noise(_)) => true,
-        Some(noise::Error::Io(error)) => {
+        Some(noise::Error::Io(error)) if !dialled => {
             use std::io::ErrorKind::{
                 BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof,
             };
@@ -39,6 +44,19 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     causes
 }
 
+/// What is said of a peer that came to this node and did not get through the handshake for another reason
+/// than the admission secret.
+pub(crate) fn unfinished(error: &(dyn Error + 'static)) -> String {
+    let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    format!("{UNFINISHED} ({last}); it is no Waystation node, or the path to it is broken")
+}
+
+/// Whether this node has as many connections, or handshakes under way, as it takes: not merely one too
+/// many with one peer.
+pub(crate) fn is_full(error: &ConnectionDenied) -> bool {
+    error.downcast_ref::<Exceeded>().is_some_and(|exceeded| exceeded.limit() > PER_PEER_MAX)
+}
+
 /// libp2p's errors in one line.
 pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     match error.downcast_ref::<DialError>() {
@@ -55,6 +73,9 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
         _ => error.to_string(),
     }
 }
+
+/// How [`unfinished`] begins.
+pub(crate) const UNFINISHED: &str = "it did not complete the handshake";
 
 /// An error's causes that are looked at.
 const CAUSES_MAX: usize = 16;

@@ -26,7 +26,7 @@ use super::{
     codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
-    failure::{is_unproven, reason},
+    failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
     peer::Peer,
 };
 use crate::identity;
@@ -292,8 +292,12 @@ impl Session {
     fn on_incoming_failed(&mut self, from: &Multiaddr, error: &ListenError) {
         let from = address::text(from);
         match error {
-            ListenError::Transport(transport) if is_unproven(transport) => {
-                self.refused(from, CAME_UNPROVEN, "from")
+            ListenError::Transport(transport) if is_unproven(transport, false) => {
+                self.refused(from, CAME_UNPROVEN.into(), "from");
+            }
+            ListenError::Transport(transport) => self.refused(from, unfinished(transport), "from"),
+            ListenError::Denied { cause } if is_full(cause) => {
+                self.refused(from, format!("this node is busy: {cause}"), "from");
             }
             error => tracing::debug!(address = from, error = reason(error), "connection failed"),
         }
@@ -304,9 +308,9 @@ impl Session {
         match error {
             DialError::LocalPeerId { .. } => why = "it is this node itself".into(),
             DialError::Transport(attempts) => {
-                for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error)) {
+                for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error, true)) {
                     why = DIALLED_UNPROVEN.into();
-                    self.refused(address::text(address), DIALLED_UNPROVEN, "to");
+                    self.refused(address::text(address), DIALLED_UNPROVEN.into(), "to");
                 }
             }
             _ => {}
@@ -316,13 +320,18 @@ impl Session {
         }
     }
 
-    fn refused(&mut self, address: String, why: &'static str, direction: &'static str) {
+    fn refused(&mut self, address: String, why: String, direction: &'static str) {
         self.counting.refused();
         let ip = address.parse::<SocketAddr>().ok().map(|socket| socket.ip());
         if self.refusals.should_tell(ip, Instant::now()) {
-            tracing::warn!(address, "connection {direction} {address} refused: {why}");
+            // Port scans and health checks are no reason to worry; an old mesh file and a full node are.
+            if why.starts_with(UNFINISHED) {
+                tracing::info!(address, "connection {direction} {address} refused: {why}");
+            } else {
+                tracing::warn!(address, "connection {direction} {address} refused: {why}");
+            }
         }
-        self.emit(ControlEvent::Refused { address, why: why.into() });
+        self.emit(ControlEvent::Refused { address, why });
     }
 
     fn tell_listening(&mut self) {
