@@ -183,19 +183,39 @@ fn forgeries(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
     vec![
         ("no grant", vec![publish(None, 9)]),
         ("a grant of another node", vec![publish(Some(grant(owner, "**", None)), 9)]),
-        ("a grant that has expired", vec![publish(Some(grant(member.id(), "**", Some(Wall(1_600_000_000)))), 9)]),
+        (
+            "a grant that has expired",
+            vec![publish(Some(grant(member.id(), "**", Some(Wall(1_600_000_000)))), 9)],
+        ),
         ("a grant for another repository", vec![publish(Some(grant(member.id(), "other", None)), 9)]),
         ("a grant that was widened", vec![publish(Some(widened), 9)]),
         ("a grant of another root", vec![publish(Some(forged_grant.clone()), 9)]),
         ("that grant as a record", vec![member.record(Key::grant(&forged_grant), 1, &forged_grant)]),
         ("changed after it was signed", vec![changed]),
         ("in the name of the owner", vec![of_owner]),
-        ("an absurd version", [0, Record::MAX_VERSION, u64::MAX].map(|version| member.record(Key { kind: Kind(77), scope: String::new(), name: "n".into() }, version, &1)).to_vec()),
+        (
+            "an absurd version",
+            [0, Record::MAX_VERSION, u64::MAX]
+                .map(|version| {
+                    member.record(Key { kind: Kind(77), scope: String::new(), name: "n".into() }, version, &1)
+                })
+                .to_vec(),
+        ),
         ("what another node holds", vec![foreign(Key::holding(&manifest, &owner))]),
         ("what another node is", vec![stolen_node]),
         ("a body that is none", vec![member.record(Key::holding(&manifest, &member.id()), 9, &"nonsense")]),
-        ("another mesh's", vec![Record::author(&mesh, &me, None, Key::holding(&manifest, &member.id()), 9, now, &held)]),
-        ("a body that is too long", vec![member.record(Key { kind: Kind(77), scope: String::new(), name: "n".into() }, 1, &vec![1u8; Record::MAX_BODY + 1])]),
+        (
+            "another mesh's",
+            vec![Record::author(&mesh, &me, None, Key::holding(&manifest, &member.id()), 9, now, &held)],
+        ),
+        (
+            "a body that is too long",
+            vec![member.record(
+                Key { kind: Kind(77), scope: String::new(), name: "n".into() },
+                1,
+                &vec![1u8; Record::MAX_BODY + 1],
+            )],
+        ),
         ("thousands with bad signatures", unsigned.collect()),
     ]
 }

@@ -80,7 +80,8 @@ impl Data {
     }
 
     fn open(identity: Identity, key: Option<[u8; 32]>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (endpoint, store) = runtime.block_on(async {
             let endpoint = Endpoint::builder(presets::Minimal)
                 .secret_key(identity.iroh_secret())
@@ -155,7 +156,13 @@ impl Data {
 
     /// Connects with this for a proof (none: no stream for it at all), asks for a blob, and reads all that
     /// comes until the node closes the connection.
-    pub fn ask_unproven(&self, address: &str, node: &str, hash: blake3::Hash, proof: Option<&[u8]>) -> Vec<u8> {
+    pub fn ask_unproven(
+        &self,
+        address: &str,
+        node: &str,
+        hash: blake3::Hash,
+        proof: Option<&[u8]>,
+    ) -> Vec<u8> {
         self.within(async {
             let connection = self.connect(address, node).await;
             let mut streams = vec![];
@@ -286,12 +293,19 @@ fn other_blob(size: u64) -> Vec<u8> {
     let bytes = crate::harness::image::random_bytes(43, usize::try_from(size).unwrap());
     let outboard = PreOrderMemOutboard::create(&bytes, BlockSize::from_chunk_log(4));
     let mut encoded = size.to_le_bytes().to_vec();
-    bao_tree::io::sync::encode_ranges_validated(&bytes[..], &outboard, &ChunkRanges::all(), &mut encoded).unwrap();
+    bao_tree::io::sync::encode_ranges_validated(&bytes[..], &outboard, &ChunkRanges::all(), &mut encoded)
+        .unwrap();
     encoded
 }
 
 /// Version, then a MAC over the connection's keying material, the role and both ids.
-fn proof(connection: &Connection, key: &[u8; 32], role: u8, dialler: &[u8; 32], accepter: &[u8; 32]) -> [u8; 33] {
+fn proof(
+    connection: &Connection,
+    key: &[u8; 32],
+    role: u8,
+    dialler: &[u8; 32],
+    accepter: &[u8; 32],
+) -> [u8; 33] {
     let mut binding = [0; 32];
     connection.export_keying_material(&mut binding, b"EXPORTER waystation admission v1", b"").unwrap();
     let mut hasher = blake3::Hasher::new_keyed(key);

@@ -83,7 +83,8 @@ impl Member {
     pub fn with_prologue(mesh: MeshId, prologue: Vec<u8>) -> Self {
         let folder = temp_dir("member");
         let identity = Identity::load_or_create(&folder.path().join("node.key")).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (orders, queue) = unbounded_channel();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (keys, shared) = (identity.keypair(), seen.clone());
@@ -167,7 +168,15 @@ impl Member {
 
     /// A record signed by this member.
     pub fn record<B: serde::Serialize>(&self, key: Key, version: u64, body: &B) -> Record {
-        Record::author(&self.mesh, &self.identity.signing_key(), None, key, version, Wall(1_700_000_000), body)
+        Record::author(
+            &self.mesh,
+            &self.identity.signing_key(),
+            None,
+            key,
+            version,
+            Wall(1_700_000_000),
+            body,
+        )
     }
 
     /// What it says about itself.
@@ -193,11 +202,14 @@ struct Behaviour {
 }
 
 fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour> {
-    let secure = |keys: &libp2p::identity::Keypair| noise::Config::new(keys).map(|noise| noise.with_prologue(prologue));
+    let secure = |keys: &libp2p::identity::Keypair| {
+        noise::Config::new(keys).map(|noise| noise.with_prologue(prologue))
+    };
     let builder = SwarmBuilder::with_existing_identity(keys.clone()).with_tokio();
     let builder = builder.with_tcp(tcp::Config::new().nodelay(true), secure, yamux::Config::default).unwrap();
     let built = builder.with_behaviour(|keys| {
-        let config = gossipsub::ConfigBuilder::default().flood_publish(true).max_transmit_size(1 << 20).build()?;
+        let config =
+            gossipsub::ConfigBuilder::default().flood_publish(true).max_transmit_size(1 << 20).build()?;
         let signed = gossipsub::MessageAuthenticity::Signed(keys.clone());
         let mut gossip = gossipsub::Behaviour::new(signed, config)?;
         gossip.subscribe(&topic())?;
