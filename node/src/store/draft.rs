@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     mem,
     path::{Path, PathBuf},
     sync::{
@@ -25,6 +25,7 @@ use super::{
     dirs::Dirs,
     room::Kind,
 };
+use crate::sparse::SparseWriter;
 
 /// An open file and the hashes of what is in it. Writing blocks.
 pub(super) struct Draft {
@@ -106,8 +107,7 @@ impl Draft {
         let length = length(pieces);
         let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
         let mut write = || {
-            let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            let result = write_all(file, &mut slices);
+            let result = write_sparse(file, before, pieces);
             pieces.iter().for_each(|piece| {
                 hash.update(piece);
             });
@@ -369,16 +369,14 @@ pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
     IngestError::Storage(format!("{what}: {error}{advice}"))
 }
 
-/// `write_all` for many slices.
-fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        match file.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut slices, n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
+fn write_sparse(file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
+    let mut writer = SparseWriter::new(file, at)?;
+    for piece in pieces {
+        writer.write(piece)?;
+    }
+    if writer.ends_in_hole() {
+        file.set_len(writer.position())?;
     }
     Ok(())
 }
