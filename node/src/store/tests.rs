@@ -300,6 +300,32 @@ async fn an_upload_that_could_not_be_synced_has_to_start_again() {
 }
 
 #[tokio::test]
+async fn runs_of_zeros_take_no_room() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    let mut content = vec![0; 20_000_000];
+    for at in [0, 1_000_001, 9_999_999] {
+        content[at..at + 40_000].copy_from_slice(&bytes(at as u8, 40_000));
+    }
+    let (content, short) = (Bytes::from(content), Bytes::from(vec![0; 100_000]));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let store = reopen(store, &dir).await.store;
+    // After a hole at the end, and without any hole but the file's length.
+    let length = store.upload_append(&a, &id, None, NO_LIMIT, body(&short)).await.expect("written");
+    assert_eq!(length, 20_100_000);
+    let all = Bytes::from([content, short.clone()].concat());
+    let held = store.upload_finish(&a, &id, sha256(&all)).await.expect("finished");
+    assert!(serve(&store, &held).await.expect("served") == all);
+    let on_disk = fs::metadata(store.0.dirs.file(&held.hash)).expect("there").blocks() * 512;
+    assert!(on_disk < 1_000_000, "{on_disk} bytes on disk");
+    let held = store.ingest(None, sha256(&short), NO_LIMIT, body(&short)).await.expect("taken in");
+    assert_eq!(serve(&store, &held).await.expect("served"), short);
+}
+
+#[tokio::test]
 async fn resting_uploads_expire_at_the_next_start() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
@@ -314,6 +340,33 @@ async fn resting_uploads_expire_at_the_next_start() {
     let store = reopen(store, &dir).await.store;
     assert!(matches!(store.upload_length(&here, &old).await, Err(IngestError::UnknownUpload)));
     assert_eq!(store.upload_length(&here, &new).await.expect("there"), 0);
+}
+
+#[tokio::test]
+async fn resting_uploads_are_closed_and_then_expire() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (a, content) = (repo("a"), bytes(1, 50_000));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let path = store.0.dirs.uploads_of(&a).join(&id);
+    let is_open = || {
+        let files = fs::read_dir("/proc/self/fd").expect("there").flatten();
+        files.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|target| target == path)
+    };
+    let in_minutes = |minutes: u64| {
+        let now = std::time::Instant::now() + std::time::Duration::from_secs(minutes * 60);
+        store.0.uploads.sweep(now);
+    };
+    in_minutes(5);
+    assert!(is_open());
+    in_minutes(15);
+    assert!(!is_open());
+    let length = store.upload_append(&a, &id, Some(50_000), NO_LIMIT, body(&content)).await.expect("goes on");
+    assert_eq!(length, 100_000);
+    in_minutes(25 * 60);
+    assert!(matches!(store.upload_length(&a, &id).await, Err(IngestError::UnknownUpload)));
+    assert!(!path.exists() && !is_open());
 }
 
 #[tokio::test]
