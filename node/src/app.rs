@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 use waystation_proto::{
     Replica, ReplicaConfig, Wall,
     glob::Glob,
@@ -78,11 +79,13 @@ pub enum StartError {
 
 /// Runs a node until it is told to stop.
 pub async fn run(config: Config) -> Result<(), StartError> {
+    raise_file_limit();
     let mut signals = Signals::listen().map_err(|why| system("signals cannot be handled", why))?;
     let node = Node::start(config).await?;
     tokio::select! {
         () = signals.first() => {}
         () = node.stop.cancelled() => warn!("a part of the node ended by itself; stopping"),
+        () = node.store.stopped() => error!("the disk failed under the blob store; stopping, to be started anew"),
     }
     tokio::select! {
         () = node.drain() => Ok(()),
@@ -402,6 +405,17 @@ fn announce_start(facts: &NodeFacts, started: Instant) {
     let took_ms = started.elapsed().as_millis();
     info!(node = %facts.node, site = facts.site, mesh = %facts.mesh.short(), "Waystation {}", env!("CARGO_PKG_VERSION"));
     info!(listen = %facts.listen, mesh_listen = %facts.mesh_listen, admin_listen = %facts.admin_listen, took_ms, "serving");
+}
+
+/// Connections, uploads and downloads are files too: more than the 1024 that most systems start with.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(why) = setrlimit(Resource::Nofile, limit) {
+            debug!(%why, "the limit of open files stays as it is");
+        }
+    }
 }
 
 /// Written aside and renamed, so that whoever waits for the file reads all of it.

@@ -349,6 +349,11 @@ impl Store {
         self.0.dirs.room.check(room::Kind::Bulk, bytes).is_ok()
     }
 
+    /// Ends when the store has stopped because its disk failed: only another start can help then.
+    pub async fn stopped(&self) {
+        self.0.blobs.stopped().await;
+    }
+
     /// Closes everything and leaves the index complete, so that the next start need not build it again.
     /// Whatever is asked of the store afterwards fails.
     pub async fn shutdown(&self) {

@@ -22,6 +22,7 @@ use iroh_blobs::{
     store::fs::FsStore,
 };
 use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
 use waystation_proto::{Hash, ranges::Ranges};
 
 use super::{
@@ -40,6 +41,8 @@ pub(super) struct Blobs {
     covered: Mutex<u64>,
     /// How many syncs ran.
     ran: AtomicU64,
+    /// Cancelled when the database has stopped: nothing can be stored or looked up until the next start.
+    stopped: CancellationToken,
     reads: Semaphore,
     imports: Semaphore,
 }
@@ -63,6 +66,7 @@ impl Blobs {
             asked: AtomicU64::new(0),
             covered: Mutex::new(0),
             ran: AtomicU64::new(0),
+            stopped: CancellationToken::new(),
             reads: Semaphore::new(MAX_READS),
             imports: Semaphore::new(MAX_IMPORTS),
         })
@@ -71,6 +75,11 @@ impl Blobs {
     /// The store itself.
     pub fn api(&self) -> iroh_blobs::api::Store {
         self.fs.clone().into()
+    }
+
+    /// Ends when the database has stopped, which it does when a commit fails.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
     }
 
     /// Adds bytes that are in memory. They are durable after [`Self::settle`] and [`Self::sync`].
@@ -159,7 +168,10 @@ impl Blobs {
             return Ok(());
         }
         let covers = self.asked.load(Ordering::SeqCst);
-        self.fs.sync_db().await.map_err(io::Error::other)?;
+        self.fs.sync_db().await.map_err(|error| {
+            self.stopped.cancel();
+            io::Error::other(error)
+        })?;
         *covered = covers;
         self.ran.fetch_add(1, Ordering::Relaxed);
         Ok(())

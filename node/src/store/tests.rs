@@ -160,6 +160,19 @@ async fn a_full_disk_is_an_answer() {
 }
 
 #[tokio::test]
+async fn a_store_that_stopped_says_so() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let stopped = store.stopped();
+    store.0.blobs.shutdown().await;
+    assert!(matches!(store.persist(vec![]).await, Ok(())));
+    let content = bytes(1, 100);
+    assert!(store.ingest_bytes(None, sha256(&content), content).await.is_err());
+    assert!(store.0.blobs.sync().await.is_err());
+    stopped.await;
+}
+
+#[tokio::test]
 async fn files_whose_names_are_gone_are_not_swept() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
