@@ -21,7 +21,7 @@ use waystation_proto::{
 
 use crate::{
     admin::{self, Readiness},
-    api::{Api, DataPlane, GrantRequest, Granter, NodeFacts, PeerTraffic},
+    api::{Api, DataPlane, NodeFacts, PeerTraffic, granter},
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
@@ -372,19 +372,6 @@ async fn first_grant(replica: &ReplicaHandle, home: &Home, root: &RootKey) {
         Ok(()) => info!(mesh = %home.mesh.mesh().short(), "made a mesh; this node may publish in it"),
         Err(why) => warn!(%why, "this node could not be granted to publish in its own mesh"),
     }
-}
-
-/// Grants what an operator asks for at the local socket.
-fn granter(root: RootKey) -> Granter {
-    Arc::new(move |request: &GrantRequest| {
-        let now = wall();
-        let expires = request.seconds.map(|seconds| Wall(now.0.saturating_add(seconds)));
-        if expires.is_some() && !now.is_plausible() {
-            return Err("this machine's clock is not set, so a grant cannot be given an end; set it, or leave --for out".to_owned());
-        }
-        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
-        Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, now.0))
-    })
 }
 
 fn traffic(counted: &crate::data::Counting) -> DataPlane {
