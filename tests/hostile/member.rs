@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, SwarmBuilder,
     futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    gossipsub, noise,
+    gossipsub, noise, ping,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
@@ -153,13 +153,17 @@ impl Member {
         });
     }
 
-    /// Asks for the whole catalog, and waits until a record came that fits.
+    /// Asks for the whole catalog, again and again, until a record comes that fits.
     #[track_caller]
     pub fn read_record(&self, fits: impl Fn(&Record) -> bool) -> Record {
         let content = Content::Fingerprint([0; 16], 0);
-        self.say(&Message::Reconcile(vec![Summary { from: 0, to: u128::MAX, content }]));
-        let mut found = None;
+        let question = Message::Reconcile(vec![Summary { from: 0, to: u128::MAX, content }]);
+        let (mut found, mut tries) = (None, 0);
         until_true("the record is told", || {
+            if tries % 50 == 0 {
+                self.say(&question);
+            }
+            tries += 1;
             found = self.seen().records.iter().find(|record| fits(record)).cloned();
             found.is_some()
         });
@@ -199,6 +203,8 @@ impl Member {
 struct Behaviour {
     gossip: gossipsub::Behaviour,
     direct: request_response::Behaviour<RawCodec>,
+    /// Without it nodes end the session at once.
+    ping: ping::Behaviour,
 }
 
 fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour> {
@@ -215,7 +221,7 @@ fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour
         gossip.subscribe(&topic())?;
         let config = request_response::Config::default().with_request_timeout(Duration::from_secs(30));
         let direct = request_response::Behaviour::new([(PROTOCOL, ProtocolSupport::Full)], config);
-        Ok(Behaviour { gossip, direct })
+        Ok(Behaviour { gossip, direct, ping: ping::Behaviour::default() })
     });
     let built = built.unwrap_or_else(|error| panic!("{error}"));
     built.with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600))).build()
