@@ -264,7 +264,7 @@ impl Record {
                 bounded(&body.software, 64)?;
                 body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
                 let own = self.key.name.parse() == Ok(self.author) && self.key.scope.is_empty();
-                if !own || body.addresses.len() > 8 {
+                if !own || body.addresses.len() > NodeBody::ADDRESSES_MAX {
                     return Err(RecordError::Malformed("node record of another node"));
                 }
                 Ok(())

@@ -178,7 +178,10 @@ impl Replica {
         }
     }
 
-    fn reachable(&mut self, now: Now, addresses: Vec<String>, out: &mut Vec<Output>) {
+    fn reachable(&mut self, now: Now, mut addresses: Vec<String>, out: &mut Vec<Output>) {
+        // A machine with many networks has more: a record with all of them would count nowhere.
+        addresses.truncate(NodeBody::ADDRESSES_MAX);
+
         let body = NodeBody {
             site: self.config.site.clone(),
             tier: self.config.tier,
@@ -482,3 +485,6 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
+
+#[cfg(test)]
+mod tests;

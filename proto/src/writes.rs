@@ -4,7 +4,7 @@
 use alloc::{collections::BTreeMap, string::ToString, sync::Arc, vec::Vec};
 
 use ed25519_dalek::SigningKey;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody},
@@ -243,16 +243,24 @@ impl Writes {
         manifest: &Digest,
         state: HoldingState,
     ) -> Option<Record> {
-        let known = catalog.holders(manifest).find(|(node, _)| *node == self.me).map(|(_, state)| state);
         let key = Key::holding(manifest, &self.me);
-        let news = known.unwrap_or(HoldingState::Gone) != state;
-        news.then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
+        let said = self.own_word(catalog, &key).map_or(HoldingState::Gone, |body: HoldingBody| body.state);
+        (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
     }
 
     /// The record that says who this node is, unless that is known already.
     pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Record> {
-        let news = catalog.node(&self.me).as_ref() != Some(body);
-        news.then(|| self.author(catalog, wall, Key::node(&self.me), None, body))
+        let key = Key::node(&self.me);
+        let news = self.own_word(catalog, &key).as_ref() != Some(body);
+        news.then(|| self.author(catalog, wall, key, None, body))
+    }
+
+    /// What this node last said under a key that is its own. What is on its way to disk, or waits for the
+    /// disk to work again, will replace what is known.
+    fn own_word<B: Serialize + DeserializeOwned>(&self, catalog: &Catalog, key: &Key) -> Option<B> {
+        let pending = self.own_pending().filter(|record| record.key == *key);
+        let unwritten = pending.max_by_key(|record| record.version).or_else(|| self.unsaid.get(key));
+        unwritten.or_else(|| catalog.get(key))?.read().ok()
     }
 
     fn author<B: Serialize>(

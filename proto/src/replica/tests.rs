@@ -1,0 +1,92 @@
+//! What a replica does about this node's own words, sessions and dials, seen from inside.
+
+use alloc::{format, string::ToString, vec};
+
+use super::*;
+use crate::{
+    body::{HoldingBody, Tier},
+    event::DialTarget,
+    id::MeshId,
+    record::Key,
+    time::{Time, Wall},
+    wire::Message,
+};
+
+const WALL: Wall = Wall(1_800_000_000);
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn node(n: u8) -> NodeId {
+    NodeId(key(n).verifying_key().to_bytes())
+}
+
+fn trust() -> Trust {
+    let root = key(77).verifying_key();
+    Trust { mesh: MeshId::of_root(&NodeId(root.to_bytes())), root }
+}
+
+fn digest(n: u8) -> Digest {
+    Digest::Sha256([n; 32])
+}
+
+/// Node 1, whose disk is slow: writes wait until they are let through.
+struct Node {
+    replica: Replica,
+    now: u64,
+    out: Vec<Output>,
+}
+
+impl Node {
+    fn start() -> Self {
+        let replica = Replica::new(ReplicaConfig::default(), key(1), trust());
+        let mut node = Node { replica, now: 0, out: Vec::new() };
+        node.give(Input::Restore { records: vec![], held: vec![] });
+        node
+    }
+
+    fn give(&mut self, input: Input) {
+        let now = Now { time: Time(self.now), wall: WALL };
+        self.out.extend(self.replica.handle(now, input));
+    }
+
+    fn reachable(&mut self, addresses: &[&str]) {
+        self.give(Input::Reachable { addresses: addresses.iter().map(ToString::to_string).collect() });
+    }
+
+    /// Lets all writes through, in order.
+    fn write(&mut self) {
+        let out = core::mem::take(&mut self.out);
+        for output in out {
+            if let Output::Persist { write, .. } = output {
+                self.give(Input::Persisted { write });
+            }
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.replica.catalog.node(&node(1)).map(|body| body.addresses).unwrap_or_default()
+    }
+}
+
+#[test]
+fn the_last_addresses_told_win_however_slow_the_disk_is() {
+    let mut here = Node::start();
+    here.reachable(&["a:1", "b:1"]);
+    here.write();
+    // As at a restart: interfaces come up one after the other.
+    here.reachable(&["a:1"]);
+    here.reachable(&["a:1", "b:1"]);
+    here.write();
+    assert_eq!(here.addresses(), ["a:1", "b:1"]);
+}
+
+#[test]
+fn a_machine_with_many_networks_tells_of_some() {
+    let mut here = Node::start();
+    let many: Vec<String> = (0..20).map(|n| format!("10.0.0.{n}:4717")).collect();
+    here.give(Input::Reachable { addresses: many.clone() });
+    here.write();
+    assert_eq!(here.addresses(), many[..NodeBody::ADDRESSES_MAX]);
+}
