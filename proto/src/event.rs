@@ -433,6 +433,11 @@ pub enum Event {
         /// What is wrong with the first.
         why: crate::record::RecordError,
     },
+    /// Something else signs with this node's key, again and again: two nodes have one key.
+    KeyShared {
+        /// From whom that was heard.
+        from: NodeId,
+    },
     /// A holder's bytes did not match; it is not asked for a while.
     HolderLied {
         /// Who.

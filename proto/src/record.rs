@@ -138,7 +138,7 @@ impl Record {
         authored: Wall,
         body: &B,
     ) -> Self {
-        let body = postcard::to_allocvec(body).expect("plain data always encodes");
+        let body = Self::encode_body(body);
         let id = NodeId(author.verifying_key().to_bytes());
         let mut record = Record { key, author: id, grant, version, authored, body, signature: [0; 64] };
         record.signature = author.sign(&record.signed_bytes(mesh)).to_bytes();
@@ -185,6 +185,11 @@ impl Record {
             Ok(again) if again == self.body => Ok(body),
             _ => Err(RecordError::Malformed("body is not in canonical form")),
         }
+    }
+
+    /// A body's bytes within a record.
+    pub fn encode_body<B: Serialize>(body: &B) -> Vec<u8> {
+        postcard::to_allocvec(body).expect("plain data always encodes")
     }
 
     /// The bytes that are sent, stored and hashed.

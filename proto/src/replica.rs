@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use crate::{
     artifacts::{Artifacts, Means},
     body::{ArtifactPlace, HoldingState, NodeBody},
-    catalog::{Catalog, Limits},
+    catalog::{Applied, Catalog, Limits},
     config::ReplicaConfig,
     event::{BlobRef, Change, Event, Input, Output, Refusal, RequestId, Timer, WantFailure, WriteId},
     grant::Action,
@@ -279,7 +279,10 @@ impl Replica {
         if pending.origin != Origin::Others {
             for record in &pending.records {
                 self.writes.said(&record.key);
-                self.apply(now, record.clone(), out);
+                let applied = self.apply(now, record.clone(), out);
+                if applied == Applied::Stale && pending.origin == Origin::Own {
+                    self.writes.lost(&self.catalog, record);
+                }
             }
         }
         if pending.origin == Origin::Own {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use waystation_proto::{
     Event, Input, Output, Replica,
     event::{Change, Fault},
@@ -172,6 +172,13 @@ impl Effects {
             Event::RecordsRefused { from, count, why } => {
                 self.metrics.records_refused.inc_by(count as u64);
                 warn!(peer = %from.short(), count, %why, "dropped records that do not count");
+            }
+            Event::KeyShared { from } => {
+                error!(
+                    heard_from = %from.short(),
+                    "another node has this node's key (a copied disk?): neither can be relied on; stop one of \
+                     them and remove node.key from its data directory, so that it gets a key of its own"
+                );
             }
             Event::HolderLied { node, hash } => {
                 self.metrics.holders_lied.inc();

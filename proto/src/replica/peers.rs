@@ -68,11 +68,17 @@ impl Replica {
             if self.is_known(&record) || self.writes.outdo(&record) {
                 continue;
             }
-            match record.check(self.writes.trust()) {
-                Ok(()) if record.key.kind == Kind::GRANT => relied.push(record),
-                Ok(()) if self.apply(now, record.clone(), out) == Applied::New => news.push(record),
-                Ok(()) => {}
-                Err(error) => refused.get_or_insert((0, error)).0 += 1,
+            if let Err(error) = record.check(self.writes.trust()) {
+                refused.get_or_insert((0, error)).0 += 1;
+                continue;
+            }
+            if self.writes.set_right(&self.catalog, &record) {
+                out.push(Output::Notify(Event::KeyShared { from }));
+            }
+            if record.key.kind == Kind::GRANT {
+                relied.push(record);
+            } else if self.apply(now, record.clone(), out) == Applied::New {
+                news.push(record);
             }
         }
         if let Some((count, why)) = refused {

@@ -65,6 +65,21 @@ impl Node {
         }
     }
 
+    /// What another copy of this node's key says, from a member.
+    fn hear(&mut self, records: Vec<Record>) {
+        self.give(Input::Received { from: node(2), message: Message::Records(records) });
+    }
+
+    /// What was put off is said at the next tick.
+    fn tick(&mut self) {
+        self.now += 1_000;
+        self.give(Input::TimerFired(Timer::Reconcile));
+    }
+
+    fn holding(&self, manifest: &Digest) -> Option<HoldingState> {
+        self.replica.catalog.holders(manifest).find(|(who, _)| *who == node(1)).map(|(_, state)| state)
+    }
+
     fn addresses(&self) -> Vec<String> {
         self.replica.catalog.node(&node(1)).map(|body| body.addresses).unwrap_or_default()
     }
@@ -89,4 +104,62 @@ fn a_machine_with_many_networks_tells_of_some() {
     here.give(Input::Reachable { addresses: many.clone() });
     here.write();
     assert_eq!(here.addresses(), many[..NodeBody::ADDRESSES_MAX]);
+}
+
+fn own_node(version: u64, address: &str) -> Record {
+    let body = NodeBody {
+        site: "default".into(),
+        tier: Tier::Edge,
+        addresses: vec![address.into()],
+        software: "old".into(),
+    };
+    Record::author(&trust().mesh, &key(1), None, Key::node(&node(1)), version, WALL, &body)
+}
+
+fn own_holding(version: u64, state: HoldingState) -> Record {
+    let key_of = Key::holding(&digest(9), &node(1));
+    Record::author(&trust().mesh, &key(1), None, key_of, version, WALL, &HoldingBody { state })
+}
+
+#[test]
+fn a_node_restored_from_a_backup_sets_right_what_it_said_after() {
+    let mut here = Node::start();
+    here.reachable(&["now:1"]);
+    here.write();
+    here.hear(vec![own_node(7, "before:1"), own_holding(5, HoldingState::Complete)]);
+    assert_eq!(here.addresses(), ["before:1"]);
+    here.tick();
+    here.write();
+    assert_eq!(here.addresses(), ["now:1"]);
+    assert_eq!(here.holding(&digest(9)), None, "it has nothing of it");
+    let version = here.replica.catalog.get(&Key::node(&node(1))).map(|record| record.version);
+    assert_eq!(version, Some(8));
+}
+
+#[test]
+fn what_was_on_its_way_to_disk_is_set_right_too() {
+    let mut here = Node::start();
+    here.reachable(&["now:1"]);
+    here.hear(vec![own_node(7, "before:1")]);
+    here.write();
+    here.tick();
+    here.write();
+    assert_eq!(here.addresses(), ["now:1"]);
+}
+
+#[test]
+fn two_nodes_with_one_key_do_not_argue_for_ever() {
+    let mut here = Node::start();
+    here.reachable(&["now:1"]);
+    here.write();
+    let mut told = 0;
+    for round in 1..20 {
+        here.hear(vec![own_node(100 * round, "twin:1")]);
+        let shared = |output: &&Output| matches!(output, Output::Notify(Event::KeyShared { .. }));
+        told += here.out.iter().filter(shared).count();
+        here.tick();
+        here.write();
+    }
+    assert_eq!(here.addresses(), ["twin:1"]);
+    assert_eq!(told, 1);
 }
