@@ -29,6 +29,8 @@ pub struct Catalog {
     /// Grants seen, so that records that rest on one share it in memory.
     grants: BTreeMap<GrantName, Arc<Grant>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
+    /// What nodes say about themselves.
+    nodes: BTreeMap<NodeId, NodeBody>,
     /// In which repositories an artifact is.
     repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
 }
@@ -177,7 +179,12 @@ impl Catalog {
 
     /// What a node says about itself.
     pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
-        self.get(&Key::node(node))?.read().ok()
+        self.nodes.get(node).cloned()
+    }
+
+    /// Every node that has said something about itself.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
+        self.nodes.iter()
     }
 
     /// The newest grant of `node` that covers `action` in the repository at `at`, and whether there is
@@ -239,6 +246,9 @@ impl Catalog {
                 if repositories.is_empty() {
                     self.repositories.remove(&manifest);
                 }
+            }
+            Ok(Some(Change::Node { node, body })) => {
+                self.nodes.insert(node, body);
             }
             _ => {}
         }

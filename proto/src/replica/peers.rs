@@ -4,11 +4,11 @@ use alloc::{string::String, vec::Vec};
 
 use super::{PERSIST_WITHIN, Replica};
 use crate::{
-    body::HoldingState,
+    body::{HoldingState, NodeBody},
     catalog::{Applied, Limits, change_of},
     event::{Change, Event, Output},
     id::{Digest, NodeId},
-    membership::Candidate,
+    membership::{Candidate, Connected},
     reconcile,
     record::{Kind, Record, RecordError, RecordId},
     time::{Now, Span},
@@ -19,7 +19,7 @@ use crate::{
 impl Replica {
     pub(super) fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
         let known = self.membership.is_up(&peer);
-        self.membership.up(peer, dialled);
+        self.membership.up(now.time, peer, dialled);
         if known {
             return;
         }
@@ -33,7 +33,7 @@ impl Replica {
     }
 
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
-        self.membership.down(peer);
+        self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
         self.dial(now, out);
     }
@@ -130,33 +130,45 @@ impl Replica {
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
-        let candidates = self
-            .catalog
-            .iter()
-            .filter(|record| record.key.kind == Kind::NODE && record.author != me)
-            .filter_map(|record| self.candidate(record.author))
-            .collect();
-        self.membership.dial(now.time, &self.config, candidates, &mut self.rng, out);
+        let site = &self.config.site;
+        let mut connected = Connected::default();
+        for peer in self.membership.sessions() {
+            let far = self.catalog.node(&peer).is_some_and(|body| body.site != *site);
+            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
+        }
+        connected.site_nodes = self.catalog.nodes().filter(|(_, body)| body.site == *site).count();
+        let others = self.catalog.nodes().filter(|(node, _)| **node != me && !self.membership.is_up(node));
+        let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
+        self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }
 
+    /// Dials some of those who hold an artifact, unless one has a session: near ones first, and others where
+    /// those were tried in vain.
     pub(super) fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
         let me = self.me();
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
-        let holders: Vec<NodeId> = whole.map(|(node, _)| node).collect();
+        let holders: Vec<NodeId> = whole.map(|(node, _)| node).filter(|node| *node != me).collect();
         if holders.iter().any(|node| self.membership.is_up(node)) {
             return;
         }
-        for node in holders.into_iter().filter(|node| *node != me).take(HOLDERS_DIALLED) {
-            if let Some(candidate) = self.candidate(node) {
-                self.membership.dial_needed(now.time, candidate, out);
+        let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
+        let mut candidates: Vec<Candidate> =
+            known.map(|(node, body)| candidate(node, &body, &self.config.site)).collect();
+        // No order among equals: all nodes of the mesh may want it at once.
+        self.rng.shuffle(&mut candidates);
+        candidates.sort_by_key(|candidate| candidate.far);
+        let mut dialled = 0;
+        for candidate in candidates {
+            dialled += usize::from(self.membership.dial_needed(now.time, candidate, out));
+            if dialled == HOLDERS_DIALLED {
+                return;
             }
         }
     }
+}
 
-    fn candidate(&self, node: NodeId) -> Option<Candidate> {
-        let body = self.catalog.node(&node)?;
-        Some(Candidate { node, addresses: body.addresses, far: body.site != self.config.site })
-    }
+fn candidate(node: NodeId, body: &NodeBody, site: &str) -> Candidate {
+    Candidate { node, addresses: body.addresses.clone(), far: body.site != site }
 }
 
 /// Tells the mesh, in announcements that are small enough.

@@ -5,7 +5,6 @@ use alloc::{format, string::ToString, vec};
 use super::*;
 use crate::{
     body::{HoldingBody, Tier},
-    event::DialTarget,
     id::MeshId,
     record::Key,
     time::{Time, Wall},
