@@ -53,8 +53,6 @@ pub struct Connected {
     pub near: usize,
     /// With nodes of other sites.
     pub far: usize,
-    /// Nodes of this site that are known, this one included: they share the sessions with other sites.
-    pub site_nodes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -222,8 +220,6 @@ struct Room {
 
 impl Room {
     fn of(config: &ReplicaConfig, connected: Connected, outside: &Attempt, now: Time) -> Self {
-        let share = config.far_sessions.div_ceil(connected.site_nodes.max(1));
-        let share = share.max(FAR_SHARE_MIN.min(config.far_sessions));
         let far_at_once = match (outside.not_before <= now, outside.failures) {
             (false, _) => 0,
             (true, 0) => DIALS_AT_ONCE,
@@ -231,7 +227,7 @@ impl Room {
         };
         Room {
             site: config.site_sessions.saturating_sub(connected.near).min(DIALS_AT_ONCE),
-            far: share.saturating_sub(connected.far).min(far_at_once),
+            far: config.far_sessions.saturating_sub(connected.far).min(far_at_once),
         }
     }
 
@@ -275,8 +271,6 @@ const RETRY_LAST: Span = Span::secs(60);
 const RETRY_LAST_CONNECTED: Span = Span::secs(300);
 /// A session that ends sooner was none.
 const SETTLED: Span = Span::secs(60);
-/// Sessions with other sites that every node keeps, however many nodes its site has.
-const FAR_SHARE_MIN: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -333,11 +327,9 @@ mod tests {
     fn sessions_are_bounded() {
         let mut membership = Membership::default();
         assert_eq!(dials(&mut membership, 0, candidates(false, 100)).len(), DIALS_AT_ONCE);
-        let full = Connected { near: 16, far: 8, site_nodes: 1 };
+        let full = Connected { near: 16, far: 8 };
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(true, 100)), []);
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(false, 100)), []);
-        let shared = Connected { near: 4, far: 2, site_nodes: 5 };
-        assert_eq!(dials_of(&mut membership, 90_000, shared, candidates(true, 100)), []);
         membership.discovered("b:1".to_string());
         assert_eq!(dials_of(&mut membership, 90_000, full, vec![]), []);
     }
@@ -362,7 +354,7 @@ mod tests {
     #[test]
     fn a_thousand_unreachable_sites_do_not_fill_a_thin_link() {
         let (mut membership, mut rng) = (Membership::default(), fastrand::Rng::with_seed(1));
-        let hub = Connected { far: 1, site_nodes: 1, near: 0 };
+        let hub = Connected { far: 1, near: 0 };
         let mut count = 0;
         for now in (0..14_400_000).step_by(2_000) {
             for target in dials_of(&mut membership, now, hub, candidates(true, 1000)) {

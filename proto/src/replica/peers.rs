@@ -136,7 +136,6 @@ impl Replica {
             let far = self.catalog.node(&peer).is_some_and(|body| body.site != *site);
             *(if far { &mut connected.far } else { &mut connected.near }) += 1;
         }
-        connected.site_nodes = self.catalog.nodes().filter(|(_, body)| body.site == *site).count();
         let others = self.catalog.nodes().filter(|(node, _)| **node != me && !self.membership.is_up(node));
         let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
