@@ -151,6 +151,11 @@ impl Artifacts {
         }
     }
 
+    /// What is being brought here.
+    pub fn manifests(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.artifacts.keys().copied()
+    }
+
     /// Whether somebody waits for a manifest.
     pub fn is_waited_for(&self) -> bool {
         self.artifacts.values().any(|artifact| !artifact.waiters.is_empty())

@@ -173,16 +173,29 @@ impl Membership {
         }
     }
 
-    /// Dials a node that is needed now, whatever the bounds say, unless that was just tried. True where it
-    /// did.
-    pub fn dial_needed(&mut self, now: Time, candidate: Candidate, out: &mut Vec<Output>) -> bool {
+    /// Dials a node that is needed, whatever the bounds on sessions say, unless that was just tried. Where
+    /// nobody waits for it, other sites are not tried more often than otherwise. True where it did.
+    pub fn dial_needed(
+        &mut self,
+        now: Time,
+        candidate: Candidate,
+        somebody_waits: bool,
+        out: &mut Vec<Output>,
+    ) -> bool {
         if self.is_up(&candidate.node) || candidate.addresses.is_empty() {
+            return false;
+        }
+        let spares = candidate.far && !somebody_waits && self.outside.failures > 0;
+        if spares && self.outside.not_before > now {
             return false;
         }
         let attempt = attempt_of(&mut self.dialled, &candidate.node);
         attempt.far = candidate.far;
         let due = attempt.start(now);
         if due {
+            if spares {
+                self.outside.start(now);
+            }
             out.push(Output::Dial { target: DialTarget::Node(candidate.node, candidate.addresses) });
         }
         due

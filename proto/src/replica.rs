@@ -328,7 +328,7 @@ impl Replica {
             self.persist_own(record.into_iter().collect(), None, None, out);
         }
         self.bring(now, Some(request), manifest, place, closure, out);
-        self.dial_holders(now, &manifest, out);
+        self.dial_holders(now, &manifest, true, out);
     }
 
     fn bring(
@@ -360,7 +360,7 @@ impl Replica {
         }
         let waiter = Waiter::Request(request);
         self.wants.want(now.time, Order { hash, size, digest: Some(digest), manifest, waiter }, out);
-        self.dial_holders(now, &manifest, out);
+        self.dial_holders(now, &manifest, true, out);
     }
 
     fn progress(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
@@ -439,6 +439,7 @@ impl Replica {
         match timer {
             Timer::Dial => {
                 self.dial(now, out);
+                self.dial_for_closures(now, out);
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {

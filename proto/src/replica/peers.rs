@@ -141,14 +141,33 @@ impl Replica {
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }
 
+    /// Dials holders of what is being brought here in the background: sessions with them may have ended, or
+    /// there were none when it was first wanted.
+    pub(super) fn dial_for_closures(&mut self, now: Now, out: &mut Vec<Output>) {
+        let manifests: Vec<Digest> = self.artifacts.manifests().collect();
+        let mut dialled = 0;
+        for manifest in manifests {
+            dialled += self.dial_holders(now, &manifest, false, out);
+            if dialled >= HOLDERS_DIALLED {
+                return;
+            }
+        }
+    }
+
     /// Dials some of those who hold an artifact, unless one has a session: near ones first, and others where
-    /// those were tried in vain.
-    pub(super) fn dial_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+    /// those were tried in vain. How many it dialled.
+    pub(super) fn dial_holders(
+        &mut self,
+        now: Now,
+        manifest: &Digest,
+        somebody_waits: bool,
+        out: &mut Vec<Output>,
+    ) -> usize {
         let me = self.me();
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
         let holders: Vec<NodeId> = whole.map(|(node, _)| node).filter(|node| *node != me).collect();
         if holders.iter().any(|node| self.membership.is_up(node)) {
-            return;
+            return 0;
         }
         let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
         let mut candidates: Vec<Candidate> =
@@ -158,11 +177,12 @@ impl Replica {
         candidates.sort_by_key(|candidate| candidate.far);
         let mut dialled = 0;
         for candidate in candidates {
-            dialled += usize::from(self.membership.dial_needed(now.time, candidate, out));
+            dialled += usize::from(self.membership.dial_needed(now.time, candidate, somebody_waits, out));
             if dialled == HOLDERS_DIALLED {
-                return;
+                break;
             }
         }
+        dialled
     }
 }
 

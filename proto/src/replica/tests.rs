@@ -5,6 +5,7 @@ use alloc::{format, string::ToString, vec};
 use super::*;
 use crate::{
     body::{HoldingBody, Tier},
+    event::DialTarget,
     id::MeshId,
     record::Key,
     time::{Time, Wall},
@@ -39,10 +40,21 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
-        let replica = Replica::new(ReplicaConfig::default(), key(1), trust());
+        Self::restart(ReplicaConfig::default(), vec![])
+    }
+
+    fn restart(config: ReplicaConfig, records: Vec<Record>) -> Self {
+        let replica = Replica::new(config, key(1), trust());
         let mut node = Node { replica, now: 0, out: Vec::new() };
-        node.give(Input::Restore { records: vec![], held: vec![] });
+        node.give(Input::Restore { records, held: vec![] });
         node
+    }
+
+    /// Whom it dialled since this was last asked.
+    fn dials(&mut self) -> Vec<DialTarget> {
+        let out = core::mem::take(&mut self.out);
+        let target = |output| if let Output::Dial { target } = output { Some(target) } else { None };
+        out.into_iter().filter_map(target).collect()
     }
 
     fn give(&mut self, input: Input) {
@@ -105,19 +117,46 @@ fn a_machine_with_many_networks_tells_of_some() {
     assert_eq!(here.addresses(), many[..NodeBody::ADDRESSES_MAX]);
 }
 
-fn own_node(version: u64, address: &str) -> Record {
+fn node_record(n: u8, version: u64, address: &str) -> Record {
     let body = NodeBody {
         site: "default".into(),
         tier: Tier::Edge,
         addresses: vec![address.into()],
         software: "old".into(),
     };
-    Record::author(&trust().mesh, &key(1), None, Key::node(&node(1)), version, WALL, &body)
+    Record::author(&trust().mesh, &key(n), None, Key::node(&node(n)), version, WALL, &body)
+}
+
+fn own_node(version: u64, address: &str) -> Record {
+    node_record(1, version, address)
+}
+
+fn holding(n: u8, version: u64, state: HoldingState) -> Record {
+    let key_of = Key::holding(&digest(9), &node(n));
+    Record::author(&trust().mesh, &key(n), None, key_of, version, WALL, &HoldingBody { state })
 }
 
 fn own_holding(version: u64, state: HoldingState) -> Record {
-    let key_of = Key::holding(&digest(9), &node(1));
-    Record::author(&trust().mesh, &key(1), None, key_of, version, WALL, &HoldingBody { state })
+    holding(1, version, state)
+}
+
+/// Artifact 9, in a repository, by the root itself.
+fn artifact() -> Record {
+    let author = key(77);
+    let subject = NodeId(author.verifying_key().to_bytes());
+    let anything = crate::grant::Actions::ALL;
+    let everywhere = crate::glob::Glob::everything();
+    let grant = crate::grant::Grant::issue(&trust().mesh, &author, subject, everywhere, anything, None, 1);
+    let place = ArtifactPlace {
+        manifest: Hash([1; 32]),
+        manifest_size: 1,
+        media_type: "m".into(),
+        index: Hash([2; 32]),
+        index_size: 1,
+    };
+    let key_of = Key::artifact(&"app".parse().expect("a name"), &digest(9));
+    let body = crate::body::ArtifactBody { place: Some(place) };
+    Record::author(&trust().mesh, &author, Some(grant.into()), key_of, 1, WALL, &body)
 }
 
 #[test]
@@ -161,4 +200,26 @@ fn two_nodes_with_one_key_do_not_argue_for_ever() {
     }
     assert_eq!(here.addresses(), ["twin:1"]);
     assert_eq!(told, 1);
+}
+
+#[test]
+fn a_closure_goes_on_after_a_restart_although_no_holder_is_connected() {
+    let mut records = vec![artifact(), own_holding(1, HoldingState::Partial)];
+    for n in 2..12 {
+        records.extend([node_record(n, 1, &format!("{n}:1")), holding(n, 1, HoldingState::Complete)]);
+    }
+    // No room for sessions that nobody needs.
+    let config = ReplicaConfig { site_sessions: 0, far_sessions: 0, ..ReplicaConfig::default() };
+    let mut here = Node::restart(config, records);
+    here.reachable(&["here:1"]);
+    let mut tried = BTreeSet::new();
+    for _ in 0..30 {
+        for target in here.dials() {
+            tried.insert(target.clone());
+            here.give(Input::DialFailed { target });
+        }
+        here.now += 2_000;
+        here.give(Input::TimerFired(Timer::Dial));
+    }
+    assert_eq!(tried.len(), 10, "all of them, not some again and again");
 }
