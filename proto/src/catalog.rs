@@ -78,11 +78,10 @@ impl Catalog {
             }
             Some(_) => {}
             None => {
-                let unknown = !record.key.kind.is_known();
-                if self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown) {
+                if !self.has_room(&record.key, limits) {
                     return Applied::Full;
                 }
-                self.unknown += usize::from(unknown);
+                self.unknown += usize::from(!record.key.kind.is_known());
             }
         }
         self.share_grant(&mut record);
@@ -94,6 +93,13 @@ impl Catalog {
         self.total.add(&id);
         self.sums.entry(id.0[0]).or_default().add(&id);
         Applied::New
+    }
+
+    /// Whether a record under this key would be taken in.
+    pub fn has_room(&self, key: &Key, limits: Limits) -> bool {
+        let unknown = !key.kind.is_known();
+        let full = self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown);
+        !full || self.get(key).is_some()
     }
 
     /// How many records there are.

@@ -102,6 +102,9 @@ pub enum RecordError {
     /// Over a size limit.
     #[error("larger than a record may be")]
     TooLarge,
+    /// There is nothing wrong with it, but this node keeps no more.
+    #[error("this node's catalog is full")]
+    Full,
 }
 
 /// The record as it travels: version of the format first.

@@ -443,8 +443,8 @@ impl Replica {
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
-                let is_near =
-                    |peer: &NodeId| self.catalog.node(peer).is_none_or(|node| node.site == self.config.site);
+                let (catalog, site) = (&self.catalog, &self.config.site);
+                let is_near = |peer: &NodeId| catalog.node(peer).is_none_or(|node| node.site == *site);
                 for peer in self.rounds.due(now.time, &self.config, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
                 }

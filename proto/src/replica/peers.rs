@@ -9,7 +9,7 @@ use crate::{
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected},
-    reconcile,
+    reconcile::{self, Summary},
     record::{Kind, Record, RecordError, RecordId},
     time::{Now, Span},
     wire::{Message, batches},
@@ -41,24 +41,41 @@ impl Replica {
     pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
         match message {
             Message::Records(records) => self.take_in(now, from, records, out),
-            Message::Request(ids) => self.send_records(from, &ids, out),
-            Message::Reconcile(summaries) => {
-                let step = reconcile::step(&self.catalog, &summaries);
-                if step.equal {
-                    out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
-                }
-                if !step.summaries.is_empty() {
-                    out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
-                }
-                if !step.request.is_empty() {
-                    out.push(Output::Send { to: from, message: Message::Request(step.request) });
-                }
-                self.send_records(from, &step.push, out);
-                if step.truncated {
-                    self.rounds.soon(now.time, &from);
+            Message::Request(ids) => {
+                if self.send_records(from, &ids, out) {
+                    self.rounds.soon(now.time, &from, self.is_near(&from));
                 }
             }
+            Message::Reconcile(summaries) => self.compare(now, from, &summaries, out),
         }
+    }
+
+    fn compare(&mut self, now: Now, from: NodeId, theirs: &[Summary], out: &mut Vec<Output>) {
+        let step = reconcile::step(&self.catalog, theirs);
+        if step.equal {
+            self.rounds.equal(&from);
+            out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
+        }
+        let near = self.is_near(&from);
+        let first = step.first_difference();
+        if !step.summaries.is_empty() {
+            out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
+        }
+        if !first.is_some_and(|first| self.rounds.differs(now.time, &from, first, near)) {
+            return;
+        }
+        if !step.request.is_empty() {
+            out.push(Output::Send { to: from, message: Message::Request(step.request) });
+        }
+        let cut = self.send_records(from, &step.push, out);
+        if cut || step.truncated {
+            self.rounds.soon(now.time, &from, near);
+        }
+    }
+
+    /// Whether a member is on this node's site, as far as is known.
+    pub(super) fn is_near(&self, peer: &NodeId) -> bool {
+        self.catalog.node(peer).is_none_or(|body| body.site == self.config.site)
     }
 
     pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
@@ -68,7 +85,9 @@ impl Replica {
             if self.is_known(&record) || self.writes.outdo(&record) {
                 continue;
             }
-            if let Err(error) = record.check(self.writes.trust()) {
+            let room = self.catalog.has_room(&record.key, self.limits());
+            let checked = if room { record.check(self.writes.trust()) } else { Err(RecordError::Full) };
+            if let Err(error) = checked {
                 refused.get_or_insert((0, error)).0 += 1;
                 continue;
             }
@@ -101,7 +120,7 @@ impl Replica {
     }
 
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
-        let limits = Limits { records: self.config.records_max, unknown: self.config.unknown_records_max };
+        let limits = self.limits();
         let change = change_of(&record);
         let node = (record.key.kind == Kind::NODE).then_some(record.author);
         let applied = self.catalog.apply(record, limits);
@@ -121,11 +140,26 @@ impl Replica {
         applied
     }
 
-    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) {
-        let records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned();
-        for batch in batches(records, Message::MAX_BYTES / 2) {
+    fn limits(&self) -> Limits {
+        Limits { records: self.config.records_max, unknown: self.config.unknown_records_max }
+    }
+
+    /// Sends as many of these records as may be on their way at once. True where some were left out.
+    fn send_records(&self, to: NodeId, ids: &[RecordId], out: &mut Vec<Output>) -> bool {
+        let mut room = SEND_BYTES_MAX;
+        let mut records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned().peekable();
+        let fitting = core::iter::from_fn(|| {
+            records.next_if(|record| {
+                let size = record.encode().len();
+                let fits = size <= room;
+                room = room.saturating_sub(size);
+                fits
+            })
+        });
+        for batch in batches(fitting, SEND_BATCH_BYTES) {
             out.push(Output::Send { to, message: Message::Records(batch) });
         }
+        records.peek().is_some()
     }
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -198,3 +232,8 @@ pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
 
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;
+/// Bytes of records sent in answer to one message: what a link of 256 kbit/s carries before its peer gives
+/// up on the answer.
+const SEND_BYTES_MAX: usize = 1024 * 1024;
+/// In messages of this size, so that other things find room between them.
+const SEND_BATCH_BYTES: usize = 128 * 1024;

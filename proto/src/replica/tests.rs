@@ -223,3 +223,40 @@ fn a_closure_goes_on_after_a_restart_although_no_holder_is_connected() {
     }
     assert_eq!(tried.len(), 10, "all of them, not some again and again");
 }
+
+#[test]
+fn one_answer_is_bounded_in_bytes_and_the_rest_comes_soon() {
+    let large = |n: u32| {
+        let key_of = Key { kind: Kind(999), scope: String::new(), name: n.to_string() };
+        Record::author(&trust().mesh, &key(2), None, key_of, 1, WALL, &vec![7u8; 16_000])
+    };
+    let records: Vec<Record> = (0..200).map(large).collect();
+    let ids = records.iter().map(Record::id).collect();
+    let mut here = Node::restart(ReplicaConfig::default(), records);
+    here.reachable(&["here:1"]);
+    here.give(Input::PeerUp { peer: node(2), dialled: None });
+    here.tick();
+    here.out.clear();
+    here.give(Input::Received { from: node(2), message: Message::Request(ids) });
+    let sent = |output: &Output| match output {
+        Output::Send { message: message @ Message::Records(_), .. } => message.encode().len(),
+        _ => 0,
+    };
+    let sent: usize = here.out.iter().map(sent).sum();
+    assert!((500_000..1_100_000).contains(&sent), "{sent}");
+    here.out.clear();
+    here.tick();
+    let opens = |output: &Output| matches!(output, Output::Send { message: Message::Reconcile(_), .. });
+    assert!(here.out.iter().any(opens));
+}
+
+#[test]
+fn a_full_catalog_is_told_of() {
+    let config = ReplicaConfig { records_max: 1, ..ReplicaConfig::default() };
+    let mut here = Node::restart(config, vec![node_record(2, 1, "2:1")]);
+    here.hear(vec![node_record(3, 1, "3:1"), node_record(2, 2, "2:2")]);
+    let told = Event::RecordsRefused { from: node(2), count: 1, why: crate::record::RecordError::Full };
+    assert!(here.out.iter().any(|output| matches!(output, Output::Notify(event) if *event == told)));
+    let moved = here.replica.catalog.node(&node(2)).map(|body| body.addresses);
+    assert_eq!(moved, Some(vec!["2:2".to_string()]), "what replaces something has room");
+}
