@@ -445,7 +445,8 @@ impl Replica {
             Timer::Reconcile => {
                 let (catalog, site) = (&self.catalog, &self.config.site);
                 let is_near = |peer: &NodeId| catalog.node(peer).is_none_or(|node| node.site == *site);
-                for peer in self.rounds.due(now.time, &self.config, is_near, &mut self.rng) {
+                let me = self.writes.me();
+                for peer in self.rounds.due(now.time, &self.config, &me, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
                 }
                 let again = self.writes.again(&self.catalog, now.wall);

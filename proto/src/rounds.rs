@@ -88,18 +88,23 @@ impl Rounds {
         }
     }
 
-    /// The members whose round is due; sets when their next one is.
+    /// The members whose round is due; sets when their next one is. Both ends of a session compare the same,
+    /// so between sites one of them goes first and the other seldom has to.
     pub fn due(
         &mut self,
         now: Time,
         config: &ReplicaConfig,
+        me: &NodeId,
         is_near: impl Fn(&NodeId) -> bool,
         rng: &mut fastrand::Rng,
     ) -> Vec<NodeId> {
         let mut due = Vec::new();
         for (peer, round) in self.0.iter_mut().filter(|(_, round)| round.at <= now) {
-            let interval =
-                if is_near(peer) { config.reconcile_interval } else { config.far_reconcile_interval };
+            let interval = match (is_near(peer), me < peer) {
+                (true, _) => config.reconcile_interval,
+                (false, true) => config.far_reconcile_interval,
+                (false, false) => Span(config.far_reconcile_interval.0 * 4),
+            };
             let interval = Span(interval.0 << round.fruitless.saturating_sub(FORGIVEN).min(BACKOFF_MAX));
             round.at = now + Span(interval.0 / 2 + rng.u64(0..=interval.0));
             due.push(*peer);
@@ -134,7 +139,8 @@ mod tests {
         rounds.start(Time(0), near, &mut rng);
         rounds.start(Time(0), far, &mut rng);
         let due = |rounds: &mut Rounds, now: u64| {
-            rounds.due(Time(now), &config, |peer| *peer == near, &mut fastrand::Rng::with_seed(2))
+            let mut rng = fastrand::Rng::with_seed(2);
+            rounds.due(Time(now), &config, &NodeId([0; 32]), |peer| *peer == near, &mut rng)
         };
         assert_eq!(due(&mut rounds, 999), []);
         assert_eq!(due(&mut rounds, 3_000), [near, far]);
@@ -154,7 +160,7 @@ mod tests {
             let mut count = 0;
             for now in (hours.start() * 3_600_000..hours.end() * 3_600_000).step_by(1_000) {
                 rounds.after_news(Time(now), &mut rng);
-                for peer in rounds.due(Time(now), &config, |_| true, &mut rng) {
+                for peer in rounds.due(Time(now), &config, &NodeId([0; 32]), |_| true, &mut rng) {
                     count += 1;
                     // Two parts of the catalog differ, always the same, and more than one message's worth.
                     for first in [7, 8] {
