@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use waystation_proto::{
     Replica, ReplicaConfig, Wall,
     glob::Glob,
@@ -34,7 +34,7 @@ use crate::{
     store::{OpenError, Opened, Store},
 };
 
-/// Why a node could not start. The texts say what to do.
+/// Why a node could not start, or did not go on. The texts say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory.
@@ -66,6 +66,9 @@ pub enum StartError {
         /// How to choose another.
         flag: &'static str,
     },
+    /// A part that the node cannot do without ended while it ran.
+    #[error("a part of the node ended by itself, see the log above for which; start the node again")]
+    Ended,
     /// Anything else of the system's.
     #[error("{what}: {why}")]
     System {
@@ -80,14 +83,19 @@ pub enum StartError {
 pub async fn run(config: Config) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(|why| system("signals cannot be handled", why))?;
     let node = Node::start(config).await?;
-    tokio::select! {
-        () = signals.first() => {}
-        () = node.stop.cancelled() => warn!("a part of the node ended by itself; stopping"),
+    let asked = tokio::select! {
+        () = signals.first() => true,
+        () = node.stop.cancelled() => false,
+    };
+    if !asked {
+        error!("a part of the node ended by itself; stopping");
     }
     tokio::select! {
-        () = node.drain() => Ok(()),
-        _ = signals.second() => Ok(()),
+        () = node.drain() => {}
+        _ = signals.second() => {}
     }
+    // A supervisor starts again what failed, and leaves what was stopped.
+    if asked { Ok(()) } else { Err(StartError::Ended) }
 }
 
 /// A running node.
@@ -180,7 +188,7 @@ impl Node {
             write_ready(path, &ready)?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
-        let listeners = doors.serve(&registry, api, &metrics, &readiness, &serving);
+        let listeners = doors.serve(&registry, api, &metrics, &readiness, (&serving, &stop));
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })
@@ -235,10 +243,16 @@ impl Doors {
         api: Api,
         metrics: &Metrics,
         readiness: &Readiness,
-        serving: &CancellationToken,
+        (serving, ended): (&CancellationToken, &CancellationToken),
     ) -> Vec<JoinHandle<()>> {
         let Doors { registry: clients, admin, socket } = self;
-        let network = registry::serve(clients, registry.router(Origin::Network), serving.clone());
+        // A node that does not listen to its clients any more is of no use: a supervisor starts it anew.
+        let guard = ended.clone().drop_guard();
+        let clients = registry::serve(clients, registry.router(Origin::Network), serving.clone());
+        let network = async move {
+            let _guard = guard;
+            clients.await;
+        };
         let operator = registry.router(Origin::Socket);
         let stop = serving.clone();
         let local = async move {
