@@ -35,7 +35,7 @@ use crate::{
     store::{OpenError, Opened, Store},
 };
 
-/// Why a node could not start. The texts say what to do.
+/// Why a node could not start, or did not go on. The texts say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory.
@@ -67,6 +67,9 @@ pub enum StartError {
         /// How to choose another.
         flag: &'static str,
     },
+    /// A part that the node cannot do without ended while it ran.
+    #[error("a part of the node ended by itself, see the log above for which; start the node again")]
+    Ended,
     /// Anything else of the system's.
     #[error("{what}: {why}")]
     System {
@@ -82,15 +85,23 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     raise_file_limit();
     let mut signals = Signals::listen().map_err(|why| system("signals cannot be handled", why))?;
     let node = Node::start(config).await?;
+    let asked = tokio::select! {
+        () = signals.first() => true,
+        () = node.stop.cancelled() => {
+            error!("a part of the node ended by itself; stopping");
+            false
+        }
+        () = node.store.stopped() => {
+            error!("the disk failed under the blob store; stopping, to be started anew");
+            false
+        }
+    };
     tokio::select! {
-        () = signals.first() => {}
-        () = node.stop.cancelled() => warn!("a part of the node ended by itself; stopping"),
-        () = node.store.stopped() => error!("the disk failed under the blob store; stopping, to be started anew"),
+        () = node.drain() => {}
+        _ = signals.second() => {}
     }
-    tokio::select! {
-        () = node.drain() => Ok(()),
-        _ = signals.second() => Ok(()),
-    }
+    // A supervisor starts again what failed, and leaves what was stopped.
+    if asked { Ok(()) } else { Err(StartError::Ended) }
 }
 
 /// A running node.
@@ -183,7 +194,7 @@ impl Node {
             write_ready(path, &ready)?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
-        let listeners = doors.serve(&registry, api, &metrics, &readiness, &serving);
+        let listeners = doors.serve(&registry, api, &metrics, &readiness, (&serving, &stop));
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })
@@ -238,10 +249,16 @@ impl Doors {
         api: Api,
         metrics: &Metrics,
         readiness: &Readiness,
-        serving: &CancellationToken,
+        (serving, ended): (&CancellationToken, &CancellationToken),
     ) -> Vec<JoinHandle<()>> {
         let Doors { registry: clients, admin, socket } = self;
-        let network = registry::serve(clients, registry.router(Origin::Network), serving.clone());
+        // A node that does not listen to its clients any more is of no use: a supervisor starts it anew.
+        let guard = ended.clone().drop_guard();
+        let clients = registry::serve(clients, registry.router(Origin::Network), serving.clone());
+        let network = async move {
+            let _guard = guard;
+            clients.await;
+        };
         let operator = registry.router(Origin::Socket);
         let stop = serving.clone();
         let local = async move {

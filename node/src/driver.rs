@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use waystation_proto::{DialTarget, Input, Now, Replica, Time, Wall};
 
 use crate::{
@@ -101,7 +101,7 @@ impl Driver {
         driver
     }
 
-    /// Runs until `stop`, then closes both planes.
+    /// Runs until `stop`, or until something that it needs has ended by itself, then closes both planes.
     pub async fn run(mut self, mut sources: Sources, stop: CancellationToken) {
         let mut counting = tokio::time::interval(COUNT_INTERVAL);
         loop {
@@ -111,8 +111,21 @@ impl Driver {
                 Some(input) = self.answers.recv() => self.take(input),
                 Some(event) = sources.data.recv() => self.on_data(event),
                 Some(command) = sources.commands.recv() => self.on_command(command),
-                Some(event) = sources.control.recv() => self.on_control(event),
-                _ = counting.tick() => self.effects.count(),
+                event = sources.control.recv() => match event {
+                    Some(event) => self.on_control(event),
+                    // Without it the node would look well and be alone for ever.
+                    None => {
+                        error!("the control plane has ended by itself; the node stops, start it again");
+                        break;
+                    }
+                },
+                _ = counting.tick() => {
+                    self.effects.count();
+                    if !self.effects.can_persist() {
+                        error!("the writer of records has ended by itself; the node stops, start it again");
+                        break;
+                    }
+                }
                 () = sleep_until(due), if due.is_some() => {
                     for timer in self.timers.due(self.now().time) {
                         self.take(Input::TimerFired(timer));
@@ -275,3 +288,50 @@ const PERSIST_PATIENCE: Duration = Duration::from_secs(3);
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Answers of tasks that may wait for the loop: each output starts at most one task.
 const ANSWERS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use waystation_proto::ReplicaConfig;
+
+    use super::*;
+    use crate::{control::ControlConfig, data::DataConfig, identity::Identity, mesh::MeshFile};
+
+    /// A driver that nobody tells anything but by these queues.
+    async fn driver(dir: &std::path::Path) -> Driver {
+        let loopback: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let store = Store::open(dir).await.expect("opened").store;
+        let identity = Identity::load_or_create(&dir.join("node.key")).expect("created");
+        let (mesh, _) = MeshFile::create();
+        let (to_control, _) = mpsc::channel(64);
+        let control = ControlConfig { listen: loopback, mdns: false };
+        let control = Control::start(control, &identity, &mesh, to_control).await;
+        let (to_data, _) = mpsc::channel(64);
+        let data = DataConfig { listen: loopback };
+        let data = Data::start(data, &identity, &mesh, store.blobs(), to_data).await;
+        let replica = Replica::new(ReplicaConfig::default(), identity.signing_key(), mesh.trust());
+        let parts = Parts {
+            replica,
+            store,
+            control: control.expect("started"),
+            data: data.expect("started"),
+            metrics: Metrics::new(),
+            advertise: vec!["127.0.0.1:1".into()],
+        };
+        Driver::new(parts, Vec::new(), Vec::new())
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_that_ends_by_itself_ends_the_driver() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let driver = driver(dir.path()).await;
+        let (_commands, commands) = mpsc::channel(1);
+        let (_data, data) = mpsc::channel(1);
+        let (to_driver, control) = mpsc::channel(1);
+        let running = tokio::spawn(driver.run(Sources { commands, control, data }, CancellationToken::new()));
+        drop(to_driver);
+        let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+        assert!(matches!(ended, Ok(Ok(()))));
+    }
+}

@@ -7,7 +7,7 @@ use waystation_proto::MeshId;
 
 use crate::{
     config::NodeConfig,
-    identity::{Identity, IdentityError},
+    identity::{self, Existing, Identity, IdentityError},
     mesh::{MeshError, MeshFile, RootKey},
 };
 
@@ -46,7 +46,9 @@ pub enum HomeError {
         given: String,
     },
     /// The marker could not be written.
-    #[error("{path} could not be written: {why}")]
+    #[error(
+        "{path} could not be written: {why}; make its directory writable for the user that runs the node, or free space"
+    )]
     Unwritable {
         /// Which file.
         path: PathBuf,
@@ -70,14 +72,14 @@ impl Home {
                 return Err(other_mesh(&node.data_dir, kept.mesh(), given.mesh()));
             }
             (Some(given), _) => {
-                given.save(&own)?;
+                // First the marker: a node that kept the mesh without it would listen to itself only.
                 mark_shared(node.shared_marker())?;
+                given.save(&own)?;
                 given
             }
             (None, Some(kept)) => kept,
             (None, None) => {
-                let (mesh, root) = MeshFile::create();
-                root.save(&root_key)?;
+                let mesh = new_mesh(&root_key)?;
                 mesh.save(&own)?;
                 mesh
             }
@@ -88,9 +90,20 @@ impl Home {
     }
 }
 
-/// Notes that other machines have reason to connect, from the next start on.
+/// A mesh whose root key is on disk. The power may have failed between that key and the mesh file: then it is
+/// the key of this mesh.
+fn new_mesh(root_key: &Path) -> Result<MeshFile, HomeError> {
+    if root_key.exists() {
+        return Ok(MeshFile::of_root(&RootKey::load(root_key)?));
+    }
+    let (mesh, root) = MeshFile::create();
+    root.save(root_key)?;
+    Ok(mesh)
+}
+
+/// Notes, through a power cut, that other machines have reason to connect.
 fn mark_shared(path: PathBuf) -> Result<(), HomeError> {
-    std::fs::write(&path, "").map_err(|why| HomeError::Unwritable { path, why })
+    identity::write_private(&path, "", Existing::Replace).map_err(|why| HomeError::Unwritable { path, why })
 }
 
 fn other_mesh(data_dir: &Path, belongs: MeshId, given: MeshId) -> HomeError {
@@ -114,6 +127,15 @@ mod tests {
         let again = Home::open(&node, None).expect("read");
         assert_eq!(first.identity.node_id(), again.identity.node_id());
         assert_eq!(first.mesh.mesh(), again.mesh.mesh());
+    }
+
+    #[test]
+    fn power_may_fail_while_a_mesh_is_made() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let node = NodeConfig { data_dir: dir.path().to_owned(), ..NodeConfig::default() };
+        MeshFile::create().1.save(&node.root_key_path()).expect("saved");
+        let home = Home::open(&node, None).expect("goes on from there");
+        assert_eq!(home.root.map(|root| root.mesh()), Some(home.mesh.mesh()));
     }
 
     #[test]

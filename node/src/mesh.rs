@@ -54,7 +54,9 @@ pub enum MeshError {
         source: io::Error,
     },
     /// It cannot be written.
-    #[error("cannot write {path}: {source}")]
+    #[error(
+        "cannot write {path}: {source}; make its directory writable for the user that runs this, or free space"
+    )]
     Write {
         /// The file.
         path: PathBuf,
@@ -89,9 +91,14 @@ impl MeshFile {
     /// A new mesh and its root key.
     pub fn create() -> (MeshFile, RootKey) {
         let root = RootKey { key: SigningKey::from_bytes(&identity::random_bytes()) };
+        (MeshFile::of_root(&root), root)
+    }
+
+    /// The mesh of a root key that has no mesh file yet, with a new admission secret.
+    pub fn of_root(root: &RootKey) -> MeshFile {
         let trust = Trust { mesh: root.mesh(), root: root.key.verifying_key() };
         let admission = AdmissionSecret { mesh: trust.mesh, secret: identity::random_bytes() };
-        (MeshFile { trust, admission, join: Vec::new() }, root)
+        MeshFile { trust, admission, join: Vec::new() }
     }
 
     /// Reads and checks a mesh file.

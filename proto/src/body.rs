@@ -63,10 +63,15 @@ pub struct NodeBody {
     pub site: String,
     /// Its place in the continuum.
     pub tier: Tier,
-    /// `host:port`, TCP for control and UDP for data. At most 8.
+    /// `host:port`, TCP for control and UDP for data. At most [`NodeBody::ADDRESSES_MAX`].
     pub addresses: Vec<String>,
     /// Name and version of what it runs. At most 64 bytes.
     pub software: String,
+}
+
+impl NodeBody {
+    /// Most addresses of one node.
+    pub const ADDRESSES_MAX: usize = 8;
 }
 
 /// A node's place in the continuum.

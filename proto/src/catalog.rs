@@ -29,8 +29,8 @@ pub struct Catalog {
     /// Grants seen, so that records that rest on one share it in memory.
     grants: BTreeMap<GrantName, Arc<Grant>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
-    /// Nodes that told about themselves.
-    nodes: BTreeSet<NodeId>,
+    /// What nodes say about themselves.
+    nodes: BTreeMap<NodeId, NodeBody>,
     /// In which repositories an artifact is.
     repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
 }
@@ -78,11 +78,10 @@ impl Catalog {
             }
             Some(_) => {}
             None => {
-                let unknown = !record.key.kind.is_known();
-                if self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown) {
+                if !self.has_room(&record.key, limits) {
                     return Applied::Full;
                 }
-                self.unknown += usize::from(unknown);
+                self.unknown += usize::from(!record.key.kind.is_known());
             }
         }
         self.share_grant(&mut record);
@@ -94,6 +93,13 @@ impl Catalog {
         self.total.add(&id);
         self.sums.entry(id.0[0]).or_default().add(&id);
         Applied::New
+    }
+
+    /// Whether a record under this key would be taken in.
+    pub fn has_room(&self, key: &Key, limits: Limits) -> bool {
+        let unknown = !key.kind.is_known();
+        let full = self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown);
+        !full || self.get(key).is_some()
     }
 
     /// How many records there are.
@@ -177,14 +183,14 @@ impl Catalog {
         self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
     }
 
-    /// Nodes that told about themselves.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes.iter().copied()
-    }
-
     /// What a node says about itself.
     pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
-        self.get(&Key::node(node))?.read().ok()
+        self.nodes.get(node).cloned()
+    }
+
+    /// Every node that has said something about itself.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
+        self.nodes.iter()
     }
 
     /// The newest grant of `node` that covers `action` in the repository at `at`, and whether there is
@@ -247,8 +253,8 @@ impl Catalog {
                     self.repositories.remove(&manifest);
                 }
             }
-            Ok(Some(Change::Node { node, .. })) => {
-                self.nodes.insert(node);
+            Ok(Some(Change::Node { node, body })) => {
+                self.nodes.insert(node, body);
             }
             _ => {}
         }

@@ -37,7 +37,7 @@ pub enum Input {
     /// Once, after `Restore`, and again when addresses change: how this node can be reached. Makes the
     /// replica tell the mesh and start to dial.
     Reachable {
-        /// `host:port`, TCP for control and UDP for data.
+        /// `host:port`, TCP for control and UDP for data, best first: only so many are told.
         addresses: Vec<String>,
     },
     /// A client pushed a manifest; its bytes, its index and all that must be present are durable and were
@@ -432,6 +432,11 @@ pub enum Event {
         count: usize,
         /// What is wrong with the first.
         why: crate::record::RecordError,
+    },
+    /// Something else signs with this node's key, again and again: two nodes have one key.
+    KeyShared {
+        /// From whom that was heard.
+        from: NodeId,
     },
     /// A holder's bytes did not match; it is not asked for a while.
     HolderLied {

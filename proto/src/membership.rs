@@ -1,11 +1,7 @@
 //! Who is connected and whom to dial: bounded sessions, within the site first. Opening and closing
 //! connections is the driver's; admission is proved below both planes and not decided here.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    string::String,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{
     config::ReplicaConfig,
@@ -17,11 +13,17 @@ use crate::{
 /// Sessions, and the addresses that may lead to more.
 #[derive(Debug, Default)]
 pub struct Membership {
-    sessions: BTreeSet<NodeId>,
+    /// Since when each is up.
+    sessions: BTreeMap<NodeId, Time>,
     /// Join addresses and what the local network told of.
     places: BTreeMap<String, Place>,
-    /// Nodes that were dialled and have no session yet.
+    /// How it went with nodes that were dialled.
     dialled: BTreeMap<NodeId, Attempt>,
+    /// How it went with other sites altogether. Most of a fleet's sites may take no connections, and to try
+    /// a thousand of them, each as seldom as it may be, would still fill a thin link.
+    outside: Attempt,
+    /// Whether no other site was connected when that was last looked at.
+    cut_off: bool,
 }
 
 /// A node that could be dialled.
@@ -44,10 +46,20 @@ struct Place {
     fleeting: bool,
 }
 
+/// Sessions that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// With nodes of this site, and with nodes not known yet.
+    pub near: usize,
+    /// With nodes of other sites.
+    pub far: usize,
+}
+
 #[derive(Debug, Default)]
 struct Attempt {
     not_before: Time,
     failures: u32,
+    far: bool,
 }
 
 impl Membership {
@@ -59,32 +71,39 @@ impl Membership {
 
     /// Members with a session.
     pub fn sessions(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.sessions.iter().copied()
+        self.sessions.keys().copied()
     }
 
     /// Whether a member has a session.
     pub fn is_up(&self, node: &NodeId) -> bool {
-        self.sessions.contains(node)
+        self.sessions.contains_key(node)
     }
 
     /// A session came up.
-    pub fn up(&mut self, node: NodeId, dialled: Option<String>) {
-        if self.sessions.is_empty() {
-            // This node was alone: what it could not reach then says nothing about now.
-            self.dialled.clear();
-            self.places.values_mut().for_each(|place| place.attempt = Attempt::default());
+    pub fn up(&mut self, now: Time, node: NodeId, dialled: Option<String>) {
+        self.sessions.entry(node).or_insert(now);
+        if self.dialled.get(&node).is_some_and(|attempt| attempt.far) {
+            self.outside = Attempt::default();
         }
-        self.sessions.insert(node);
-        self.dialled.remove(&node);
         if let Some(place) = dialled.and_then(|address| self.places.get_mut(&address)) {
             place.node = Some(node);
-            place.attempt = Attempt::default();
         }
     }
 
-    /// The last session with a node ended. It may be dialled again at once.
-    pub fn down(&mut self, node: &NodeId) {
-        self.sessions.remove(node);
+    /// The last session with a node ended. After one that lasted it may be dialled again at once. One that did
+    /// not counts as a failed dial: a node that has no room closes what it has just accepted.
+    pub fn down(&mut self, now: Time, node: &NodeId, rng: &mut fastrand::Rng) {
+        let since = self.sessions.remove(node);
+        let lasted = since.is_some_and(|since| now.since(since) >= SETTLED);
+        let last = self.retry_last();
+        let of_node = self.places.values_mut().filter(|place| place.node == Some(*node));
+        for attempt in of_node.map(|place| &mut place.attempt).chain([attempt_of(&mut self.dialled, node)]) {
+            if lasted {
+                *attempt = Attempt { far: attempt.far, ..Attempt::default() };
+            } else {
+                attempt.fail(now, last, rng);
+            }
+        }
     }
 
     /// The local network told of an address.
@@ -97,14 +116,13 @@ impl Membership {
 
     /// A dial came to nothing.
     pub fn dial_failed(&mut self, now: Time, target: &DialTarget, rng: &mut fastrand::Rng) {
-        // A node that is alone looks for others more often: nothing else can be done with the link.
-        let last = if self.sessions.is_empty() { RETRY_ALONE } else { RETRY_LAST };
+        let last = self.retry_last();
         match target {
             DialTarget::Node(node, _) => {
-                let attempt = self.dialled.entry(*node).or_default();
+                let attempt = attempt_of(&mut self.dialled, node);
                 attempt.fail(now, last, rng);
-                if self.dialled.len() > DIALLED_MAX {
-                    self.dialled.pop_first();
+                if attempt.far {
+                    self.outside.fail(now, last, rng);
                 }
             }
             DialTarget::Address(address) => {
@@ -125,37 +143,86 @@ impl Membership {
         &mut self,
         now: Time,
         config: &ReplicaConfig,
+        connected: Connected,
         mut candidates: Vec<Candidate>,
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
     ) {
-        let far = candidates.iter().filter(|c| c.far && self.is_up(&c.node)).count();
+        self.note_cut(now, connected.far == 0);
+        let mut room = Room::of(config, connected, &self.outside, now);
         for (address, place) in &mut self.places {
-            let connected = place.node.is_some_and(|node| self.sessions.contains(&node));
-            if !connected && place.attempt.start(now) {
+            let connected = place.node.is_some_and(|node| self.sessions.contains_key(&node));
+            let wanted = !connected && (!place.fleeting || room.site > 0);
+            if wanted && place.attempt.start(now) {
                 out.push(Output::Dial { target: DialTarget::Address(address.clone()) });
             }
         }
         candidates.retain(|candidate| !self.is_up(&candidate.node) && !candidate.addresses.is_empty());
         rng.shuffle(&mut candidates);
-        let mut room = Room::of(config, self.sessions.len() - far, far);
         for candidate in candidates {
-            let due = self.dialled.get(&candidate.node).is_none_or(|attempt| attempt.not_before <= now);
-            if due && room.take(candidate.far) {
-                self.dialled.entry(candidate.node).or_default().start(now);
+            if !room.has(candidate.far) {
+                continue;
+            }
+            let attempt = attempt_of(&mut self.dialled, &candidate.node);
+            attempt.far = candidate.far;
+            if attempt.start(now) {
+                room.take(candidate.far);
                 let target = DialTarget::Node(candidate.node, candidate.addresses);
                 out.push(Output::Dial { target });
             }
         }
     }
 
-    /// Dials a node that is needed now, whatever the bounds say, unless that was just tried.
-    pub fn dial_needed(&mut self, now: Time, candidate: Candidate, out: &mut Vec<Output>) {
-        let due = !self.is_up(&candidate.node) && !candidate.addresses.is_empty();
-        if due && self.dialled.entry(candidate.node).or_default().start(now) {
+    /// Dials a node that is needed, whatever the bounds on sessions say, unless that was just tried. Where
+    /// nobody waits for it, other sites are not tried more often than otherwise. True where it did.
+    pub fn dial_needed(
+        &mut self,
+        now: Time,
+        candidate: Candidate,
+        somebody_waits: bool,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        if self.is_up(&candidate.node) || candidate.addresses.is_empty() {
+            return false;
+        }
+        let spares = candidate.far && !somebody_waits && self.outside.failures > 0;
+        if spares && self.outside.not_before > now {
+            return false;
+        }
+        let attempt = attempt_of(&mut self.dialled, &candidate.node);
+        attempt.far = candidate.far;
+        let due = attempt.start(now);
+        if due {
+            if spares {
+                self.outside.start(now);
+            }
             out.push(Output::Dial { target: DialTarget::Node(candidate.node, candidate.addresses) });
         }
+        due
     }
+
+    /// A site that has lost all others must not wait as long for the next attempt as one that has some.
+    fn note_cut(&mut self, now: Time, cut_off: bool) {
+        if cut_off && !self.cut_off {
+            let places = self.places.values_mut().map(|place| &mut place.attempt);
+            for attempt in places.chain(self.dialled.values_mut()).chain([&mut self.outside]) {
+                attempt.not_before = attempt.not_before.min(now + RETRY_LAST);
+            }
+        }
+        self.cut_off = cut_off;
+    }
+
+    fn retry_last(&self) -> Span {
+        if self.cut_off { RETRY_LAST } else { RETRY_LAST_CONNECTED }
+    }
+}
+
+/// What is remembered of a node's dials, in a bounded map.
+fn attempt_of<'a>(dialled: &'a mut BTreeMap<NodeId, Attempt>, node: &NodeId) -> &'a mut Attempt {
+    if dialled.len() >= DIALLED_MAX && !dialled.contains_key(node) {
+        dialled.pop_first();
+    }
+    dialled.entry(*node).or_default()
 }
 
 /// How many more dials a round may make.
@@ -165,19 +232,25 @@ struct Room {
 }
 
 impl Room {
-    /// `near` sessions are with nodes of the site, or with nodes whose site is not known yet.
-    fn of(config: &ReplicaConfig, near: usize, far: usize) -> Self {
+    fn of(config: &ReplicaConfig, connected: Connected, outside: &Attempt, now: Time) -> Self {
+        let far_at_once = match (outside.not_before <= now, outside.failures) {
+            (false, _) => 0,
+            (true, 0) => DIALS_AT_ONCE,
+            (true, _) => 1,
+        };
         Room {
-            site: config.site_sessions.saturating_sub(near).min(DIALS_AT_ONCE),
-            far: config.far_sessions.saturating_sub(far).min(DIALS_AT_ONCE),
+            site: config.site_sessions.saturating_sub(connected.near).min(DIALS_AT_ONCE),
+            far: config.far_sessions.saturating_sub(connected.far).min(far_at_once),
         }
     }
 
-    fn take(&mut self, far: bool) -> bool {
+    fn has(&self, far: bool) -> bool {
+        if far { self.far > 0 } else { self.site > 0 }
+    }
+
+    fn take(&mut self, far: bool) {
         let room = if far { &mut self.far } else { &mut self.site };
-        let any = *room > 0;
         *room = room.saturating_sub(1);
-        any
     }
 }
 
@@ -192,7 +265,7 @@ impl Attempt {
     }
 
     fn fail(&mut self, now: Time, last: Span, rng: &mut fastrand::Rng) {
-        let span = (RETRY_FIRST.0 << self.failures.min(8)).min(last.0);
+        let span = (RETRY_FIRST.0 << self.failures.min(10)).min(last.0);
         self.not_before = now + Span(span / 2 + rng.u64(0..=span / 2));
         self.failures = self.failures.saturating_add(1);
     }
@@ -205,8 +278,12 @@ const DIALLED_MAX: usize = 4096;
 const DIALS_AT_ONCE: usize = 4;
 const DIAL_UNANSWERED: Span = Span::secs(20);
 const RETRY_FIRST: Span = Span::millis(500);
+/// Longest time between attempts while no other site is connected.
 const RETRY_LAST: Span = Span::secs(60);
-const RETRY_ALONE: Span = Span::secs(10);
+/// And while some are: a dial that is not answered costs about 300 bytes, so 2.5 MB a month at five minutes.
+const RETRY_LAST_CONNECTED: Span = Span::secs(300);
+/// A session that ends sooner was none.
+const SETTLED: Span = Span::secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -214,13 +291,33 @@ mod tests {
 
     use super::*;
 
-    fn dials(membership: &mut Membership, now: u64, candidates: Vec<Candidate>) -> Vec<DialTarget> {
+    fn dials_of(
+        membership: &mut Membership,
+        now: u64,
+        connected: Connected,
+        candidates: Vec<Candidate>,
+    ) -> Vec<DialTarget> {
         let mut out = Vec::new();
         let mut rng = fastrand::Rng::with_seed(1);
-        membership.dial(Time(now), &ReplicaConfig::default(), candidates, &mut rng, &mut out);
+        membership.dial(Time(now), &ReplicaConfig::default(), connected, candidates, &mut rng, &mut out);
         out.into_iter()
             .map(|output| if let Output::Dial { target } = output { target } else { panic!() })
             .collect()
+    }
+
+    fn dials(membership: &mut Membership, now: u64, candidates: Vec<Candidate>) -> Vec<DialTarget> {
+        dials_of(membership, now, Connected::default(), candidates)
+    }
+
+    fn candidates(far: bool, count: u16) -> Vec<Candidate> {
+        let one = |n: u16| Candidate { node: named(n), addresses: vec!["x:1".to_string()], far };
+        (0..count).map(one).collect()
+    }
+
+    fn named(n: u16) -> NodeId {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        NodeId(id)
     }
 
     #[test]
@@ -233,38 +330,55 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         membership.dial_failed(Time(1), &target, &mut rng);
         assert_eq!(dials(&mut membership, 2_000, vec![]), core::slice::from_ref(&target));
-        membership.up(NodeId([1; 32]), Some(address));
+        membership.up(Time(2_000), NodeId([1; 32]), Some(address));
         assert_eq!(dials(&mut membership, 100_000, vec![]), []);
-        membership.down(&NodeId([1; 32]));
-        assert_eq!(dials(&mut membership, 200_000, vec![]), [target]);
+        membership.down(Time(100_000), &NodeId([1; 32]), &mut rng);
+        assert_eq!(dials(&mut membership, 100_000, vec![]), [target], "at once, after one that lasted");
     }
 
     #[test]
     fn sessions_are_bounded() {
-        let candidates = |far| {
-            let one = move |n| Candidate { node: NodeId([n; 32]), addresses: vec!["x:1".to_string()], far };
-            (0..100).map(one).collect::<Vec<_>>()
-        };
         let mut membership = Membership::default();
-        assert_eq!(dials(&mut membership, 0, candidates(false)).len(), DIALS_AT_ONCE);
-        (0..8).for_each(|n| membership.up(NodeId([n; 32]), None));
-        assert_eq!(dials(&mut membership, 90_000, candidates(true)), [], "eight with other sites are enough");
-        assert_eq!(dials(&mut membership, 180_000, candidates(false)).len(), DIALS_AT_ONCE);
-        (8..16).for_each(|n| membership.up(NodeId([n; 32]), None));
-        assert_eq!(dials(&mut membership, 270_000, candidates(false)), [], "so are sixteen within the site");
+        assert_eq!(dials(&mut membership, 0, candidates(false, 100)).len(), DIALS_AT_ONCE);
+        let full = Connected { near: 16, far: 8 };
+        assert_eq!(dials_of(&mut membership, 90_000, full, candidates(true, 100)), []);
+        assert_eq!(dials_of(&mut membership, 90_000, full, candidates(false, 100)), []);
+        membership.discovered("b:1".to_string());
+        assert_eq!(dials_of(&mut membership, 90_000, full, vec![]), []);
     }
 
     #[test]
-    fn a_node_that_was_alone_forgets_what_it_could_not_reach() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let other = || Candidate { node: NodeId([1; 32]), addresses: vec!["x:1".to_string()], far: false };
-        let target = DialTarget::Node(NodeId([1; 32]), vec!["x:1".to_string()]);
-        let mut membership = Membership::default();
-        for _ in 0..10 {
-            membership.dial_failed(Time(0), &target, &mut rng);
+    fn a_node_that_hangs_up_at_once_is_not_dialled_without_end() {
+        let address = "hub:1".to_string();
+        let mut membership = Membership::new(core::slice::from_ref(&address));
+        let (hub, mut rng) = (named(1), fastrand::Rng::with_seed(1));
+        let mut count = 0;
+        for now in (0..3_600_000).step_by(100) {
+            let hub_only = vec![Candidate { node: hub, addresses: vec![address.clone()], far: true }];
+            for _ in dials(&mut membership, now, hub_only) {
+                count += 1;
+                membership.up(Time(now), hub, Some(address.clone()));
+                membership.down(Time(now + 50), &hub, &mut rng);
+            }
         }
-        assert_eq!(dials(&mut membership, 1_000, vec![other()]), []);
-        membership.up(NodeId([2; 32]), None);
-        assert_eq!(dials(&mut membership, 1_001, vec![other()]), [target]);
+        assert!(count < 250, "{count} dials in an hour");
+    }
+
+    #[test]
+    fn a_thousand_unreachable_sites_do_not_fill_a_thin_link() {
+        let (mut membership, mut rng) = (Membership::default(), fastrand::Rng::with_seed(1));
+        let hub = Connected { far: 1, near: 0 };
+        let mut count = 0;
+        for now in (0..14_400_000).step_by(2_000) {
+            for target in dials_of(&mut membership, now, hub, candidates(true, 1000)) {
+                count += 1;
+                membership.dial_failed(Time(now), &target, &mut rng);
+            }
+        }
+        assert!(count < 100, "{count} dials in four hours");
+        // Cut off, the next attempt is not far away.
+        let soon = (14_400_000..14_400_000 + 61_000).step_by(1_000);
+        let again = soon.map(|now| dials(&mut membership, now, candidates(true, 1000)).len()).sum::<usize>();
+        assert!(again > 0);
     }
 }

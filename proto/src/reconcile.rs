@@ -138,6 +138,11 @@ pub fn step(catalog: &Catalog, theirs: &[Summary]) -> Step {
 }
 
 impl Step {
+    /// A record that one of the two sides has to take, if there is any.
+    pub fn first_difference(&self) -> Option<RecordId> {
+        self.push.first().or_else(|| self.request.first()).copied()
+    }
+
     fn compare(
         &mut self,
         catalog: &Catalog,
@@ -149,7 +154,7 @@ impl Step {
         if sum.fingerprint() == Content::Fingerprint(*theirs, their_count) {
             self.equal |= range == EVERYTHING;
         } else if their_count == 0 {
-            self.push.extend(catalog.ids(range));
+            self.push.extend(catalog.ids(range).take(PUSH_MAX + 1 - self.push.len().min(PUSH_MAX)));
         } else if sum.count.saturating_add(their_count) <= IDS_AT_ONCE
             || sum.count == 0
             || range.start() == range.end()
@@ -165,7 +170,8 @@ impl Step {
         // Not trusted to be sorted: the cost of sorting is bounded by the message.
         let mut theirs: Vec<RecordId> = theirs.to_vec();
         theirs.sort_unstable();
-        self.push.extend(catalog.ids(range).filter(|id| theirs.binary_search(id).is_err()));
+        let lacking = catalog.ids(range).filter(|id| theirs.binary_search(id).is_err());
+        self.push.extend(lacking.take(PUSH_MAX + 1 - self.push.len().min(PUSH_MAX)));
         self.request.extend(theirs.into_iter().filter(|id| catalog.by_id(id).is_none()));
     }
 
@@ -216,8 +222,8 @@ const EVERYTHING: RangeInclusive<Position> = 0..=Position::MAX;
 const PARTS: u128 = 16;
 /// Up to how many ids on both sides together are listed instead of split further.
 const IDS_AT_ONCE: u64 = 32;
-/// Most records pushed in one step.
-const PUSH_MAX: usize = 16_384;
+/// Most records pushed in one step; how many bytes they may have is [`crate::replica`]'s business.
+const PUSH_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {

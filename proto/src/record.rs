@@ -102,6 +102,9 @@ pub enum RecordError {
     /// Over a size limit.
     #[error("larger than a record may be")]
     TooLarge,
+    /// There is nothing wrong with it, but this node keeps no more.
+    #[error("this node's catalog is full")]
+    Full,
 }
 
 /// The record as it travels: version of the format first.
@@ -138,7 +141,7 @@ impl Record {
         authored: Wall,
         body: &B,
     ) -> Self {
-        let body = postcard::to_allocvec(body).expect("plain data always encodes");
+        let body = Self::encode_body(body);
         let id = NodeId(author.verifying_key().to_bytes());
         let mut record = Record { key, author: id, grant, version, authored, body, signature: [0; 64] };
         record.signature = author.sign(&record.signed_bytes(mesh)).to_bytes();
@@ -185,6 +188,11 @@ impl Record {
             Ok(again) if again == self.body => Ok(body),
             _ => Err(RecordError::Malformed("body is not in canonical form")),
         }
+    }
+
+    /// A body's bytes within a record.
+    pub fn encode_body<B: Serialize>(body: &B) -> Vec<u8> {
+        postcard::to_allocvec(body).expect("plain data always encodes")
     }
 
     /// The bytes that are sent, stored and hashed.
@@ -264,7 +272,7 @@ impl Record {
                 bounded(&body.software, 64)?;
                 body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
                 let own = self.key.name.parse() == Ok(self.author) && self.key.scope.is_empty();
-                if !own || body.addresses.len() > 8 {
+                if !own || body.addresses.len() > NodeBody::ADDRESSES_MAX {
                     return Err(RecordError::Malformed("node record of another node"));
                 }
                 Ok(())

@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use crate::{
     artifacts::{Artifacts, Means},
     body::{ArtifactPlace, HoldingState, NodeBody},
-    catalog::{Catalog, Limits},
+    catalog::{Applied, Catalog, Limits},
     config::ReplicaConfig,
     event::{BlobRef, Change, Event, Input, Output, Refusal, RequestId, Timer, WantFailure, WriteId},
     grant::Action,
@@ -178,7 +178,10 @@ impl Replica {
         }
     }
 
-    fn reachable(&mut self, now: Now, addresses: Vec<String>, out: &mut Vec<Output>) {
+    fn reachable(&mut self, now: Now, mut addresses: Vec<String>, out: &mut Vec<Output>) {
+        // A machine with many networks has more: a record with all of them would count nowhere.
+        addresses.truncate(NodeBody::ADDRESSES_MAX);
+
         let body = NodeBody {
             site: self.config.site.clone(),
             tier: self.config.tier,
@@ -276,7 +279,10 @@ impl Replica {
         if pending.origin != Origin::Others {
             for record in &pending.records {
                 self.writes.said(&record.key);
-                self.apply(now, record.clone(), out);
+                let applied = self.apply(now, record.clone(), out);
+                if applied == Applied::Stale && pending.origin == Origin::Own {
+                    self.writes.lost(&self.catalog, record);
+                }
             }
         }
         if pending.origin == Origin::Own {
@@ -322,7 +328,7 @@ impl Replica {
             self.persist_own(record.into_iter().collect(), None, None, out);
         }
         self.bring(now, Some(request), manifest, place, closure, out);
-        self.dial_holders(now, &manifest, out);
+        self.dial_holders(now, &manifest, true, out);
     }
 
     fn bring(
@@ -354,7 +360,7 @@ impl Replica {
         }
         let waiter = Waiter::Request(request);
         self.wants.want(now.time, Order { hash, size, digest: Some(digest), manifest, waiter }, out);
-        self.dial_holders(now, &manifest, out);
+        self.dial_holders(now, &manifest, true, out);
     }
 
     fn progress(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
@@ -433,16 +439,14 @@ impl Replica {
         match timer {
             Timer::Dial => {
                 self.dial(now, out);
-                let brought: Vec<Digest> = self.artifacts.manifests().collect();
-                for manifest in brought {
-                    self.dial_holders(now, &manifest, out);
-                }
+                self.dial_for_closures(now, out);
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
-                let is_near =
-                    |peer: &NodeId| self.catalog.node(peer).is_none_or(|node| node.site == self.config.site);
-                for peer in self.rounds.due(now.time, &self.config, is_near, &mut self.rng) {
+                let (catalog, site) = (&self.catalog, &self.config.site);
+                let is_near = |peer: &NodeId| catalog.node(peer).is_none_or(|node| node.site == *site);
+                let me = self.writes.me();
+                for peer in self.rounds.due(now.time, &self.config, &me, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
                 }
                 let again = self.writes.again(&self.catalog, now.wall);
@@ -486,3 +490,6 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
+
+#[cfg(test)]
+mod tests;

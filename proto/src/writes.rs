@@ -4,7 +4,7 @@
 use alloc::{collections::BTreeMap, string::ToString, sync::Arc, vec::Vec};
 
 use ed25519_dalek::SigningKey;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody},
@@ -25,6 +25,8 @@ pub struct Writes {
     pending: BTreeMap<WriteId, Pending>,
     /// Words about this node itself that the disk refused.
     unsaid: BTreeMap<Key, Record>,
+    /// How often another copy of this node's key was seen to say otherwise.
+    contradicted: BTreeMap<Key, u32>,
     last: u64,
 }
 
@@ -56,7 +58,8 @@ impl Writes {
     /// For the node with this key.
     pub fn new(key: SigningKey, trust: Trust) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        Writes { key, trust, me, pending: BTreeMap::new(), unsaid: BTreeMap::new(), last: 0 }
+        let (pending, unsaid) = (BTreeMap::new(), BTreeMap::new());
+        Writes { key, trust, me, pending, unsaid, contradicted: BTreeMap::new(), last: 0 }
     }
 
     /// This node.
@@ -84,6 +87,41 @@ impl Writes {
     /// The disk refused what nobody waits for, so nobody else would write it again.
     pub fn put_off(&mut self, records: Vec<Record>) {
         self.unsaid.extend(records.into_iter().map(|record| (record.key.clone(), record)));
+    }
+
+    /// A record that is about to be taken in may be this node's own, and later than all that this node
+    /// remembers: it was restored from a backup, or another node has its key. What this one knows about
+    /// itself is then said again, a few times. True where that has just become too often.
+    pub fn set_right(&mut self, catalog: &Catalog, record: &Record) -> bool {
+        let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE) && record.author == self.me;
+        if !about_itself || self.highest_pending(&record.key) > 0 {
+            return false;
+        }
+        let said = self.unsaid.get(&record.key).or_else(|| catalog.get(&record.key));
+        let nothing = || Record::encode_body(&HoldingBody { state: HoldingState::Gone });
+        let said = said.map(|said| said.body.clone());
+        let Some(body) = said.or_else(|| (record.key.kind == Kind::HOLDING).then(nothing)) else {
+            return false;
+        };
+        if body == record.body {
+            return false;
+        }
+        let times = self.contradicted.entry(record.key.clone()).or_default();
+        *times = times.saturating_add(1);
+        if *times > CONTRADICTIONS_MAX {
+            return *times == CONTRADICTIONS_MAX + 1;
+        }
+        self.put_off(alloc::vec![Record { body, ..record.clone() }]);
+        false
+    }
+
+    /// A write of this node's lost to something later. Where it is about this node itself, it is said again.
+    pub fn lost(&mut self, catalog: &Catalog, record: &Record) {
+        let known = catalog.get(&record.key);
+        let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE);
+        if about_itself && known.is_some_and(|known| known.body != record.body) {
+            self.put_off(alloc::vec![record.clone()]);
+        }
     }
 
     /// Something under a key became durable: what was put off is out of date.
@@ -243,16 +281,24 @@ impl Writes {
         manifest: &Digest,
         state: HoldingState,
     ) -> Option<Record> {
-        let known = catalog.holders(manifest).find(|(node, _)| *node == self.me).map(|(_, state)| state);
         let key = Key::holding(manifest, &self.me);
-        let news = known.unwrap_or(HoldingState::Gone) != state;
-        news.then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
+        let said = self.own_word(catalog, &key).map_or(HoldingState::Gone, |body: HoldingBody| body.state);
+        (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
     }
 
     /// The record that says who this node is, unless that is known already.
     pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Record> {
-        let news = catalog.node(&self.me).as_ref() != Some(body);
-        news.then(|| self.author(catalog, wall, Key::node(&self.me), None, body))
+        let key = Key::node(&self.me);
+        let news = self.own_word(catalog, &key).as_ref() != Some(body);
+        news.then(|| self.author(catalog, wall, key, None, body))
+    }
+
+    /// What this node last said under a key that is its own. What is on its way to disk, or waits for the
+    /// disk to work again, will replace what is known.
+    fn own_word<B: Serialize + DeserializeOwned>(&self, catalog: &Catalog, key: &Key) -> Option<B> {
+        let pending = self.own_pending().filter(|record| record.key == *key);
+        let unwritten = pending.max_by_key(|record| record.version).or_else(|| self.unsaid.get(key));
+        unwritten.or_else(|| catalog.get(key))?.read().ok()
     }
 
     fn author<B: Serialize>(
@@ -281,3 +327,6 @@ impl Writes {
             .flat_map(|pending| &pending.records)
     }
 }
+
+/// Contradictions in one matter that are answered: two nodes with one key would never stop.
+const CONTRADICTIONS_MAX: u32 = 3;

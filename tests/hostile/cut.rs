@@ -73,7 +73,8 @@ impl Machines {
 
     /// Whether the host has heard of a tag, without asking for its content.
     fn knows(&self, host: usize, tag: &str) -> bool {
-        self.lan.on(host, || self.nodes[host].registry().http.get("/v2/app/tags/list").send())
+        self.lan
+            .on(host, || self.nodes[host].registry().http.get("/v2/app/tags/list").send())
             .expect(200)
             .json()["tags"]
             .as_array()

@@ -56,9 +56,11 @@ impl Liar {
         let (source, node) = (&cluster[0], &cluster[node]);
         let member = Member::new(&mesh_file);
         member.join(node);
-        let (repository, manifest): (RepoName, Digest) = ("app".parse().unwrap(), image.digest().parse().unwrap());
+        let (repository, manifest): (RepoName, Digest) =
+            ("app".parse().unwrap(), image.digest().parse().unwrap());
         let key = Key::artifact(&repository, &manifest);
-        let place = member.read_record(|record| record.key == key).read::<ArtifactBody>().unwrap().place.unwrap();
+        let place =
+            member.read_record(|record| record.key == key).read::<ArtifactBody>().unwrap().place.unwrap();
         let data = Data::member(&member.identity, &mesh_file);
         let index = Hash::from_bytes(place.index.0);
         data.fetch(source.ready("mesh_listen"), source.id(), index);
@@ -86,7 +88,6 @@ impl Liar {
         self.data.lies.load(SeqCst)
     }
 }
-
 
 #[track_caller]
 fn wait_until_complete(node: &Node, tag: &str) {
@@ -116,7 +117,10 @@ fn wrong_bytes_are_seen_through_and_nothing_of_them_stays() {
             assert!(told <= 16.0, "{lie:?} about {about:?}: asked again and again: {told}");
             let warned = format!("peer={}", liar.member.id().short());
             let log = cluster[1].log();
-            assert!(log.lines().any(|line| line.contains("wrong bytes") && line.contains(&warned)), "{lie:?}");
+            assert!(
+                log.lines().any(|line| line.contains("wrong bytes") && line.contains(&warned)),
+                "{lie:?}"
+            );
             wait_until_complete(&cluster[1], &tag);
             published.push((tag, image));
         }
@@ -136,7 +140,10 @@ fn a_holder_that_breaks_off_costs_little_time() {
     let cluster = Cluster::start(2);
     for (n, lie) in Lie::NO_BYTES.into_iter().enumerate() {
         for about in [About::Index, About::Layers] {
-            let (tag, image) = (format!("v{n}-{about:?}"), Image::random(50 + n as u64, &[400_000, 30_000 + about as usize]));
+            let (tag, image) = (
+                format!("v{n}-{about:?}"),
+                Image::random(50 + n as u64, &[400_000, 30_000 + about as usize]),
+            );
             cluster[0].registry().push("app", &tag, &image);
             let liar = Liar::join(&cluster, 1, &image, &tag, (lie, about));
             let start = Instant::now();
@@ -158,7 +165,11 @@ fn a_holder_that_stalls_holds_a_pull_up_and_does_not_stop_it() {
     let liar = Liar::join(&cluster, 1, &image, "v1", (Lie::Stall, About::Layers));
     let start = Instant::now();
     cluster[1].registry().assert_has("app", "v1", &image);
-    println!("a holder that stalls: right bytes after {:?}, {} requests stalled", start.elapsed(), liar.lies());
+    println!(
+        "a holder that stalls: right bytes after {:?}, {} requests stalled",
+        start.elapsed(),
+        liar.lies()
+    );
     assert!(liar.lies() > 0, "the liar was not asked");
     assert_no_panic(&cluster[1]);
 }
@@ -172,12 +183,18 @@ fn what_only_a_liar_has_is_not_served() {
         let liar = Liar::join(&cluster, 1, &image, &tag, (lie, About::Layers));
         cluster[0].kill();
         let registry = cluster[1].registry();
-        until_true("the publisher is known to be gone", || !cluster[1].sessions().contains(&cluster[0].id().to_owned()));
+        until_true("the publisher is known to be gone", || {
+            !cluster[1].sessions().contains(&cluster[0].id().to_owned())
+        });
         assert_eq!(registry.manifest("app", &tag).expect(200).body, image.manifest, "the manifest is right");
         let start = Instant::now();
         let layer = format!("/v2/app/blobs/{}", digest(&image.layers[0]));
         let answer = registry.http.get(&layer).try_send();
-        println!("{lie:?} by the only holder: {:?} after {:?}", answer.as_ref().map(|a| a.status), start.elapsed());
+        println!(
+            "{lie:?} by the only holder: {:?} after {:?}",
+            answer.as_ref().map(|a| a.status),
+            start.elapsed()
+        );
         let status = answer.map(|answer| answer.status).unwrap();
         assert!([404, 504].contains(&status), "{lie:?}: a blob was answered with {status}");
         assert!(liar.lies() > 0, "{lie:?}: the liar was not asked");

@@ -26,7 +26,20 @@ impl Lan {
         for host in 0..hosts {
             let (space, port) = (lan.host(host), format!("port{host}"));
             ip(&["netns", "add", &space]);
-            ip(&["-n", &lan.hub(), "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &space]);
+            ip(&[
+                "-n",
+                &lan.hub(),
+                "link",
+                "add",
+                &port,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                &space,
+            ]);
             ip(&["-n", &lan.hub(), "link", "set", &port, "master", "switch", "up"]);
             ip(&["-n", &space, "address", "add", &format!("{}/24", address(host)), "dev", "eth0"]);
             ip(&["-n", &space, "link", "set", "lo", "up"]);

@@ -16,6 +16,8 @@ pub(super) struct Peer {
     pub(super) node: NodeId,
     /// And whether this node dialled.
     connections: Vec<(ConnectionId, bool)>,
+    /// When the first of its connections came up.
+    since: Instant,
     /// Bytes of direct messages that were not acknowledged.
     unanswered: BTreeMap<OutboundRequestId, usize>,
     timeouts: u32,
@@ -28,6 +30,7 @@ impl Peer {
         Peer {
             node,
             connections: Vec::new(),
+            since: now,
             unanswered: BTreeMap::new(),
             timeouts: 0,
             garbage: 0,
@@ -35,8 +38,18 @@ impl Peer {
         }
     }
 
-    pub(super) fn connected(&mut self, connection: ConnectionId, dialled_here: bool) {
+    pub(super) fn connected(&mut self, connection: ConnectionId, dialled_here: bool, now: Instant) {
+        if self.connections.is_empty() {
+            self.since = now;
+        }
         self.connections.push((connection, dialled_here));
+    }
+
+    /// Whether the member, of which a new connection has just come, does not know of the session that there
+    /// is: it lost its power, or its link, and this node has yet to notice. One that knows does not dial
+    /// again, but for two that dial one another at once.
+    pub(super) fn has_started_anew(&self, now: Instant) -> bool {
+        !self.connections.is_empty() && now.duration_since(self.since) >= SIMULTANEOUS
     }
 
     /// Takes a connection off the list. True where it was the last.
@@ -96,6 +109,9 @@ impl Peer {
 /// Bytes sent to one peer and not acknowledged.
 const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
 
+/// Connections that come up within this were dialled at once.
+const SIMULTANEOUS: Duration = Duration::from_secs(15);
+
 /// Messages in a row that a peer may leave unanswered.
 const TIMEOUTS_MAX: u32 = 2;
 
@@ -116,8 +132,8 @@ mod tests {
         for order in [[first, second], [second, first]] {
             let (mut at_small, mut at_large) = (Peer::new(large, now), Peer::new(small, now));
             for connection in order {
-                at_small.connected(connection, connection == first);
-                at_large.connected(connection, connection == second);
+                at_small.connected(connection, connection == first, now);
+                at_large.connected(connection, connection == second, now);
             }
             assert_eq!(at_small.spare_connection(&small), Some(second));
             assert_eq!(at_large.spare_connection(&large), Some(second));
@@ -125,10 +141,20 @@ mod tests {
             assert!(!at_small.can_spare(first) && at_small.disconnected(first));
         }
         let mut twice = Peer::new(large, now);
-        twice.connected(first, true);
+        twice.connected(first, true, now);
         assert_eq!(twice.spare_connection(&small), None);
-        twice.connected(second, true);
+        twice.connected(second, true, now);
         assert_eq!(twice.spare_connection(&small), Some(second));
+    }
+
+    #[test]
+    fn a_connection_beside_an_old_session_is_of_a_node_that_started_anew() {
+        let now = Instant::now();
+        let mut peer = Peer::new(NodeId([1; 32]), now);
+        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS), "its first connection");
+        peer.connected(ConnectionId::new_unchecked(1), false, now + 2 * SIMULTANEOUS);
+        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS));
+        assert!(peer.has_started_anew(now + 3 * SIMULTANEOUS));
     }
 
     #[test]

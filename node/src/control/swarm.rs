@@ -250,12 +250,19 @@ impl Session {
             return;
         };
         let first = !self.peers.contains_key(&id);
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node, Instant::now()));
-        peer.connected(connection, endpoint.is_dialer());
+        let now = Instant::now();
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node, now));
+        if !endpoint.is_dialer() && peer.has_started_anew(now) {
+            tracing::info!(peer = %node.short(), "a member has started anew; its old session ends");
+            // Also the new connection: what protocols say once a session, they would not say to it again.
+            // The other side dials anew.
+            let _ = self.swarm.disconnect_peer_id(id);
+        }
+        peer.connected(connection, endpoint.is_dialer(), now);
         let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
         if !first {
             let spare = peer.spare_connection(&self.me);
-            self.spare.extend(spare.map(|spare| (Instant::now(), spare)));
+            self.spare.extend(spare.map(|spare| (now, spare)));
         }
         // Told again where this node dialled: the address is then known to lead to this member.
         if first || dialled.is_some() {

@@ -35,8 +35,8 @@ pub(super) async fn admit(
 ) -> Result<(), NotAdmitted> {
     let result = match tokio::time::timeout(TIMEOUT, exchange(connection, key, role, me, other)).await {
         Ok(result) => result,
-        // Whoever says nothing proves nothing.
-        Err(_) => Err(NotAdmitted::Unproven),
+        // It is not let in, but nothing is known of its mesh: links are slow, and break.
+        Err(_) => Err(NotAdmitted::Lost(format!("no proof of admission within {TIMEOUT:?}"))),
     };
     if result.is_err() {
         connection.close(REFUSED, b"admission not proven");

@@ -1,14 +1,16 @@
 //! One match over what the replica wants done. No decisions, no waiting: long work is a task that answers
 //! with an input, and a queue that is full is an input too.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use waystation_proto::{
     Event, Input, Output, Replica,
     event::{Change, Fault},
     index::ArtifactIndex,
+    ranges::Ranges,
 };
 
 use crate::{
@@ -96,9 +98,10 @@ impl Effects {
                 }
             }
             Output::Probe { hash, size } => {
-                self.task(
-                    move |store| async move { Input::Probed { hash, have: store.probe(hash, size).await } },
-                );
+                let nothing = Input::Probed { hash, have: Ranges::new() };
+                self.task(nothing, move |store| async move {
+                    Input::Probed { hash, have: store.probe(hash, size).await }
+                });
             }
             Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
                 return Some(Input::FetchFailed { fetch, fault: Fault::Local });
@@ -110,7 +113,8 @@ impl Effects {
             }
             Output::CancelFetch { fetch } => self.data.cancel(fetch),
             Output::Seal { hash, size, digest } => {
-                self.task(move |store| async move {
+                let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
+                self.task(failed, move |store| async move {
                     match store.seal(hash, size, digest).await {
                         Ok(()) => Input::Sealed { hash },
                         Err(why) => {
@@ -121,7 +125,8 @@ impl Effects {
                 });
             }
             Output::ReadIndex { hash } => {
-                self.task(move |store| async move {
+                let nothing = Input::IndexRead { hash, index: None };
+                self.task(nothing, move |store| async move {
                     let bytes = store.read(hash, ArtifactIndex::MAX_BYTES as u64).await;
                     let index = bytes.ok().and_then(|bytes| ArtifactIndex::decode(&bytes).ok());
                     Input::IndexRead { hash, index }
@@ -131,6 +136,11 @@ impl Effects {
             Output::Notify(event) => self.notify(event, waiters, replica),
         }
         None
+    }
+
+    /// Whether records can still be written.
+    pub fn can_persist(&self) -> bool {
+        self.persister.as_ref().is_some_and(|persister| !persister.is_finished())
     }
 
     /// Brings the metrics up to what the planes have counted.
@@ -176,6 +186,13 @@ impl Effects {
                 self.metrics.records_refused.inc_by(count as u64);
                 warn!(peer = %from.short(), count, %why, "dropped records that do not count");
             }
+            Event::KeyShared { from } => {
+                error!(
+                    heard_from = %from.short(),
+                    "another node has this node's key (a copied disk?): neither can be relied on; stop one of \
+                     them and remove node.key from its data directory, so that it gets a key of its own"
+                );
+            }
             Event::HolderLied { node, hash } => {
                 self.metrics.holders_lied.inc();
                 warn!(peer = %node.short(), %hash, "a holder sent wrong bytes; it is not asked for a while");
@@ -190,14 +207,40 @@ impl Effects {
         }
     }
 
-    fn task<F: Future<Output = Input> + Send + 'static>(&mut self, work: impl FnOnce(Store) -> F) {
+    /// Starts work that answers with an input; with `otherwise` where it panics, because the replica waits for
+    /// an answer for ever.
+    fn task<F: Future<Output = Input> + Send + 'static>(
+        &mut self,
+        otherwise: Input,
+        work: impl FnOnce(Store) -> F,
+    ) {
         let (answer, work) = (self.answer.clone(), work(self.store.clone()));
-        self.tasks.spawn(async move {
-            // The loop is gone only when the node stops.
-            let _ = answer.send(work.await).await;
-        });
+        self.tasks.spawn(answer_with(answer, work, otherwise));
     }
 }
 
+async fn answer_with(answer: mpsc::Sender<Input>, work: impl Future<Output = Input>, otherwise: Input) {
+    let input = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(otherwise);
+    // The loop is gone only when the node stops.
+    let _ = answer.send(input).await;
+}
+
+const PANICKED: &str = "the store failed in a way that is a defect; see the node's log";
 /// Writes that may wait for the disk.
 const PERSISTS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use waystation_proto::Hash;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_answered() {
+        let (answer, mut answers) = mpsc::channel(1);
+        let hash = Hash([1; 32]);
+        let work = async { panic!("a defect") };
+        answer_with(answer, work, Input::SealFailed { hash, why: PANICKED.to_owned() }).await;
+        assert!(matches!(answers.recv().await, Some(Input::SealFailed { hash: of, .. }) if of == hash));
+    }
+}
