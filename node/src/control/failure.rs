@@ -1,7 +1,7 @@
 //! What libp2p's nested errors mean: one line for people, and whether a handshake failed because one side
 //! did not have the mesh's admission secret.
 
-use std::error::Error;
+use std::{error::Error, io::ErrorKind};
 
 use libp2p::{
     connection_limits::Exceeded,
@@ -17,15 +17,15 @@ use super::{address, behaviour::PER_PEER_MAX};
 pub(crate) fn is_unproven(error: &(dyn Error + 'static), dialled: bool) -> bool {
     chain(error).into_iter().any(|cause| match cause.downcast_ref::<noise::Error>() {
         Some(noise::Error::Noise(_)) => true,
-        Some(noise::Error::Io(error)) if !dialled => {
-            use std::io::ErrorKind::{
-                BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof,
-            };
-            matches!(
-                error.kind(),
-                InvalidData | UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-            )
-        }
+        // What cannot be decrypted comes as invalid data, too.
+        Some(noise::Error::Io(error)) => match error.kind() {
+            ErrorKind::InvalidData => true,
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe => !dialled,
+            _ => false,
+        },
         _ => false,
     })
 }
