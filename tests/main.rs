@@ -6,6 +6,7 @@ mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.
+    mod admin;
     mod bad_input;
     mod cli;
     mod clients;

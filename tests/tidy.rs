@@ -114,6 +114,29 @@ fn dependencies_point_one_way() {
     }
 }
 
+/// The oldest compiler is not at hand everywhere; clippy checks our own code against it (incompatible_msrv),
+/// this checks what the lock file brings.
+#[test]
+fn dependencies_build_with_the_oldest_compiler_promised() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let needs = |package: &serde_json::Value| -> (u32, u32) {
+        let mut numbers =
+            package["rust_version"].as_str().unwrap_or("0").split('.').map(|n| n.parse().unwrap());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    let packages = metadata["packages"].as_array().unwrap();
+    let own = packages.iter().find(|package| package["name"] == "waystation").unwrap();
+    let newer: Vec<_> = packages.iter().filter(|package| needs(package) > needs(own)).collect();
+    let names: Vec<_> = newer.iter().map(|package| &package["id"]).collect();
+    assert!(names.is_empty(), "need a newer Rust than rust-version says: {names:?}");
+}
+
 #[test]
 fn every_module_file_is_compiled() {
     let files = rust_files();

@@ -13,7 +13,7 @@ use waystation_proto::{
     MeshId, NodeId, Wall,
     body::Tier,
     glob::Glob,
-    grant::{Actions, Grant},
+    grant::{Action, Actions, Grant},
 };
 
 use crate::mesh::RootKey;
@@ -317,13 +317,30 @@ pub fn granter(root: RootKey) -> Granter {
         }
         let expires = request.seconds.map(|seconds| Wall(wall.0.saturating_add(seconds)));
         let serial = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        Ok(root.issue_grant(request.node.0, request.repositories.clone(), Actions::ALL, expires, serial))
+        // Not what later versions may add: whoever grants now cannot know what that will be.
+        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
+        Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, serial))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_grant_is_newer_within_the_same_second() {
+        let granter = granter(crate::mesh::MeshFile::create().1);
+        let request = GrantRequest {
+            node: NodeText(NodeId([1; 32])),
+            repositories: "team/**".parse().expect("a glob"),
+            seconds: None,
+        };
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        let later = granter(&request).expect("granted");
+        // Counted in milliseconds: two in one second are told apart.
+        assert!(later.serial >= seconds * 1000);
+        assert_eq!(later.actions.names(), ["publish", "delete", "status"]);
+    }
 
     #[test]
     fn names_that_scripts_rely_on() {

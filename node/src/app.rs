@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use waystation_proto::{
     Replica, ReplicaConfig, Wall,
     glob::Glob,
@@ -20,7 +21,7 @@ use waystation_proto::{
 
 use crate::{
     admin::{self, Readiness},
-    api::{Api, DataPlane, GrantRequest, Granter, NodeFacts, PeerTraffic},
+    api::{Api, DataPlane, NodeFacts, PeerTraffic, granter},
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
@@ -81,14 +82,19 @@ pub enum StartError {
 
 /// Runs a node until it is told to stop.
 pub async fn run(config: Config) -> Result<(), StartError> {
+    raise_file_limit();
     let mut signals = Signals::listen().map_err(|why| system("signals cannot be handled", why))?;
     let node = Node::start(config).await?;
     let asked = tokio::select! {
         () = signals.first() => true,
         () = node.stop.cancelled() => false,
+        () = node.store.stopped() => {
+            error!("the disk failed under the blob store");
+            false
+        }
     };
     if !asked {
-        error!("a part of the node ended by itself; stopping");
+        error!("a part of the node ended by itself; stopping, to be started anew");
     }
     tokio::select! {
         () = node.drain() => {}
@@ -385,19 +391,6 @@ async fn first_grant(replica: &ReplicaHandle, home: &Home, root: &RootKey) {
     }
 }
 
-/// Grants what an operator asks for at the local socket.
-fn granter(root: RootKey) -> Granter {
-    Arc::new(move |request: &GrantRequest| {
-        let now = wall();
-        let expires = request.seconds.map(|seconds| Wall(now.0.saturating_add(seconds)));
-        if expires.is_some() && !now.is_plausible() {
-            return Err("this machine's clock is not set, so a grant cannot be given an end; set it, or leave --for out".to_owned());
-        }
-        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
-        Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, now.0))
-    })
-}
-
 fn traffic(counted: &crate::data::Counting) -> DataPlane {
     let now = counted.now();
     let peer = |(node, bytes): (&waystation_proto::NodeId, &crate::data::PeerBytes)| PeerTraffic {
@@ -416,6 +409,17 @@ fn announce_start(facts: &NodeFacts, started: Instant) {
     let took_ms = started.elapsed().as_millis();
     info!(node = %facts.node, site = facts.site, mesh = %facts.mesh.short(), "Waystation {}", env!("CARGO_PKG_VERSION"));
     info!(listen = %facts.listen, mesh_listen = %facts.mesh_listen, admin_listen = %facts.admin_listen, took_ms, "serving");
+}
+
+/// Connections, uploads and downloads are files too: more than the 1024 that most systems start with.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(why) = setrlimit(Resource::Nofile, limit) {
+            debug!(%why, "the limit of open files stays as it is");
+        }
+    }
 }
 
 /// Written aside and renamed, so that whoever waits for the file reads all of it.

@@ -22,7 +22,6 @@ mod pull;
 mod push;
 mod serve;
 mod show;
-mod sparse;
 mod table;
 
 pub use exit::Failure;

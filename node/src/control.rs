@@ -77,7 +77,8 @@ pub enum ControlEvent {
         /// Why.
         why: String,
     },
-    /// A connection ended in the handshake because one side did not prove the admission secret.
+    /// A connection ended in the handshake: one side did not prove the admission secret, the one that came
+    /// did not finish it, or this node has as many as it takes.
     Refused {
         /// Of the other side, `host:port`.
         address: String,

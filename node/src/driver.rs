@@ -133,7 +133,28 @@ impl Driver {
                 }
             }
         }
+        self.finish_writes().await;
         self.effects.shutdown().await;
+    }
+
+    /// Waits for the writes under way. The index must hear of what they made durable: it is left as complete
+    /// after this, and the next start does not go through the records again.
+    async fn finish_writes(&mut self) {
+        let Some(mut writing) = self.effects.stop_writing() else { return };
+        let end = tokio::time::Instant::now() + PERSIST_PATIENCE;
+        loop {
+            tokio::select! {
+                Some(input) = self.answers.recv() => self.take(input),
+                _ = &mut writing => break,
+                () = tokio::time::sleep_until(end) => {
+                    warn!("records were still being written when the node stopped; they were not acknowledged");
+                    return;
+                }
+            }
+        }
+        while let Ok(input) = self.answers.try_recv() {
+            self.take(input);
+        }
     }
 
     /// Gives the replica an input, performs what follows, and what follows from that.
@@ -261,6 +282,8 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+/// A write takes one sync; a disk that needs longer than this at shutdown is not waited for.
+const PERSIST_PATIENCE: Duration = Duration::from_secs(3);
 /// How old the planes' byte counts in the metrics may be.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Answers of tasks that may wait for the loop: each output starts at most one task.

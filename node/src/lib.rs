@@ -21,4 +21,5 @@ pub mod reference;
 pub mod registry;
 pub mod shutdown;
 pub mod socket;
+mod sparse;
 pub mod store;

@@ -28,6 +28,7 @@ mod index;
 mod ingest;
 mod reading;
 mod recovery;
+mod room;
 mod segments;
 mod uploads;
 
@@ -226,13 +227,18 @@ impl Store {
         self.0.ingest_bytes(repository, expected, bytes).await
     }
 
-    /// Stores an encoded artifact index durably under its manifest's name (it has no digest) and returns
-    /// its hash.
+    /// Stores a manifest and its encoded artifact index (which has a hash, but no digest) durably, in one
+    /// sync, and returns the manifest and the index's hash. What is published of it makes the links.
     ///
     /// # Errors
-    /// `Storage`.
-    pub async fn ingest_index(&self, manifest: Digest, encoded: Bytes) -> Result<Hash, IngestError> {
-        self.0.ingest_index(manifest, encoded).await
+    /// `DigestMismatch`, `Storage`.
+    pub async fn ingest_manifest(
+        &self,
+        digest: Digest,
+        bytes: Bytes,
+        index: Bytes,
+    ) -> Result<(Held, Hash), IngestError> {
+        self.0.ingest_manifest(digest, bytes, index).await
     }
 
     /// Durably links a held blob into a repository (mount).
@@ -336,6 +342,16 @@ impl Store {
     /// `Storage`.
     pub async fn persist(&self, records: Vec<Record>) -> Result<(), IngestError> {
         self.0.persist(records).await
+    }
+
+    /// Whether so many more bytes may be fetched: some of the disk is kept free for the node's own work.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.0.dirs.room.check(room::Kind::Bulk, bytes).is_ok()
+    }
+
+    /// Ends when the store has stopped because its disk failed: only another start can help then.
+    pub async fn stopped(&self) {
+        self.0.blobs.stopped().await;
     }
 
     /// Closes everything and leaves the index complete, so that the next start need not build it again.

@@ -1,5 +1,5 @@
 //! What the known kinds of record say: plain data, one type a kind. Wire types; their bytes are fixed by
-//! golden tests in [`crate::record`].
+//! `tests/wire_golden.rs`.
 
 use alloc::{string::String, vec::Vec};
 

@@ -454,8 +454,6 @@ pub enum Event {
     Reconciled {
         /// Whose.
         peer: NodeId,
-        /// How many records this round brought.
-        received: usize,
     },
 }
 

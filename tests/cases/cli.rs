@@ -89,10 +89,16 @@ fn a_sparse_file_goes_in_at_one_node_and_comes_out_at_another() {
         file.write_all(bytes).unwrap();
     }
     drop(file);
-    cluster[0].cli(&["push", "images/disk:v1", source.to_str().unwrap()]).expect(0);
+    let described =
+        ["--artifact-type", "application/vnd.example.disk", "--annotation", "org.example.os=none"];
+    let push = ["push", "images/disk:v1", source.to_str().unwrap()];
+    cluster[0].cli(&[&push[..], &described].concat()).expect(0);
     until_true("the file's artifact is at the second node", || {
         cluster[1].cli(&["inspect", "images/disk:v1"]).code == 0
     });
+    let manifest = cluster[1].registry().manifest("images/disk", "v1").expect(200).json();
+    assert_eq!(manifest["artifactType"], "application/vnd.example.disk");
+    assert_eq!(manifest["annotations"]["org.example.os"], "none");
     let out = folder.path().join("out");
     cluster[1].cli(&["pull", "images/disk:v1", out.to_str().unwrap()]).expect(0);
     let out = if out.is_dir() { out.join("disk.raw") } else { out };

@@ -36,6 +36,23 @@ fn a_node_publishes_only_what_it_was_granted() {
 }
 
 #[test]
+fn a_grant_ends() {
+    let cluster = Cluster::start(2);
+    let (root, edge) = (&cluster[0], &cluster[1]);
+    let image = Image::random(2, &[10_000]);
+    let ask = || edge.registry().http.request("POST", "/v2/app/blobs/uploads/").send();
+    root.cli(&["mesh", "grant", edge.id(), "--repositories", "**", "--for", "4s"]).expect(0);
+    until_true("the grant arrives", || ask().status == 202);
+    edge.registry().push("app", "v1", &image);
+    until_true("the grant ends", || ask().status == 403);
+    let message = ask().expect_error(403, "DENIED");
+    assert!(message.contains("expired") && message.contains("waystation mesh grant"), "{message}");
+    // What was published while it held stays.
+    root.registry().wait_for_tag("app", "v1", &image);
+    root.registry().assert_has("app", "v1", &image);
+}
+
+#[test]
 fn only_the_root_grants() {
     let cluster = Cluster::start(2);
     let edge = &cluster[1];

@@ -30,6 +30,8 @@ pub struct Options {
     pub extra: Vec<String>,
     /// A program that starts the node and then is it (`strace -D`), with its arguments.
     pub wrapper: Vec<String>,
+    /// Whether to leave the admin address to the node.
+    pub usual_admin_port: bool,
 }
 
 /// A running or stopped node. Dropping it kills the process.
@@ -229,7 +231,8 @@ impl Node {
         for (name, key) in
             [("--listen", "listen"), ("--mesh-listen", "mesh_listen"), ("--admin-listen", "admin_listen")]
         {
-            if !self.options.extra.iter().any(|argument| argument == name) {
+            let usual = self.options.usual_admin_port && key == "admin_listen";
+            if !usual && !self.options.extra.iter().any(|argument| argument == name) {
                 flag(name, self.ready[key].as_str().unwrap_or("127.0.0.1:0"));
             }
         }

@@ -9,7 +9,8 @@ use sha2::Digest as _;
 use tokio::sync::mpsc;
 use waystation_proto::{Digest, RepoName};
 
-use super::{Failure, local::Client, progress::Progress, sparse::SparseWriter};
+use super::{Failure, local::Client, progress::Progress};
+use crate::sparse::SparseWriter;
 
 /// What is to be fetched.
 #[derive(Clone, Copy, Debug)]

@@ -62,6 +62,9 @@ pub(crate) fn topic() -> gossipsub::IdentTopic {
     gossipsub::IdentTopic::new("waystation/records/1")
 }
 
+/// Connections to one peer: each side may have dialled.
+pub(crate) const PER_PEER_MAX: u32 = 2;
+
 /// Unanswered direct messages to one peer at a time.
 pub(crate) const DIRECT_MAX: usize = 48;
 
@@ -88,7 +91,7 @@ fn behaviour(
         None
     };
     let limits = ConnectionLimits::default()
-        .with_max_established_per_peer(Some(2))
+        .with_max_established_per_peer(Some(PER_PEER_MAX))
         .with_max_established_incoming(Some(256))
         .with_max_pending_incoming(Some(64))
         .with_max_pending_outgoing(Some(64));

@@ -14,7 +14,8 @@ pub struct ControlCounters {
     pub received: Traffic,
     /// What was handed to libp2p.
     pub sent: Traffic,
-    /// Connections that did not prove this mesh's admission secret, either way.
+    /// Connections that ended in the handshake because the other side is no member, does not finish it, or
+    /// is one too many, and own ones that another mesh's node answered.
     pub refused: u64,
     /// Frames that were not messages.
     pub garbage: u64,

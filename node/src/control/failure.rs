@@ -3,9 +3,13 @@
 
 use std::error::Error;
 
-use libp2p::{noise, swarm::DialError};
+use libp2p::{
+    connection_limits::Exceeded,
+    noise,
+    swarm::{ConnectionDenied, DialError},
+};
 
-use super::address;
+use super::{address, behaviour::PER_PEER_MAX};
 
 /// Whether a handshake failed because what the other side sent could not be decrypted: it has another
 /// admission secret. Only the dialler sees that; the other side sees it hang up, as it also does when a link
@@ -16,11 +20,6 @@ pub(crate) fn is_unproven(error: &(dyn Error + 'static)) -> bool {
         Some(noise::Error::Io(error)) => error.kind() == std::io::ErrorKind::InvalidData,
         _ => false,
     })
-}
-
-/// Whether a connection ended in the handshake that proves the admission secret, for whatever reason.
-pub(crate) fn is_in_handshake(error: &(dyn Error + 'static)) -> bool {
-    chain(error).into_iter().any(|cause| cause.is::<noise::Error>())
 }
 
 /// An error's causes, looking into `io::Error`, which hides what it wraps.
@@ -35,6 +34,19 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
         };
     }
     causes
+}
+
+/// What is said of a peer that came to this node and did not get through the handshake. A node of another mesh
+/// looks like that too, because it hangs up; only its own log can know.
+pub(crate) fn unfinished(error: &(dyn Error + 'static)) -> String {
+    let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    format!("{UNFINISHED} ({last}); if it should be a member, its own log says why")
+}
+
+/// Whether this node has as many connections, or handshakes under way, as it takes: not merely one too
+/// many with one peer.
+pub(crate) fn is_full(error: &ConnectionDenied) -> bool {
+    error.downcast_ref::<Exceeded>().is_some_and(|exceeded| exceeded.limit() > PER_PEER_MAX)
 }
 
 /// libp2p's errors in one line.
@@ -53,6 +65,9 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
         _ => error.to_string(),
     }
 }
+
+/// How [`unfinished`] begins.
+pub(crate) const UNFINISHED: &str = "it did not complete the handshake";
 
 /// An error's causes that are looked at.
 const CAUSES_MAX: usize = 16;
@@ -76,8 +91,6 @@ mod tests {
         ];
         for kind in broken {
             assert!(!is_unproven(&in_handshake(kind)), "{kind}");
-            assert!(is_in_handshake(&in_handshake(kind)), "{kind}");
-            assert!(!is_in_handshake(&std::io::Error::from(kind)), "{kind}");
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
-    failure::{is_in_handshake, is_unproven, reason},
+    failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
     peer::Peer,
 };
 use crate::identity;
@@ -311,17 +311,11 @@ impl Session {
         let from = address::text(from);
         match error {
             ListenError::Transport(transport) if is_unproven(transport) => {
-                self.refused(from, CAME_UNPROVEN, "from")
+                self.refused(from, CAME_UNPROVEN.into(), "from");
             }
-            ListenError::Transport(transport) if is_in_handshake(transport) => {
-                let ip = from.parse::<SocketAddr>().ok().map(|socket| socket.ip());
-                if self.refusals.should_tell(ip, Instant::now()) {
-                    tracing::info!(
-                        address = from,
-                        error = reason(error),
-                        "a connection ended in the handshake; if it should be a member, see its log for why"
-                    );
-                }
+            ListenError::Transport(transport) => self.refused(from, unfinished(transport), "from"),
+            ListenError::Denied { cause } if is_full(cause) => {
+                self.refused(from, format!("this node is busy: {cause}"), "from");
             }
             error => tracing::debug!(address = from, error = reason(error), "connection failed"),
         }
@@ -334,7 +328,7 @@ impl Session {
             DialError::Transport(attempts) => {
                 for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error)) {
                     why = DIALLED_UNPROVEN.into();
-                    self.refused(address::text(address), DIALLED_UNPROVEN, "to");
+                    self.refused(address::text(address), DIALLED_UNPROVEN.into(), "to");
                 }
             }
             _ => {}
@@ -344,13 +338,18 @@ impl Session {
         }
     }
 
-    fn refused(&mut self, address: String, why: &'static str, direction: &'static str) {
+    fn refused(&mut self, address: String, why: String, direction: &'static str) {
         self.counting.refused();
         let ip = address.parse::<SocketAddr>().ok().map(|socket| socket.ip());
         if self.refusals.should_tell(ip, Instant::now()) {
-            tracing::warn!(address, "connection {direction} {address} refused: {why}");
+            // Port scans and health checks are no reason to worry; an old mesh file and a full node are.
+            if why.starts_with(UNFINISHED) {
+                tracing::info!(address, "connection {direction} {address} refused: {why}");
+            } else {
+                tracing::warn!(address, "connection {direction} {address} refused: {why}");
+            }
         }
-        self.emit(ControlEvent::Refused { address, why: why.into() });
+        self.emit(ControlEvent::Refused { address, why });
     }
 
     fn listening_changed(&mut self) {

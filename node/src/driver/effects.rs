@@ -34,8 +34,9 @@ pub struct Effects {
     /// Bytes of the planes that the metrics know of.
     counted: [u64; 4],
     answer: mpsc::Sender<Input>,
-    persist: mpsc::Sender<Job>,
-    persister: tokio::task::JoinHandle<()>,
+    /// Absent once nothing more is to be written.
+    persist: Option<mpsc::Sender<Job>>,
+    persister: Option<tokio::task::JoinHandle<()>>,
     tasks: JoinSet<()>,
 }
 
@@ -57,8 +58,8 @@ impl Effects {
             metrics,
             counted: [0; 4],
             answer,
-            persist,
-            persister,
+            persist: Some(persist),
+            persister: Some(persister),
             tasks: JoinSet::new(),
         }
     }
@@ -91,7 +92,7 @@ impl Effects {
             Output::SetTimer { at, timer } => timers.set(at, timer),
             Output::Persist { write, records, within } => {
                 let job = Job { write, records, within: Duration::from_millis(within.0) };
-                if self.persist.try_send(job).is_err() {
+                if self.persist.as_ref().is_none_or(|persist| persist.try_send(job).is_err()) {
                     let why = "too many writes are waiting for the disk; try again".to_owned();
                     return Some(Input::PersistFailed { write, why });
                 }
@@ -101,6 +102,9 @@ impl Effects {
                 self.task(nothing, move |store| async move {
                     Input::Probed { hash, have: store.probe(hash, size).await }
                 });
+            }
+            Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
+                return Some(Input::FetchFailed { fetch, fault: Fault::Local });
             }
             Output::Fetch { fetch, from, addresses, hash, size, range } => {
                 if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range }) {
@@ -136,7 +140,7 @@ impl Effects {
 
     /// Whether records can still be written.
     pub fn can_persist(&self) -> bool {
-        !self.persister.is_finished()
+        self.persister.as_ref().is_some_and(|persister| !persister.is_finished())
     }
 
     /// Brings the metrics up to what the planes have counted.
@@ -155,18 +159,17 @@ impl Effects {
         }
     }
 
-    /// Writes what is still to be written and closes both planes.
+    /// Takes no more writes. Those under way have been answered when what this returns is done.
+    pub fn stop_writing(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        self.persist = None;
+        self.persister.take()
+    }
+
+    /// Closes both planes.
     pub async fn shutdown(self) {
-        let Effects { control, data, persist, persister, mut tasks, .. } = self;
-        drop(persist);
+        let Effects { control, data, mut tasks, .. } = self;
         tasks.abort_all();
-        // The persister may still be writing; it ends when its queue is empty.
-        let written = tokio::time::timeout(PERSIST_PATIENCE, persister);
-        let planes = async { tokio::join!(control.shutdown(), data.shutdown()) };
-        let (written, _) = tokio::join!(written, planes);
-        if written.is_err() {
-            warn!("records were still being written when the node stopped; they were not acknowledged");
-        }
+        tokio::join!(control.shutdown(), data.shutdown());
     }
 
     /// The index is what clients see: it changes before anybody is answered.
@@ -198,7 +201,7 @@ impl Effects {
                 self.metrics.artifacts_completed.inc();
                 info!(manifest = %manifest, "artifact is complete here");
             }
-            Event::Reconciled { peer, .. } => {
+            Event::Reconciled { peer } => {
                 debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
             }
         }
@@ -225,8 +228,6 @@ async fn answer_with(answer: mpsc::Sender<Input>, work: impl Future<Output = Inp
 const PANICKED: &str = "the store failed in a way that is a defect; see the node's log";
 /// Writes that may wait for the disk.
 const PERSISTS_MAX: usize = 4096;
-/// A write takes one sync; a disk that needs longer than this at shutdown is not waited for.
-const PERSIST_PATIENCE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

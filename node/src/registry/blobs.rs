@@ -21,7 +21,8 @@ use super::{
 use crate::store::{BlobReader, Held, LinkEntry};
 
 impl Registry {
-    /// HEAD and GET of a blob. HEAD of a linked blob is answered from the link.
+    /// HEAD and GET of a blob. HEAD of a linked blob is answered from the link, unless nobody has the blob:
+    /// clients that push send only what they are told is not there.
     pub(super) async fn blob(
         &self,
         asked: &Asked,
@@ -43,6 +44,9 @@ impl Registry {
         }
         let held = self.inner.store.index().held(&digest);
         if asked.is_head() {
+            if held.is_none() && !self.is_elsewhere(&link) {
+                return Err(ApiError::blob_unknown(&digest, "not held here, and no node says to hold it"));
+            }
             let size = held.map_or(link.size, |held| held.size);
             return Ok(content(Part::Whole, size, BLOB_TYPE, &digest, Body::empty()));
         }
@@ -61,6 +65,12 @@ impl Registry {
             None => self.blob_body(&self.fetch(&digest, &link).await?, part).await,
         };
         Ok(content(part, size, BLOB_TYPE, &digest, body.map_err(ApiError::storage)?))
+    }
+
+    /// Whether another node says to hold something of the artifact that links a blob.
+    fn is_elsewhere(&self, link: &LinkEntry) -> bool {
+        let holders = link.manifest.map(|manifest| self.inner.store.index().holders(&manifest));
+        holders.is_some_and(|holders| holders.iter().any(|(node, _)| *node != self.inner.node))
     }
 
     /// Gets a linked blob here.

@@ -62,10 +62,17 @@ impl Readers {
         drop(self.budget.acquire_many((BUDGET / UNIT) as u32).await);
     }
 
-    /// Bytes of one step: as many as all readers can hold two of at a time, in whole units.
+    /// Bytes of one step: as many as all readers can hold two of at a time, but never so much of what is left
+    /// that a few slow clients keep the others waiting. In whole units.
     fn step(&self) -> usize {
         let readers = self.active.load(Ordering::Relaxed).max(1);
-        (BUDGET / 2 / readers).clamp(UNIT, STEP) / UNIT * UNIT
+        let share = (BUDGET / 2 / readers).min(self.free() / 16);
+        share.clamp(UNIT, STEP) / UNIT * UNIT
+    }
+
+    /// Bytes of the budget that nobody holds.
+    fn free(&self) -> usize {
+        self.budget.available_permits() * UNIT
     }
 }
 
@@ -98,7 +105,7 @@ impl Reader {
         let step = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         if step.is_err() {
             self.next = self.end;
-        } else if self.next < self.end {
+        } else if self.next < self.end && self.readers.free() > BUDGET / 2 {
             let length = self.length();
             if let Ok(permit) = self.readers.budget.clone().try_acquire_many_owned(units(length)) {
                 self.ahead = Some(self.read(length, permit));
@@ -197,8 +204,8 @@ fn units(length: usize) -> u32 {
 const BUDGET: usize = 32 * 1024 * 1024;
 /// The longest step: longer ones were measured not to be faster.
 const STEP: usize = 1024 * 1024;
-/// The shortest step, in which the budget is counted.
-const UNIT: usize = 64 * 1024;
+/// The shortest step, in which the budget is counted: all connections of a listener have room for two.
+const UNIT: usize = 16 * 1024;
 /// How long a client may send nothing in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -221,6 +228,22 @@ mod tests {
             all.extend_from_slice(&step?);
         }
         Ok(all)
+    }
+
+    #[tokio::test]
+    async fn slow_clients_do_not_keep_others_waiting() {
+        let readers = Arc::new(Readers::new());
+        let mut slow = Vec::new();
+        for n in 0..80 {
+            let (file, _) = file(3 * STEP);
+            let mut stream = Box::pin(readers.stream(file, 0, 3 * STEP as u64));
+            let first = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
+            let first = first.unwrap_or_else(|_| panic!("client {n} waits")).expect("not empty");
+            // Taken, and not sent any further.
+            slow.push((first.expect("readable"), stream));
+        }
+        drop(slow);
+        readers.idle().await;
     }
 
     #[tokio::test]

@@ -87,8 +87,8 @@ impl Registry {
     /// that leads to blobs which nobody has would keep clients from asking elsewhere.
     async fn supply(&self, repository: &RepoName, digest: &Digest, closure: bool) -> Result<(), ApiError> {
         let index = self.inner.store.index();
-        let complete = (self.inner.node, HoldingState::Complete);
-        if index.held(digest).is_some() && index.holders(digest).contains(&complete) {
+        let holding = index.holding(digest, &self.inner.node);
+        if holding == Some(HoldingState::Complete) && index.held(digest).is_some() {
             return Ok(());
         }
         self.inner
@@ -150,9 +150,8 @@ impl Registry {
         })?;
         let encoded = Bytes::from(index.encode());
         let size = encoded.len() as u64;
-        let held = store.ingest_bytes(Some(repository), digest, bytes).await?;
+        let (held, index_hash) = store.ingest_manifest(digest, bytes, encoded).await?;
         self.ingested(held.size);
-        let index_hash = store.ingest_index(digest, encoded).await?;
         replica.sealed(held.hash).await;
         replica.sealed(index_hash).await;
         Ok(replica.publish(repository.clone(), tags, index, index_hash, size).await?)

@@ -453,7 +453,10 @@ async fn tags_come_in_pages_and_go() {
     assert_eq!(world.ask(&format!("DELETE /v2/a/manifests/{digest}"), &[], "").await.status, 202);
     world.get("/v2/a/manifests/v1").await.fails_with(404, "MANIFEST_UNKNOWN");
     world.get(&format!("/v2/a/manifests/{digest}")).await.fails_with(404, "MANIFEST_UNKNOWN");
+    // Nor as a blob: the push made no link of its own that would outlive the artifact.
+    world.get(&format!("/v2/a/blobs/{digest}")).await.fails_with(404, "BLOB_UNKNOWN");
     assert_eq!(world.get("/v2/b/c/manifests/v1").await.status, 200);
+    assert_eq!(world.get(&format!("/v2/b/c/blobs/{digest}")).await.status, 200);
 }
 
 #[tokio::test]
@@ -553,6 +556,8 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         place: Some(place),
     });
     let body = TagBody { target: Some(digest) };
+    let state = HoldingState::Complete;
+    world.store.index().apply(&Change::Holding { manifest: digest, node: NodeId([1; 32]), state });
     let tag = "v1".parse().expect("valid tag");
     world.store.index().apply(&Change::Tag { repository, tag, body, version: 1, author: NodeId([1; 32]) });
     (digest, manifest, index)
@@ -673,9 +678,13 @@ async fn a_damaged_blob_is_fetched_again() {
             std::future::ready(Err(WantFailure::NoHolder)).boxed()
         });
     });
-    let got = world.get(&format!("/v2/a/blobs/{}", sha256(&layer))).await;
-    got.fails_with(404, "BLOB_UNKNOWN");
+    let blob = format!("/v2/a/blobs/{}", sha256(&layer));
+    world.get(&blob).await.fails_with(404, "BLOB_UNKNOWN");
     assert_eq!(*asked.lock().expect("no panic"), 1);
+    // Whoever pushes it again is not told that it is there already.
+    assert_eq!(world.ask(&format!("HEAD {blob}"), &[], "").await.status, 404);
+    world.push_blob("a", &layer).await;
+    assert!(world.get(&blob).await.body == layer);
 }
 
 /// The file below `dir` with exactly these bytes.

@@ -22,11 +22,13 @@ use iroh_blobs::{
     store::fs::FsStore,
 };
 use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
 use waystation_proto::{Hash, ranges::Ranges};
 
 use super::{
     dirs::{Dirs, sync_dir},
     ground::Ground,
+    room::Kind,
 };
 
 /// A handle on the opened store.
@@ -39,6 +41,8 @@ pub(super) struct Blobs {
     covered: Mutex<u64>,
     /// How many syncs ran.
     ran: AtomicU64,
+    /// Cancelled when the database has stopped: nothing can be stored or looked up until the next start.
+    stopped: CancellationToken,
     reads: Semaphore,
     imports: Semaphore,
 }
@@ -53,12 +57,16 @@ impl Blobs {
     /// Opens the database, making it if there is none.
     pub async fn open(dirs: Arc<Dirs>) -> io::Result<Self> {
         let fs = FsStore::load(dirs.blobs()).await.map_err(io::Error::other)?;
+        // The entries of the database and of the directories, where they have just been made.
+        let made = dirs.blobs();
+        blocking(move || sync_dir(&made)).await?;
         Ok(Blobs {
             fs,
             dirs,
             asked: AtomicU64::new(0),
             covered: Mutex::new(0),
             ran: AtomicU64::new(0),
+            stopped: CancellationToken::new(),
             reads: Semaphore::new(MAX_READS),
             imports: Semaphore::new(MAX_IMPORTS),
         })
@@ -69,8 +77,15 @@ impl Blobs {
         self.fs.clone().into()
     }
 
+    /// Ends when the database has stopped, which it does when a commit fails.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+
     /// Adds bytes that are in memory. They are durable after [`Self::settle`] and [`Self::sync`].
     pub async fn add_bytes(&self, bytes: Bytes) -> io::Result<Hash> {
+        let kind = if bytes.len() as u64 <= INLINE { Kind::Rows } else { Kind::Bulk };
+        self.dirs.room.check(kind, bytes.len() as u64)?;
         let _turn = self.imports.acquire().await.map_err(io::Error::other)?;
         let tag = self.fs.blobs().add_bytes(bytes).temp_tag().await.map_err(io::Error::other)?;
         Ok(ours(tag.hash()))
@@ -111,6 +126,9 @@ impl Blobs {
 
     /// Sets a named tag. It is durable after [`Self::sync`].
     pub async fn name(&self, ground: &Ground, hash: Hash) -> io::Result<()> {
+        if !matches!(ground, Ground::Run(_)) {
+            self.dirs.room.check(Kind::Rows, 0)?;
+        }
         self.fs.tags().set(ground.to_string(), theirs(hash)).await.map_err(io::Error::other)
     }
 
@@ -150,7 +168,10 @@ impl Blobs {
             return Ok(());
         }
         let covers = self.asked.load(Ordering::SeqCst);
-        self.fs.sync_db().await.map_err(io::Error::other)?;
+        self.fs.sync_db().await.map_err(|error| {
+            self.stopped.cancel();
+            io::Error::other(error)
+        })?;
         *covered = covers;
         self.ran.fetch_add(1, Ordering::Relaxed);
         Ok(())

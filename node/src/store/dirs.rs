@@ -4,18 +4,21 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use iroh_blobs::store::fs::options::PathOptions;
 use waystation_proto::{Hash, RepoName};
 
-use super::OpenError;
+use super::{OpenError, room::Room};
 
 /// The paths below one data directory, which is locked while this lives.
 pub(super) struct Dirs {
     root: PathBuf,
     paths: PathOptions,
+    /// On the disk of all below.
+    pub room: Room,
     _lock: File,
 }
 
@@ -27,8 +30,7 @@ impl Dirs {
             path: path.to_owned(),
             why: format!("{error}; {advice}"),
         };
-        fs::create_dir_all(dir)
-            .map_err(|e| unusable(dir, e, "give another --data-dir, one that can be made"))?;
+        make_durable(dir).map_err(|e| unusable(dir, e, "give another --data-dir, one that can be made"))?;
         let root = fs::canonicalize(dir).map_err(|e| unusable(dir, e, "give another directory"))?;
         let writable = "make it writable for the user that runs the node, or give another --data-dir";
         let lock = lock(&root, writable)?;
@@ -36,7 +38,8 @@ impl Dirs {
             Some(path) => path != root,
             None => false,
         };
-        let dirs = Dirs { paths: PathOptions::new(&root.join("blobs")), root, _lock: lock };
+        let (paths, room) = (PathOptions::new(&root.join("blobs")), Room::new(root.clone()));
+        let dirs = Dirs { root, paths, room, _lock: lock };
         dirs.make().map_err(|e| unusable(&dirs.root, e, writable))?;
         if !moved {
             dirs.write_version().map_err(|e| unusable(&dirs.root, e, writable))?;
@@ -123,16 +126,35 @@ impl Dirs {
         for dir in [self.blobs(), self.incoming(), self.quarantine()] {
             fs::create_dir_all(dir)?;
         }
-        // All at once, so that no write has to sync more than the directory that it puts its file into.
+        // All at once, so that no write has to sync more than the directory that it puts its file into. The
+        // last one says that the others are durable.
         let last = self.files().join("ff");
         if !last.is_dir() {
-            for byte in 0..=255u8 {
+            for byte in 0..255u8 {
                 fs::create_dir_all(self.files().join(format!("{byte:02x}")))?;
             }
+            sync_dir(&self.files())?;
+            fs::create_dir_all(last)?;
             sync_dir(&self.files())?;
         }
         sync_dir(&self.root)
     }
+}
+
+/// Makes a directory and those above it that are missing, durably: an entry is in the directory above. What
+/// is made is private: its content is for clients of the endpoint, not for every account of the machine.
+fn make_durable(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match sync_dir(above) {
+            // Some directories let others put something in and not look.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes the entries of a directory durable.

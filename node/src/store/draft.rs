@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, IoSlice, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     mem,
     path::{Path, PathBuf},
     sync::{
@@ -22,7 +22,10 @@ use waystation_proto::{Digest, Hash};
 use super::{
     ByteStream, IngestError,
     blobs::{blocking, remove_file},
+    dirs::Dirs,
+    room::Kind,
 };
+use crate::sparse::SparseWriter;
 
 /// An open file and the hashes of what is in it. Writing blocks.
 pub(super) struct Draft {
@@ -68,6 +71,7 @@ pub(super) struct Receiver {
     room: u64,
     limit: u64,
     active: Arc<AtomicUsize>,
+    dirs: Arc<Dirs>,
 }
 
 impl Draft {
@@ -100,11 +104,10 @@ impl Draft {
     /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
     pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let before = self.length();
-        let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let length = length(pieces);
         let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
         let mut write = || {
-            let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            let result = write_all(file, &mut slices);
+            let result = write_sparse(file, before, pieces);
             pieces.iter().for_each(|piece| {
                 hash.update(piece);
             });
@@ -130,8 +133,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Appends a body up to its end. Also gives the draft back if the body was cut, holding what came; not
-    /// if the disk failed.
+    /// Appends a body up to its end. Also gives the draft back if the body was cut or the disk is full,
+    /// holding what came; not if the disk failed.
     pub async fn receive(
         mut self,
         first: Option<Step>,
@@ -143,8 +146,13 @@ impl Draft {
         };
         let mut flushing: Option<JoinHandle<io::Result<()>>> = None;
         loop {
-            self.start_flush(&mut flushing).await;
+            if let Err(error) = self.start_flush(&mut flushing).await {
+                return (None, Err(self.spoilt(error)));
+            }
             let pieces = mem::take(&mut step.pieces);
+            if let Err(error) = body.dirs.room.check(Kind::Bulk, length(&pieces)) {
+                return (Some(self), Err(storage("a body could not be written", error)));
+            }
             let writing = blocking(move || {
                 let result = self.write(&pieces);
                 Ok((self, result))
@@ -168,8 +176,8 @@ impl Draft {
             match (next, step.end) {
                 (Some(next), _) => step = next,
                 (None, end) => {
-                    if let Some(task) = flushing {
-                        task.await.ok();
+                    if let Err(error) = flushed(&mut flushing).await {
+                        return (None, Err(self.spoilt(error)));
                     }
                     return (Some(self), end.unwrap_or(Ok(())));
                 }
@@ -197,21 +205,30 @@ impl Draft {
         Ok(bytes.into())
     }
 
-    /// Makes the file's bytes durable. Blocks.
+    /// Makes the file's bytes durable; where that fails the draft is of no more use. Blocks.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file.sync_all().inspect_err(|_| remove_file(&self.path))
     }
 
-    /// Has the disk begin with what is written, so that little is left to wait for at the end.
-    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) {
+    /// Has the disk begin with what is written, so that little is left to wait for at the end. Says how the
+    /// last time went.
+    async fn start_flush(&mut self, flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
         if self.unsynced < FLUSH_BYTES || flushing.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
+            return Ok(());
         }
-        // What goes wrong here goes wrong again, and is told, when the finished file is synced.
+        flushed(flushing).await?;
         if let Ok(file) = self.file.try_clone() {
             self.unsynced = 0;
             *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         }
+        Ok(())
+    }
+
+    /// The end of a draft that the disk could not take: the system forgets what it failed to write and says
+    /// so once, so that another sync of the same file would succeed and mean nothing.
+    fn spoilt(&self, error: io::Error) -> IngestError {
+        remove_file(&self.path);
+        storage("a body could not be made durable; send it again from the start", error)
     }
 }
 
@@ -288,9 +305,9 @@ impl DigestHasher {
 
 impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
-    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>) -> Self {
+    pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
         active.fetch_add(1, Ordering::Relaxed);
-        Receiver { body, room, limit, active: active.clone() }
+        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
     }
 
     /// Waits for a step's worth of bytes, or the body's end.
@@ -329,6 +346,18 @@ impl Drop for Receiver {
     }
 }
 
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
+}
+
+/// Waits for the disk to have taken what it was told to begin with.
+async fn flushed(flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match flushing.take() {
+        Some(task) => task.await.map_err(io::Error::other)?,
+        None => Ok(()),
+    }
+}
+
 /// The error of a disk that failed.
 pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
     let advice = match error.kind() {
@@ -340,16 +369,14 @@ pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
     IngestError::Storage(format!("{what}: {error}{advice}"))
 }
 
-/// `write_all` for many slices.
-fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        match file.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut slices, n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
+fn write_sparse(file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
+    let mut writer = SparseWriter::new(file, at)?;
+    for piece in pieces {
+        writer.write(piece)?;
+    }
+    if writer.ends_in_hole() {
+        file.set_len(writer.position())?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -46,22 +46,22 @@ pub struct Index {
     grants: Tree,
     /// Held where a row is read, changed and written back.
     changing: Mutex<()>,
-    /// Set once it is marked as complete: a late change would belie the mark.
-    left: AtomicBool,
+    /// Whether it is marked as complete. Read while something is written, so that no change falls between.
+    left: RwLock<bool>,
+    /// Set where a row could not be read or written: it is not complete then, whatever it is marked with.
+    broken: AtomicBool,
 }
 
 impl Index {
     /// Puts what a record or an artifact index says into the lookups. A failing disk is logged: the next
     /// start after it builds the index again.
     pub fn apply(&self, change: &Change) {
-        if let Err(error) = self.try_apply(change) {
-            tracing::error!(%error, "the index could not be written; restart the node to build it again");
-        }
+        self.write(|| self.try_apply(change));
     }
 
     /// A held blob by digest.
     pub fn held(&self, digest: &Digest) -> Option<Held> {
-        let row: HeldRow = row(&self.digests, &keys::digest(digest))?;
+        let row: HeldRow = self.row(&self.digests, &keys::digest(digest))?;
         Some(Held { digest: *digest, hash: row.hash, size: row.size })
     }
 
@@ -72,7 +72,7 @@ impl Index {
 
     /// Where a tag points, also if it was deleted (its version still counts).
     pub fn tag(&self, repository: &RepoName, tag: &Tag) -> Option<TagEntry> {
-        row(&self.tags, &keys::named(repository, tag.as_str())).map(tag_entry)
+        self.row(&self.tags, &keys::named(repository, tag.as_str())).map(tag_entry)
     }
 
     /// Living tags in lexical order after `last`, at most `limit`.
@@ -80,7 +80,7 @@ impl Index {
         let all = keys::repository(repository);
         let from = keys::named(repository, last.unwrap_or(""));
         let rows = self.tags.range::<Vec<u8>, _>((Bound::Excluded(from), Bound::Unbounded));
-        read_rows(rows)
+        self.rows(rows)
             .take_while(|(key, _)| key.starts_with(&all))
             .filter_map(|(key, value)| {
                 let tag = std::str::from_utf8(&key[all.len()..]).ok()?.parse().ok()?;
@@ -93,13 +93,13 @@ impl Index {
 
     /// An artifact of a repository.
     pub fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<ArtifactEntry> {
-        artifact_entry(row(&self.artifacts, &keys::in_repository(repository, manifest))?)
+        artifact_entry(self.row(&self.artifacts, &keys::in_repository(repository, manifest))?)
     }
 
     /// Artifacts of one repository, or of all.
     pub fn artifacts(&self, repository: Option<&RepoName>) -> Vec<(RepoName, Digest, ArtifactEntry)> {
         let prefix = repository.map(keys::repository).unwrap_or_default();
-        read_rows(self.artifacts.scan_prefix(prefix))
+        self.rows(self.artifacts.scan_prefix(prefix))
             .filter_map(|(key, value)| {
                 let (repository, manifest, _) = keys::read_in_repository(&key)?;
                 Some((repository, manifest, artifact_entry(decode(&value)?)?))
@@ -114,7 +114,7 @@ impl Index {
         let after = |name: &str| [name.as_bytes(), &[1]].concat();
         let mut from = last.map(after).unwrap_or_default();
         while found.len() < limit {
-            let next = read_rows(self.artifacts.range::<Vec<u8>, _>(from..)).find(|(_, value)| {
+            let next = self.rows(self.artifacts.range::<Vec<u8>, _>(from..)).find(|(_, value)| {
                 decode::<ArtifactRow>(value).is_some_and(|artifact| artifact.place.is_some())
             });
             let Some((key, _)) = next else { break };
@@ -128,7 +128,7 @@ impl Index {
     /// Whether and how a blob is visible in a repository.
     pub fn link(&self, repository: &RepoName, digest: &Digest) -> Option<LinkEntry> {
         let prefix = keys::in_repository(repository, digest);
-        let (key, value) = read_rows(self.links.scan_prefix(&prefix)).next()?;
+        let (key, value) = self.rows(self.links.scan_prefix(&prefix)).next()?;
         let row: LinkRow = decode(&value)?;
         Some(LinkEntry {
             hash: row.hash,
@@ -138,24 +138,29 @@ impl Index {
         })
     }
 
+    /// What a node says to hold of it.
+    pub fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
+        self.row(&self.holders, &keys::holder(manifest, node))
+    }
+
     /// All who say to hold something of it, this node included.
     pub fn holders(&self, manifest: &Digest) -> Vec<(NodeId, HoldingState)> {
         let prefix = keys::digest(manifest);
-        read_rows(self.holders.scan_prefix(&prefix))
+        self.rows(self.holders.scan_prefix(&prefix))
             .filter_map(|(key, value)| Some((NodeId(key[prefix.len()..].try_into().ok()?), decode(&value)?)))
             .collect()
     }
 
     /// All nodes that said what they are.
     pub fn nodes(&self) -> Vec<(NodeId, NodeBody)> {
-        read_rows(self.nodes.iter())
+        self.rows(self.nodes.iter())
             .filter_map(|(key, value)| Some((NodeId(key.as_ref().try_into().ok()?), decode(&value)?)))
             .collect()
     }
 
     /// All grants.
     pub fn grants(&self) -> Vec<Grant> {
-        read_rows(self.grants.iter()).filter_map(|(_, value)| decode(&value)).collect()
+        self.rows(self.grants.iter()).filter_map(|(_, value)| decode(&value)).collect()
     }
 
     /// Opens what is there, or an empty index.
@@ -176,7 +181,8 @@ impl Index {
             nodes: tree("nodes")?,
             grants: tree("grants")?,
             changing: Mutex::new(()),
-            left: AtomicBool::new(false),
+            left: RwLock::new(false),
+            broken: AtomicBool::new(false),
             path: path.to_owned(),
             db,
         })
@@ -189,10 +195,14 @@ impl Index {
         reads(SCHEMA_KEY, SCHEMA) && reads(LEFT_KEY, run)
     }
 
-    /// Makes it durable and marks it as complete. Nothing may be written afterwards.
+    /// Makes it durable and marks it as complete, unless it is not. What is written later takes the mark away.
     pub(super) fn leave(&self, run: u64) -> io::Result<()> {
-        self.left.store(true, Ordering::SeqCst);
+        let mut left = self.left.write().unwrap_or_else(PoisonError::into_inner);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("some of it could not be read or written"));
+        }
         self.db.flush()?;
+        *left = true;
         self.db.insert(SCHEMA_KEY, encode(&SCHEMA))?;
         self.db.insert(LEFT_KEY, encode(&run))?;
         self.db.flush()?;
@@ -208,30 +218,29 @@ impl Index {
 
     /// A blob is held under a digest now.
     pub(super) fn hold(&self, held: &Held) {
-        let row = encode(&HeldRow { hash: held.hash, size: held.size });
-        if !self.is_left() {
-            logged(self.digests.insert(keys::digest(&held.digest), row));
-        }
+        let row = HeldRow { hash: held.hash, size: held.size };
+        self.write(|| put(&self.digests, keys::digest(&held.digest), &row));
     }
 
     /// A blob is not held under a digest any more.
     pub(super) fn forget(&self, digest: &Digest) {
-        logged(self.digests.remove(keys::digest(digest)));
+        self.write(|| self.digests.remove(keys::digest(digest)).map(|_| ()));
     }
 
     /// A held blob was pushed to, or mounted into, a repository.
     pub(super) fn link_local(&self, repository: &RepoName, held: &Held) {
         let media_type = "application/octet-stream".to_owned();
-        let row = encode(&LinkRow { hash: held.hash, size: held.size, media_type });
-        if !self.is_left() {
-            logged(self.links.insert(keys::link(repository, &held.digest, None), row));
-        }
+        let row = LinkRow { hash: held.hash, size: held.size, media_type };
+        self.write(|| put(&self.links, keys::link(repository, &held.digest, None), &row));
+    }
+
+    /// As a bad disk would leave a row.
+    #[cfg(test)]
+    pub(super) fn damage(&self, digest: &Digest) {
+        self.digests.insert(keys::digest(digest), &[0xff]).expect("written");
     }
 
     fn try_apply(&self, change: &Change) -> sled::Result<()> {
-        if self.is_left() {
-            return Ok(());
-        }
         match change {
             Change::Tag { repository, tag, body, version, author } => {
                 let row = TagRow { target: body.target, version: *version, author: *author };
@@ -264,7 +273,7 @@ impl Index {
         let _changing = self.changing();
         let key = keys::in_repository(repository, manifest);
         let gone = place.is_none();
-        let old: ArtifactRow = row(&self.artifacts, &key).unwrap_or_default();
+        let old: ArtifactRow = self.row(&self.artifacts, &key).unwrap_or_default();
         put(&self.artifacts, key, &ArtifactRow { place, ..old })?;
         if gone { self.unreach(repository, manifest) } else { Ok(()) }
     }
@@ -277,7 +286,7 @@ impl Index {
     ) -> sled::Result<()> {
         let _changing = self.changing();
         let key = keys::in_repository(repository, manifest);
-        let old: ArtifactRow = row(&self.artifacts, &key).unwrap_or_default();
+        let old: ArtifactRow = self.row(&self.artifacts, &key).unwrap_or_default();
         put(&self.artifacts, key, &ArtifactRow { status: Some(status), ..old })
     }
 
@@ -298,7 +307,7 @@ impl Index {
 
     /// Takes away the links that an artifact made; those that others made stay.
     fn unreach(&self, repository: &RepoName, manifest: &Digest) -> sled::Result<()> {
-        for (key, _) in read_rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))) {
+        for (key, _) in self.rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))) {
             let digest = keys::read_in_repository(&key).and_then(|(_, _, rest)| keys::read_digest(rest));
             if let Some((digest, _)) = digest {
                 self.links.remove(keys::link(repository, &digest, Some(manifest)))?;
@@ -308,8 +317,37 @@ impl Index {
         Ok(())
     }
 
-    fn is_left(&self) -> bool {
-        self.left.load(Ordering::SeqCst)
+    /// Writes something. Where that fails, or comes after the index was left, the next start builds it again.
+    fn write(&self, change: impl FnOnce() -> sled::Result<()>) {
+        let left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        self.logged(change());
+        if *left {
+            self.logged(self.db.remove(LEFT_KEY).and_then(|_| self.db.flush()));
+        }
+    }
+
+    /// A row, if it is there and sound.
+    fn row<T: DeserializeOwned>(&self, tree: &Tree, key: &[u8]) -> Option<T> {
+        let bytes = self.logged(tree.get(key))??;
+        let row = decode(&bytes);
+        if row.is_none() {
+            self.break_up("a row is damaged");
+        }
+        row
+    }
+
+    /// The rows of an iterator, up to the first that cannot be read.
+    fn rows(&self, rows: sled::Iter) -> impl Iterator<Item = (IVec, IVec)> {
+        rows.map_while(|row| self.logged(row))
+    }
+
+    fn logged<T>(&self, result: sled::Result<T>) -> Option<T> {
+        result.inspect_err(|error| self.break_up(error)).ok()
+    }
+
+    fn break_up(&self, why: impl std::fmt::Display) {
+        tracing::error!(%why, "the index is damaged; restart the node to build it again");
+        self.broken.store(true, Ordering::SeqCst);
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
@@ -317,26 +355,8 @@ impl Index {
     }
 }
 
-/// A row, if it is there and sound.
-fn row<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Option<T> {
-    decode(&logged(tree.get(key))??)
-}
-
 fn put<T: Serialize>(tree: &Tree, key: Vec<u8>, row: &T) -> sled::Result<()> {
     tree.insert(key, encode(row)).map(|_| ())
-}
-
-/// The rows of an iterator, up to the first that cannot be read.
-fn read_rows(rows: sled::Iter) -> impl Iterator<Item = (IVec, IVec)> {
-    rows.map_while(logged)
-}
-
-fn logged<T>(result: sled::Result<T>) -> Option<T> {
-    result
-        .inspect_err(|error| {
-            tracing::error!(%error, "the index is damaged; restart the node to build it again");
-        })
-        .ok()
 }
 
 fn tag_entry(row: TagRow) -> TagEntry {

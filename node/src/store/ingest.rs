@@ -30,7 +30,7 @@ impl Inner {
         limit: u64,
         body: ByteStream,
     ) -> Result<Held, IngestError> {
-        let mut body = Receiver::new(body, limit, limit, &self.active);
+        let mut body = Receiver::new(body, limit, limit, &self.active, &self.dirs);
         let first = body.step().await;
         match first.end {
             Some(Err(error)) => return Err(error),
@@ -74,15 +74,26 @@ impl Inner {
         self.admit(repository, Held { digest: expected, hash: names.hash, size }).await
     }
 
-    /// See [`super::Store::ingest_index`].
-    pub async fn ingest_index(&self, manifest: Digest, encoded: Bytes) -> Result<Hash, IngestError> {
-        let hash = Hash::of(&encoded);
-        let size = encoded.len() as u64;
+    /// See [`super::Store::ingest_manifest`].
+    pub async fn ingest_manifest(
+        &self,
+        digest: Digest,
+        bytes: Bytes,
+        index: Bytes,
+    ) -> Result<(Held, Hash), IngestError> {
+        let names = names_of(&digest, &bytes);
+        if let Some(error) = mismatch(digest, names.digest) {
+            return Err(error);
+        }
         let failed = |error| storage("the artifact index", error);
-        self.keep_bytes(hash, encoded).await.map_err(failed)?;
-        self.blobs.name(&Ground::Index { manifest, size }, hash).await.map_err(failed)?;
-        self.blobs.sync().await.map_err(failed)?;
-        Ok(hash)
+        let (size, hash) = (index.len() as u64, Hash::of(&index));
+        let kept = tokio::join!(self.keep_bytes(hash, index), self.keep_bytes(names.hash, bytes.clone()));
+        kept.0.map_err(failed)?;
+        kept.1.map_err(|error| storage("the manifest", error))?;
+        // Durable with the manifest's name.
+        self.blobs.name(&Ground::Index { manifest: digest, size }, hash).await.map_err(failed)?;
+        let held = Held { digest, hash: names.hash, size: bytes.len() as u64 };
+        Ok((self.admit(None, held).await?, hash))
     }
 
     /// Names a blob that is in the store, in one sync, and puts it into the index.
@@ -147,7 +158,7 @@ impl Inner {
     /// Puts bytes into the store and makes durable what is not in its database.
     pub(super) async fn keep_bytes(&self, hash: Hash, bytes: Bytes) -> io::Result<()> {
         let size = bytes.len() as u64;
-        if !self.is_whole(hash, size).await {
+        if !self.is_sound(hash, size).await {
             let added = self.blobs.add_bytes(bytes).await?;
             debug_assert_eq!(added, hash, "the store hashes as we do");
             self.mend(hash, size).await?;
@@ -158,20 +169,18 @@ impl Inner {
     /// Moves a draft's file to where it stays, durably, and has the store refer to it.
     async fn keep_file(&self, names: Names, size: u64, draft: Draft) -> (Option<Draft>, io::Result<()>) {
         let hash = names.hash;
-        if self.is_whole(hash, size).await {
+        if self.is_sound(hash, size).await {
             return (Some(draft), self.blobs.settle(hash, size).await);
         }
         let dirs = self.dirs.clone();
         let placed = blocking(move || {
-            let result = draft.sync().and_then(|()| {
-                let path = dirs.file(&hash);
-                // A link, since a rename would replace a file that someone else has just put there.
-                match fs::hard_link(draft.path(), &path) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => {}
-                }
-                sync_dir(path.parent().unwrap_or(&path))
-            });
+            draft.sync()?;
+            let path = dirs.file(&hash);
+            // A link, since a rename would replace a file that someone else has just put there.
+            let result = match fs::hard_link(draft.path(), &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => sync_dir(path.parent().unwrap_or(&path)),
+            };
             Ok((draft, result))
         })
         .await;

@@ -150,12 +150,17 @@ impl Inner {
         match self.open_blob(hash, size).await? {
             BlobReader::Memory(bytes) => Ok(bytes),
             BlobReader::File(mut file, size) => {
-                blocking(move || {
+                let read = blocking(move || {
                     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
                     file.read_to_end(&mut bytes)?;
-                    Ok(bytes.into())
-                })
-                .await
+                    let found = (size <= MAX_KEPT).then(|| Hash::of(&bytes));
+                    Ok((Bytes::from(bytes), found))
+                });
+                let (bytes, found) = read.await?;
+                if found == Some(hash) {
+                    self.reading.keep_small(hash, &bytes);
+                }
+                Ok(bytes)
             }
         }
     }
@@ -185,6 +190,12 @@ impl Inner {
             return self.check(hash, size).await.is_ok();
         }
         matches!(self.open_file(hash).await, Ok(Some((_, mark))) if mark.length == size)
+    }
+
+    /// Whether all of a blob is here and would be served: what is put in again must not be dropped for a file
+    /// that rotted.
+    pub async fn is_sound(&self, hash: Hash, size: u64) -> bool {
+        self.is_whole(hash, size).await && (size <= INLINE || self.check(hash, size).await.is_ok())
     }
 
     /// After a blob was put in again whose file had been quarantined: where the store still expects a file
@@ -350,6 +361,8 @@ fn damaged(hash: &Hash) -> io::Error {
 const MAX_CHECKED: usize = 65_536;
 /// Most bytes of small blobs kept in memory. Manifests are asked for far more often than layers.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;
+/// Largest blob kept in memory of those in files: manifests with many layers.
+const MAX_KEPT: u64 = 128 * 1024;
 /// Most small blobs kept in memory.
 const MAX_SMALL: usize = 4096;
 /// Most files in `quarantine/`.

@@ -38,6 +38,8 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         Uploads::recover(&swept)
     })
     .await?;
+    let at = dirs.clone();
+    blocking(move || refuse_nameless(&at)).await?;
     let blobs = Blobs::open(dirs.clone()).await?;
     let known: BTreeMap<Hash, Option<u64>> = blobs.list().await?.into_iter().collect();
     let (at, hashes) = (dirs.clone(), known.clone());
@@ -76,6 +78,27 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         .filter(|hash| known.get(hash).is_some_and(Option::is_some))
         .collect();
     Ok(Opened { store: Store(inner), records, hashes: hashes.into_iter().collect() })
+}
+
+/// Without the store's database nothing says what the files are, and all of them would be swept.
+fn refuse_nameless(dirs: &Dirs) -> io::Result<()> {
+    if dirs.blobs().join(DATABASE).exists() {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    list_files(dirs.blobs_data(), &mut found)?;
+    for dir in fs::read_dir(dirs.files())? {
+        list_files(&dir?.path(), &mut found)?;
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "blobs/{DATABASE} is gone, and with it the names of {} files; put it back from a backup, or remove \
+         blobs/ and files/ to start anew and have the mesh send them again",
+        found.len()
+    );
+    Err(io::Error::new(io::ErrorKind::NotFound, text))
 }
 
 /// Removes files that the store does not know, and says how long the others are.
@@ -256,5 +279,7 @@ fn unusable(dir: &Path, error: io::Error) -> OpenError {
     OpenError::Unusable { path: dir.to_owned(), why: format!("{error}; {advice}") }
 }
 
+/// The store's database.
+const DATABASE: &str = "blobs.db";
 /// What the store calls its files, after the hash.
 const STORE_FILES: [&str; 4] = ["data", "obao4", "sizes4", "bitfield"];

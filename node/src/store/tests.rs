@@ -129,6 +129,66 @@ async fn what_is_not_as_expected_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_an_answer() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    let free = |bytes: Option<u64>| *store.0.dirs.room.pretended.lock().expect("no panic") = bytes;
+    let is_full = |result: Result<(), IngestError>| {
+        assert!(
+            matches!(&result, Err(IngestError::Storage(why)) if why.contains("free space")),
+            "{result:?}"
+        );
+    };
+    let (large, small) = (bytes(1, 3_000_000), bytes(2, 1000));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&small)).await.expect("written");
+    free(Some(1 << 20));
+    is_full(store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.map(|_| ()));
+    is_full(store.ingest_bytes(None, sha256(&small), small.clone()).await.map(|_| ()));
+    is_full(store.upload_append(&a, &id, None, NO_LIMIT, body(&large)).await.map(|_| ()));
+    is_full(store.upload_finish(&a, &id, sha256(&small)).await.map(|_| ()));
+    assert!(!store.has_room(1) && files_below(&dir.path().join("files")).is_empty());
+    assert_eq!(store.index().held_count(), 0);
+    // Bodies end while names still fit.
+    free(Some(20 << 20));
+    is_full(store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.map(|_| ()));
+    store.upload_finish(&a, &id, sha256(&small)).await.expect("finished");
+    free(None);
+    store.ingest(None, sha256(&large), NO_LIMIT, body(&large)).await.expect("taken in");
+    assert!(store.has_room(1));
+}
+
+#[tokio::test]
+async fn a_store_that_stopped_says_so() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let stopped = store.stopped();
+    store.0.blobs.shutdown().await;
+    assert!(matches!(store.persist(vec![]).await, Ok(())));
+    let content = bytes(1, 100);
+    assert!(store.ingest_bytes(None, sha256(&content), content).await.is_err());
+    assert!(store.0.blobs.sync().await.is_err());
+    stopped.await;
+}
+
+#[tokio::test]
+async fn files_whose_names_are_gone_are_not_swept() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let content = bytes(1, 50_000);
+    store.ingest(None, sha256(&content), NO_LIMIT, body(&content)).await.expect("taken in");
+    store.shutdown().await;
+    drop(store);
+    let (database, aside) = (dir.path().join("blobs/blobs.db"), dir.path().join("aside"));
+    fs::rename(&database, &aside).expect("moved");
+    let Err(error) = Store::open(dir.path()).await else { panic!("opened without names") };
+    assert!(error.to_string().contains("put it back"), "{error}");
+    fs::rename(&aside, &database).expect("moved back");
+    assert!(open(&dir).await.index().held(&sha256(&content)).is_some());
+}
+
+#[tokio::test]
 async fn many_at_once_also_of_one_digest() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
@@ -223,6 +283,62 @@ async fn uploads_end_by_another_digest_and_by_being_cancelled() {
 }
 
 #[tokio::test]
+async fn an_upload_that_could_not_be_synced_has_to_start_again() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    // Takes every byte and refuses to sync.
+    let start = async || {
+        let id = store.upload_start(&a).await.expect("started");
+        let path = store.0.dirs.uploads_of(&a).join(&id);
+        fs::remove_file(&path).expect("there");
+        std::os::unix::fs::symlink("/dev/null", &path).expect("made");
+        id
+    };
+    let content = bytes(1, 100_000);
+    let id = start().await;
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let result = store.upload_finish(&a, &id, sha256(&content)).await;
+    assert!(matches!(result, Err(IngestError::Storage(_))), "{result:?}");
+    // The system tells of bytes that it lost only once: a second sync would say that all is well.
+    let result = store.upload_finish(&a, &id, sha256(&content)).await;
+    assert!(matches!(result, Err(IngestError::UnknownUpload)), "{result:?}");
+
+    let id = start().await;
+    let long = bytes(2, 40_000_000);
+    let result = store.upload_append(&a, &id, None, NO_LIMIT, body(&long)).await;
+    assert!(matches!(result, Err(IngestError::Storage(_))), "{result:?}");
+    let result = store.upload_length(&a, &id).await;
+    assert!(matches!(result, Err(IngestError::UnknownUpload)), "{result:?}");
+}
+
+#[tokio::test]
+async fn runs_of_zeros_take_no_room() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    let mut content = vec![0; 20_000_000];
+    for at in [0, 1_000_001, 9_999_999] {
+        content[at..at + 40_000].copy_from_slice(&bytes(at as u8, 40_000));
+    }
+    let (content, short) = (Bytes::from(content), Bytes::from(vec![0; 100_000]));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let store = reopen(store, &dir).await.store;
+    // After a hole at the end, and without any hole but the file's length.
+    let length = store.upload_append(&a, &id, None, NO_LIMIT, body(&short)).await.expect("written");
+    assert_eq!(length, 20_100_000);
+    let all = Bytes::from([content, short.clone()].concat());
+    let held = store.upload_finish(&a, &id, sha256(&all)).await.expect("finished");
+    assert!(serve(&store, &held).await.expect("served") == all);
+    let on_disk = fs::metadata(store.0.dirs.file(&held.hash)).expect("there").blocks() * 512;
+    assert!(on_disk < 1_000_000, "{on_disk} bytes on disk");
+    let held = store.ingest(None, sha256(&short), NO_LIMIT, body(&short)).await.expect("taken in");
+    assert_eq!(serve(&store, &held).await.expect("served"), short);
+}
+
+#[tokio::test]
 async fn resting_uploads_expire_at_the_next_start() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
@@ -237,6 +353,33 @@ async fn resting_uploads_expire_at_the_next_start() {
     let store = reopen(store, &dir).await.store;
     assert!(matches!(store.upload_length(&here, &old).await, Err(IngestError::UnknownUpload)));
     assert_eq!(store.upload_length(&here, &new).await.expect("there"), 0);
+}
+
+#[tokio::test]
+async fn resting_uploads_are_closed_and_then_expire() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (a, content) = (repo("a"), bytes(1, 50_000));
+    let id = store.upload_start(&a).await.expect("started");
+    store.upload_append(&a, &id, None, NO_LIMIT, body(&content)).await.expect("written");
+    let path = store.0.dirs.uploads_of(&a).join(&id);
+    let is_open = || {
+        let files = fs::read_dir("/proc/self/fd").expect("there").flatten();
+        files.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|target| target == path)
+    };
+    let in_minutes = |minutes: u64| {
+        let now = std::time::Instant::now() + std::time::Duration::from_secs(minutes * 60);
+        store.0.uploads.sweep(now);
+    };
+    in_minutes(5);
+    assert!(is_open());
+    in_minutes(15);
+    assert!(!is_open());
+    let length = store.upload_append(&a, &id, Some(50_000), NO_LIMIT, body(&content)).await.expect("goes on");
+    assert_eq!(length, 100_000);
+    in_minutes(25 * 60);
+    assert!(matches!(store.upload_length(&a, &id).await, Err(IngestError::UnknownUpload)));
+    assert!(!path.exists() && !is_open());
 }
 
 #[tokio::test]
@@ -315,6 +458,27 @@ async fn a_file_that_rotted_is_not_served_and_can_be_pushed_again() {
 }
 
 #[tokio::test]
+async fn good_bytes_replace_a_file_that_rotted_unnoticed() {
+    let dir = TempDir::new().expect("a directory");
+    let mut store = open(&dir).await;
+    for (name, in_one) in [("a", false), ("b", true)] {
+        let content = bytes(1, 50_000);
+        let digest = sha256(&content);
+        let held = store.ingest(None, digest, NO_LIMIT, body(&content)).await.expect("taken in");
+        let mut rotten = content.to_vec();
+        rotten[30_000] ^= 1;
+        fs::write(store.0.dirs.file(&held.hash), &rotten).expect("written");
+        store = reopen(store, &dir).await.store;
+        let pushed = match in_one {
+            true => store.ingest_bytes(Some(&repo(name)), digest, content.clone()).await,
+            false => store.ingest(Some(&repo(name)), digest, NO_LIMIT, body(&content)).await,
+        };
+        assert_eq!(pushed.expect("taken in again"), held);
+        assert_eq!(serve(&store, &held).await.expect("served"), content);
+    }
+}
+
+#[tokio::test]
 async fn a_change_after_the_check_is_noticed_and_truncation_at_the_start() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
@@ -353,10 +517,14 @@ async fn a_fetched_blob_counts_once_it_is_sealed() {
         assert_eq!(serve(&store, &held).await.expect("served"), content);
     }
     let index = bytes(4, 20_000);
-    let hash = store.ingest_index(sha256(b"manifest"), index.clone()).await.expect("stored");
+    let before = store.0.blobs.sync_counts().1;
+    let manifest = (sha256(b"manifest"), Bytes::from_static(b"manifest"));
+    let (held, hash) = store.ingest_manifest(manifest.0, manifest.1, index.clone()).await.expect("stored");
+    assert_eq!(store.0.blobs.sync_counts().1, before + 1);
+    assert_eq!(store.index().held(&manifest.0), Some(held));
     store.seal(hash, 20_000, None).await.expect("sealed without a digest");
     let opened = reopen(store, &dir).await;
-    assert_eq!(opened.hashes.len(), 3);
+    assert_eq!(opened.hashes.len(), 4);
     assert_eq!(opened.store.read(hash, 20_000).await.expect("read"), index);
     let error = opened.store.read(hash, 19_999).await.expect_err("too large");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::OwnedMutexGuard;
@@ -27,7 +27,11 @@ use super::{
 
 /// All open sessions.
 #[derive(Default)]
-pub(super) struct Uploads(Mutex<BTreeMap<Id, Arc<Session>>>);
+pub(super) struct Uploads {
+    sessions: Mutex<BTreeMap<Id, Arc<Session>>>,
+    /// When the sessions that rest were last looked for.
+    swept: Mutex<Option<Instant>>,
+}
 
 /// A session belongs to one repository.
 type Id = (RepoName, Uuid);
@@ -35,6 +39,7 @@ type Id = (RepoName, Uuid);
 struct Session {
     path: PathBuf,
     length: Arc<AtomicU64>,
+    used: Mutex<Instant>,
     /// The open file while someone has written; made again from the file where it is missing.
     draft: Arc<tokio::sync::Mutex<Option<Draft>>>,
 }
@@ -52,7 +57,7 @@ impl Uploads {
                 let id = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
                 let metadata = entry.metadata()?;
                 match id {
-                    Some(id) if !is_expired(&metadata) => {
+                    Some(id) if rest_of(&metadata) < EXPIRY => {
                         let session = Session::new(entry.path(), metadata.len());
                         sessions.insert((repository.clone(), id), Arc::new(session));
                     }
@@ -62,7 +67,7 @@ impl Uploads {
             // Goes away only if it is empty.
             fs::remove_dir(&dir).ok();
         }
-        Ok(Uploads(Mutex::new(sessions)))
+        Ok(Uploads { sessions: Mutex::new(sessions), swept: Mutex::default() })
     }
 
     fn find(&self, repository: &RepoName, id: &str) -> Option<(Id, Arc<Session>)> {
@@ -71,35 +76,54 @@ impl Uploads {
         Some((key, session))
     }
 
-    /// Whether there is room for one more session; what has expired gives way.
+    /// Whether there is room for one more session.
     fn has_room(&self) -> bool {
-        let mut sessions = self.sessions();
-        if sessions.len() < MAX_UPLOADS {
-            return true;
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|last| last.elapsed() > SWEEP) {
+            self.sweep(Instant::now());
+            *swept = Some(Instant::now());
         }
-        sessions.retain(|_, session| {
-            let expired = fs::metadata(&session.path).map_or(true, |metadata| is_expired(&metadata));
-            if expired && Arc::strong_count(session) == 1 {
-                remove_file(&session.path);
-                return false;
+        self.sessions().len() < MAX_UPLOADS
+    }
+
+    /// Removes what has expired, and closes the files of what rests: a client that went away must not keep
+    /// them open for a day.
+    pub fn sweep(&self, now: Instant) {
+        self.sessions().retain(|_, session| {
+            // Not by the file's time: the clock may have been set since.
+            let rest = now.saturating_duration_since(*session.used());
+            if rest < REST || Arc::strong_count(session) > 1 {
+                return true;
             }
-            true
+            if let Ok(mut draft) = session.draft.try_lock() {
+                *draft = None;
+            }
+            if rest > EXPIRY {
+                remove_file(&session.path);
+            }
+            rest <= EXPIRY
         });
-        sessions.len() < MAX_UPLOADS
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<Id, Arc<Session>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session {
     fn new(path: PathBuf, length: u64) -> Self {
-        Session { path, length: Arc::new(AtomicU64::new(length)), draft: Arc::default() }
+        let used = Mutex::new(Instant::now());
+        Session { path, length: Arc::new(AtomicU64::new(length)), used, draft: Arc::default() }
+    }
+
+    /// When somebody last came to write.
+    fn used(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nobody else writes: a client may come back before its broken connection is noticed.
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Draft>>, IngestError> {
+        *self.used() = Instant::now();
         tokio::time::timeout(TURN, self.draft.clone().lock_owned()).await.map_err(|_| {
             IngestError::Interrupted("another request still writes to the upload; try again later".to_owned())
         })
@@ -143,15 +167,15 @@ impl Inner {
 
     /// See [`super::Store::upload_append`].
     pub async fn upload_append(
-        &self,
+        self: &Arc<Self>,
         repository: &RepoName,
         id: &str,
         offset: Option<u64>,
         limit: u64,
         body: ByteStream,
     ) -> Result<u64, IngestError> {
-        let (_, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
-        let active = self.active.clone();
+        let (key, session) = self.uploads.find(repository, id).ok_or(IngestError::UnknownUpload)?;
+        let inner = self.clone();
         // A task of its own: if the caller goes away in the middle, what came is still accounted for before
         // anyone else writes.
         let append = async move {
@@ -166,9 +190,13 @@ impl Inner {
                 *slot = Some(draft);
                 return Err(IngestError::TooLarge { limit });
             };
-            let mut body = Receiver::new(body, limit, room, &active);
+            let mut body = Receiver::new(body, limit, room, &inner.active, &inner.dirs);
             let (draft, result) = draft.receive(None, &mut body).await;
             *slot = draft;
+            // A file that could not be synced is gone.
+            if result.is_err() && slot.is_none() && !session.path.exists() {
+                inner.uploads.sessions().remove(&key);
+            }
             result.map(|()| session.length.load(Ordering::SeqCst))
         };
         finish_task(append).await
@@ -193,11 +221,9 @@ impl Inner {
             let mut slot = session.turn().await?;
             let draft = session.open(&mut slot).await?;
             let (draft, result) = inner.adopt(Some(&key.0), expected, draft).await;
-            match &result {
-                Ok(_) | Err(IngestError::DigestMismatch { .. }) => {
-                    inner.uploads.sessions().remove(&key);
-                }
-                Err(_) => *slot = draft,
+            *slot = draft.filter(|_| result.is_err());
+            if slot.is_none() {
+                inner.uploads.sessions().remove(&key);
             }
             result
         };
@@ -224,14 +250,19 @@ async fn finish_task<T: Send + 'static>(
     }
 }
 
-fn is_expired(metadata: &fs::Metadata) -> bool {
-    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-    age.is_some_and(|age| age > EXPIRY)
+/// For how long nobody has written to a file.
+fn rest_of(metadata: &fs::Metadata) -> Duration {
+    let rest = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    rest.unwrap_or_default()
 }
 
 /// Most sessions open at once.
 const MAX_UPLOADS: usize = 4096;
 /// How long a session may rest.
 const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
+/// After which rest a session's file is closed; whoever goes on waits until it has been hashed again.
+const REST: Duration = Duration::from_secs(10 * 60);
+/// How often resting sessions are looked for, at most.
+const SWEEP: Duration = Duration::from_secs(60);
 /// How long a request waits for another one on the same session.
 const TURN: Duration = Duration::from_secs(30);

@@ -54,7 +54,7 @@ impl Replica {
         let step = reconcile::step(&self.catalog, theirs);
         if step.equal {
             self.rounds.equal(&from);
-            out.push(Output::Notify(Event::Reconciled { peer: from, received: 0 }));
+            out.push(Output::Notify(Event::Reconciled { peer: from }));
         }
         let near = self.is_near(&from);
         let first = step.first_difference();

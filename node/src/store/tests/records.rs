@@ -95,9 +95,10 @@ async fn publish(store: &Store) -> Vec<Record> {
     let a = repo("a");
     let me = NodeId(key().verifying_key().to_bytes());
     let mut records = Vec::new();
-    for index in [index_of(b"m1", &[b"base", b"top"]), index_of(b"m2", &[b"base"])] {
+    let top = index_of(b"m1", &[b"base", b"top"]);
+    for (index, manifest) in [(top, "m1"), (index_of(b"m2", &[b"base"]), "m2")] {
         let encoded = index.encode();
-        store.ingest_index(index.manifest, encoded.into()).await.expect("stored");
+        store.ingest_manifest(index.manifest, manifest.into(), encoded.into()).await.expect("stored");
         let place = Some(place_of(&index));
         records.push(record(Key::artifact(&a, &index.manifest), 1, &ArtifactBody { place }));
     }
@@ -279,4 +280,36 @@ async fn a_damaged_segment_is_kept_and_the_others_are_read() {
     let opened = reopen(opened.store, &dir).await;
     assert_eq!(opened.records.len(), 2);
     assert_eq!(segment_names(&opened.store).await, 3);
+}
+
+#[tokio::test]
+async fn an_index_that_missed_something_is_not_left_as_complete() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (early, late) = (bytes(1, 100), bytes(2, 100));
+    store.ingest(Some(&repo("a")), sha256(&early), NO_LIMIT, body(&early)).await.expect("taken in");
+    // A client's push that is durable in the store just before the index is left, and told to it just after.
+    let inner = &store.0;
+    inner.keep_bytes(Hash::of(&late), late.clone()).await.expect("kept");
+    let held = Held { digest: sha256(&late), hash: Hash::of(&late), size: 100 };
+    inner
+        .blobs
+        .name(&ground::Ground::Blob { digest: held.digest, size: 100 }, held.hash)
+        .await
+        .expect("named");
+    inner.blobs.sync().await.expect("synced");
+    inner.index.leave(inner.run).expect("left");
+    assert!(inner.index.is_left_by(inner.run));
+    inner.index.hold(&held);
+    assert!(!inner.index.is_left_by(inner.run));
+    inner.blobs.shutdown().await;
+    drop(store);
+
+    let store = open(&dir).await;
+    assert_eq!(store.index().held(&held.digest), Some(held));
+    // A row that cannot be read.
+    let inner = &store.0;
+    inner.index.damage(&held.digest);
+    assert_eq!(store.index().held(&held.digest), None);
+    assert_eq!(reopen(store, &dir).await.store.index().held(&held.digest), Some(held));
 }

@@ -44,6 +44,11 @@ impl<W: Write + Seek> SparseWriter<W> {
         self.at
     }
 
+    /// Whether the last of it was left out, so that the file does not reach there yet.
+    pub fn ends_in_hole(&self) -> bool {
+        self.at != self.cursor
+    }
+
     /// The file.
     pub fn into_inner(self) -> W {
         self.out

@@ -1,0 +1,152 @@
+//! The bytes of everything that leaves a node, as committed in `golden.txt`: records and messages written by
+//! any released version must decode to the same values for ever, and encode to the same bytes. A change here
+//! is a new version of the format beside the old one, never an edit of that file.
+
+mod harness;
+
+use std::collections::BTreeMap;
+
+use harness::{
+    WALL, artifact_record, digest, grant, grant_for, grant_record, holding_record, index, key, node_record,
+    repository, tag_record, trust,
+};
+use waystation_proto::{
+    Digest, Hash, Record, RecordId,
+    body::{HoldingState, State, StatusBody, TagBody},
+    grant::{Action, Actions},
+    index::ArtifactIndex,
+    reconcile::{Content, Summary},
+    record::{Key, Kind},
+    time::Wall,
+    wire::Message,
+};
+
+const GOLDEN: &str = include_str!("golden.txt");
+
+fn records() -> Vec<(&'static str, Record)> {
+    let (mesh, author, app) = (trust().mesh, key(1), repository("team/app"));
+    let limited = grant_for(1, "team/*", Actions::of(&[Action::Status]), Some(Wall(1_900_000_000)), 300);
+    let status = StatusBody { state: State::Quarantined, reason: "looked wrong".into() };
+    let status =
+        Record::author(&mesh, &author, Some(limited), Key::status(&app, &digest(9)), 70_000, WALL, &status);
+    let long = TagBody { target: Some(Digest::Sha512([7; 64])) };
+    let tag_key = Key::tag(&app, &harness::tag("v1"));
+    let long = Record::author(&mesh, &author, Some(grant(1, 1)), tag_key, 3, WALL, &long);
+    let unknown = Key { kind: Kind(4242), scope: "from the future".into(), name: "x".into() };
+    let unknown = Record::author(&mesh, &author, None, unknown, 1, Wall(0), &(1u8, "something new"));
+    vec![
+        ("record tag", tag_record(1, "v1", 1, Some(digest(9)))),
+        ("record tag sha512", long),
+        ("record tag deleted", tag_record(1, "v1", 2, None)),
+        ("record status", status),
+        ("record holding", holding_record(1, &digest(9), HoldingState::Complete, 1)),
+        ("record node", node_record(1, "here")),
+        ("record grant", grant_record(&grant(1, 1))),
+        ("record artifact", artifact_record(1, &app, &index(9, &[("a", 10)]))),
+        ("record unknown", unknown),
+    ]
+}
+
+fn messages() -> Vec<(&'static str, Message)> {
+    let id = |n: u8| RecordId([n; 32]);
+    let fingerprint = Summary { from: 0, to: u128::MAX, content: Content::Fingerprint([5; 16], 300) };
+    let ids = Summary { from: 1 << 100, to: 1 << 101, content: Content::Ids(vec![id(1), id(2)]) };
+    vec![
+        (
+            "message records",
+            Message::Records(vec![tag_record(1, "v1", 1, Some(digest(9))), node_record(2, "there")]),
+        ),
+        ("message records none", Message::Records(vec![])),
+        ("message reconcile", Message::Reconcile(vec![fingerprint, ids])),
+        ("message request", Message::Request(vec![id(3)])),
+    ]
+}
+
+/// The committed bytes under each name.
+fn golden() -> BTreeMap<&'static str, Vec<u8>> {
+    let hex = data_encoding::HEXLOWER;
+    let lines = GOLDEN.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let parsed = lines.map(|line| {
+        let (name, bytes) = line.split_once(" = ").expect("name = bytes");
+        (name, hex.decode(bytes.as_bytes()).expect("hexadecimal"))
+    });
+    parsed.collect()
+}
+
+#[track_caller]
+fn same(name: &str, bytes: &[u8]) {
+    let hex = data_encoding::HEXLOWER.encode(bytes);
+    let committed = golden().remove(name).unwrap_or_default();
+    assert!(
+        committed == bytes,
+        "the bytes changed, which needs a new version of the format:\n{name} = {hex}"
+    );
+}
+
+#[test]
+fn records_keep_their_bytes() {
+    for (name, record) in records() {
+        same(name, &record.encode());
+        assert_eq!(record.check(&trust()), Ok(()), "{name}");
+        assert_eq!(Record::decode(&golden()[name]), Ok(record), "{name}");
+    }
+}
+
+#[test]
+fn messages_keep_their_bytes() {
+    for (name, message) in messages() {
+        same(name, &message.encode());
+        assert_eq!(Message::decode(&golden()[name]), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn artifact_indexes_keep_their_bytes() {
+    let index = index(9, &[("a", 10), ("b", 70_000)]);
+    same("index", &index.encode());
+    assert_eq!(ArtifactIndex::decode(&golden()["index"]), Ok(index));
+}
+
+/// What is derived by hashing is as fixed as what is sent: catalogs are compared by it.
+#[test]
+fn names_and_fingerprints_keep_their_bytes() {
+    let record = tag_record(1, "v1", 1, Some(digest(9)));
+    same("id", &record.id().0);
+    same("prefix", &record.key.prefix());
+    same("mesh", &trust().mesh.0);
+    let mut catalog = waystation_proto::catalog::Catalog::default();
+    let limits = waystation_proto::catalog::Limits { records: 100, unknown: 100 };
+    records().into_iter().for_each(|(_, record)| {
+        catalog.apply(record, limits);
+    });
+    same("opening", &waystation_proto::reconcile::opening(&catalog).encode());
+    same("hash", &Hash::of(b"waystation").0);
+}
+
+#[test]
+fn nothing_in_the_file_is_left_over() {
+    let others = ["index", "id", "prefix", "mesh", "opening", "hash"];
+    let records = records();
+    let messages = messages();
+    let known: Vec<&str> = records
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(messages.iter().map(|(name, _)| *name))
+        .chain(others)
+        .collect();
+    for name in golden().into_keys() {
+        assert!(known.contains(&name), "{name} is not tested");
+    }
+}
+
+/// One flipped bit anywhere is noticed: by decoding, or by the check.
+#[test]
+fn no_bit_of_a_record_can_be_changed() {
+    let bytes = tag_record(1, "v1", 1, Some(digest(9))).encode();
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let accepted = Record::decode(&changed).is_ok_and(|record| record.check(&trust()).is_ok());
+        assert!(!accepted, "bit {bit}");
+    }
+}

@@ -1,0 +1,328 @@
+//! A peer on the control plane that says whatever a test wants: bytes instead of messages, gossip that is
+//! none, other people's records. With the mesh file it is a member, without it a stranger.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, SwarmBuilder,
+    futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    gossipsub, noise, ping,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
+};
+use tempfile::TempDir;
+use tokio::{
+    runtime::Runtime,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+use waystation::{identity::Identity, mesh::MeshFile};
+use waystation_proto::{
+    MeshId, NodeId, Wall,
+    body::{NodeBody, Tier},
+    reconcile::{Content, Summary},
+    record::{Key, Record},
+    wire::Message,
+};
+
+use crate::harness::{
+    node::{Node, temp_dir},
+    wait::until_true,
+};
+
+/// A node of the test's own, with a key of its own.
+pub struct Member {
+    pub identity: Identity,
+    pub mesh: MeshId,
+    seen: Arc<Mutex<Seen>>,
+    orders: UnboundedSender<Order>,
+    _runtime: Runtime,
+    _folder: TempDir,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Seen {
+    /// Live connections.
+    pub connections: usize,
+    /// Dials that failed.
+    pub failed_dials: usize,
+    /// Frames that were acknowledged.
+    pub acknowledged: usize,
+    /// Frames that came to nothing.
+    pub unanswered: usize,
+    /// Announcements that were handed on.
+    pub gossiped: usize,
+    /// Records that the other side sent.
+    pub records: Vec<Record>,
+    /// Bytes of all direct messages that the other side sent.
+    pub bytes: usize,
+}
+
+enum Order {
+    Dial(Multiaddr),
+    /// Bytes of a stream, with or without a length in front.
+    Frame(Vec<u8>),
+    Gossip(Vec<u8>),
+}
+
+impl Member {
+    /// A member with the mesh file.
+    pub fn new(mesh_file: &Path) -> Self {
+        let mesh = MeshFile::load(mesh_file).unwrap();
+        Self::with_prologue(mesh.mesh(), mesh.admission().derive("control plane").to_vec())
+    }
+
+    /// Somebody who says this in front of the handshake.
+    pub fn with_prologue(mesh: MeshId, prologue: Vec<u8>) -> Self {
+        let folder = temp_dir("member");
+        let identity = Identity::load_or_create(&folder.path().join("node.key")).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (orders, queue) = unbounded_channel();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (keys, shared) = (identity.keypair(), seen.clone());
+        runtime.spawn(async move { run(swarm(&keys, prologue), queue, shared).await });
+        Member { identity, mesh, seen, orders, _runtime: runtime, _folder: folder }
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap()
+    }
+
+    pub fn dial(&self, node: &Node) {
+        let (ip, port) = node.ready("mesh_listen").rsplit_once(':').unwrap();
+        self.order(Order::Dial(format!("/ip4/{ip}/tcp/{port}").parse().unwrap()));
+    }
+
+    /// Dials, and waits until the node counts it as a member.
+    #[track_caller]
+    pub fn join(&self, node: &Node) {
+        self.dial(node);
+        let id = self.id().to_string();
+        until_true("the member has a session", || node.sessions().contains(&id));
+    }
+
+    /// Sends a direct message.
+    pub fn say(&self, message: &Message) {
+        self.say_bytes(&message.encode());
+    }
+
+    /// Sends this with its right length in front.
+    pub fn say_bytes(&self, bytes: &[u8]) {
+        let mut frame = u32::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+        frame.extend(bytes);
+        self.frame(frame);
+    }
+
+    /// Sends a stream of just these bytes.
+    pub fn frame(&self, frame: Vec<u8>) {
+        self.order(Order::Frame(frame));
+    }
+
+    /// Gossips, again and again until there is somebody to gossip to.
+    #[track_caller]
+    pub fn gossip(&self, bytes: &[u8]) {
+        let before = self.seen().gossiped;
+        let mut tries = 0;
+        until_true("gossip is handed on", || {
+            if tries % 10 == 0 {
+                self.order(Order::Gossip(bytes.to_vec()));
+            }
+            tries += 1;
+            self.seen().gossiped > before
+        });
+    }
+
+    /// Waits until everything said was acknowledged or failed.
+    #[track_caller]
+    pub fn wait_until_said(&self, frames: usize) {
+        until_true(&format!("{frames} frames are answered"), || {
+            let seen = self.seen();
+            seen.acknowledged + seen.unanswered >= frames
+        });
+    }
+
+    /// Asks for the whole catalog, again and again, until a record comes that fits.
+    #[track_caller]
+    pub fn read_record(&self, fits: impl Fn(&Record) -> bool) -> Record {
+        let content = Content::Fingerprint([0; 16], 0);
+        let question = Message::Reconcile(vec![Summary { from: 0, to: u128::MAX, content }]);
+        let (mut found, mut tries) = (None, 0);
+        until_true("the record is told", || {
+            if tries % 50 == 0 {
+                self.say(&question);
+            }
+            tries += 1;
+            found = self.seen().records.iter().find(|record| fits(record)).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// A record signed by this member.
+    pub fn record<B: serde::Serialize>(&self, key: Key, version: u64, body: &B) -> Record {
+        Record::author(
+            &self.mesh,
+            &self.identity.signing_key(),
+            None,
+            key,
+            version,
+            Wall(1_700_000_000),
+            body,
+        )
+    }
+
+    /// What it says about itself.
+    pub fn node_record(&self, site: &str, address: &str) -> Record {
+        let body = NodeBody {
+            site: site.into(),
+            tier: Tier::Edge,
+            addresses: vec![address.into()],
+            software: "hostile/1".into(),
+        };
+        self.record(Key::node(&self.id()), 1, &body)
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap_or_else(|_| panic!("the member's task has ended"));
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    gossip: gossipsub::Behaviour,
+    direct: request_response::Behaviour<RawCodec>,
+    /// Without it nodes end the session at once.
+    ping: ping::Behaviour,
+}
+
+fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour> {
+    let secure = |keys: &libp2p::identity::Keypair| {
+        noise::Config::new(keys).map(|noise| noise.with_prologue(prologue))
+    };
+    let builder = SwarmBuilder::with_existing_identity(keys.clone()).with_tokio();
+    let builder = builder.with_tcp(tcp::Config::new().nodelay(true), secure, yamux::Config::default).unwrap();
+    let built = builder.with_behaviour(|keys| {
+        let config =
+            gossipsub::ConfigBuilder::default().flood_publish(true).max_transmit_size(1 << 20).build()?;
+        let signed = gossipsub::MessageAuthenticity::Signed(keys.clone());
+        let mut gossip = gossipsub::Behaviour::new(signed, config)?;
+        gossip.subscribe(&topic())?;
+        let config = request_response::Config::default().with_request_timeout(Duration::from_secs(30));
+        let direct = request_response::Behaviour::new([(PROTOCOL, ProtocolSupport::Full)], config);
+        Ok(Behaviour { gossip, direct, ping: ping::Behaviour::default() })
+    });
+    let built = built.unwrap_or_else(|error| panic!("{error}"));
+    built.with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600))).build()
+}
+
+async fn run(mut swarm: Swarm<Behaviour>, mut orders: UnboundedReceiver<Order>, seen: Arc<Mutex<Seen>>) {
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(order) => obey(&mut swarm, order, &seen),
+                None => return,
+            },
+            event = swarm.select_next_some() => note(&mut swarm, event, &seen),
+        }
+    }
+}
+
+fn obey(swarm: &mut Swarm<Behaviour>, order: Order, seen: &Mutex<Seen>) {
+    match order {
+        Order::Dial(address) => swarm.dial(address).unwrap(),
+        Order::Frame(frame) => {
+            let Some(peer) = swarm.connected_peers().next().copied() else {
+                seen.lock().unwrap().unanswered += 1;
+                return;
+            };
+            swarm.behaviour_mut().direct.send_request(&peer, frame);
+        }
+        Order::Gossip(bytes) => {
+            let published = swarm.behaviour_mut().gossip.publish(topic(), bytes).is_ok();
+            seen.lock().unwrap().gossiped += usize::from(published);
+        }
+    }
+}
+
+fn note(swarm: &mut Swarm<Behaviour>, event: SwarmEvent<BehaviourEvent>, seen: &Mutex<Seen>) {
+    use request_response::{Event, Message as Exchange};
+    let mut seen = seen.lock().unwrap();
+    match event {
+        SwarmEvent::ConnectionEstablished { .. } => seen.connections += 1,
+        SwarmEvent::ConnectionClosed { .. } => seen.connections -= 1,
+        SwarmEvent::OutgoingConnectionError { .. } => seen.failed_dials += 1,
+        SwarmEvent::Behaviour(BehaviourEvent::Direct(Event::Message { message, .. })) => match message {
+            Exchange::Request { request, channel, .. } => {
+                seen.bytes += request.len();
+                if let Ok(Message::Records(records)) = Message::decode(&request) {
+                    seen.records.extend(records);
+                }
+                // Fails where the connection has just gone.
+                let _ = swarm.behaviour_mut().direct.send_response(channel, ());
+            }
+            Exchange::Response { .. } => seen.acknowledged += 1,
+        },
+        SwarmEvent::Behaviour(BehaviourEvent::Direct(Event::OutboundFailure { .. })) => seen.unanswered += 1,
+        _ => {}
+    }
+}
+
+fn topic() -> gossipsub::IdentTopic {
+    gossipsub::IdentTopic::new("waystation/records/1")
+}
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/waystation/message/1");
+
+/// Writes what it is given; reads what honest nodes send.
+#[derive(Clone, Default)]
+struct RawCodec;
+
+impl request_response::Codec for RawCodec {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = ();
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut length = [0; 4];
+        io.read_exact(&mut length).await?;
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        io.read_exact(&mut frame).await?;
+        Ok(frame)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        io.read_exact(&mut [0; 1]).await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&frame).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, (): ()) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        io.write_all(&[0]).await
+    }
+}
