@@ -87,15 +87,15 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let node = Node::start(config).await?;
     let asked = tokio::select! {
         () = signals.first() => true,
-        () = node.stop.cancelled() => {
-            error!("a part of the node ended by itself; stopping");
-            false
-        }
+        () = node.stop.cancelled() => false,
         () = node.store.stopped() => {
-            error!("the disk failed under the blob store; stopping, to be started anew");
+            error!("the disk failed under the blob store");
             false
         }
     };
+    if !asked {
+        error!("a part of the node ended by itself; stopping, to be started anew");
+    }
     tokio::select! {
         () = node.drain() => {}
         _ = signals.second() => {}

@@ -109,3 +109,8 @@ pub struct ArtifactPlace {
     /// The number of its bytes.
     pub index_size: u64,
 }
+
+impl ArtifactPlace {
+    /// Longest manifest in bytes that counts. Registries take 4 MiB.
+    pub const MANIFEST_MAX: u64 = 16 * 1024 * 1024;
+}

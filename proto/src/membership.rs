@@ -24,6 +24,8 @@ pub struct Membership {
     outside: Attempt,
     /// Whether no other site was connected when that was last looked at.
     cut_off: bool,
+    /// Whether there was no session at all, and none has lasted since.
+    was_alone: bool,
 }
 
 /// A node that could be dialled.
@@ -95,13 +97,13 @@ impl Membership {
     pub fn down(&mut self, now: Time, node: &NodeId, rng: &mut fastrand::Rng) {
         let since = self.sessions.remove(node);
         let lasted = since.is_some_and(|since| now.since(since) >= SETTLED);
-        let last = self.retry_last();
         let of_node = self.places.values_mut().filter(|place| place.node == Some(*node));
         for attempt in of_node.map(|place| &mut place.attempt).chain([attempt_of(&mut self.dialled, node)]) {
             if lasted {
                 *attempt = Attempt { far: attempt.far, ..Attempt::default() };
             } else {
-                attempt.fail(now, last, rng);
+                // It can be reached, so nothing speaks for trying it often; a handshake costs 3 KB.
+                attempt.fail(now, RETRY_LAST_CONNECTED, rng);
             }
         }
     }
@@ -149,6 +151,7 @@ impl Membership {
         out: &mut Vec<Output>,
     ) {
         self.note_cut(now, connected.far == 0);
+        self.note_company(now);
         let mut room = Room::of(config, connected, &self.outside, now);
         for (address, place) in &mut self.places {
             let connected = place.node.is_some_and(|node| self.sessions.contains_key(&node));
@@ -212,8 +215,25 @@ impl Membership {
         self.cut_off = cut_off;
     }
 
+    /// What a node could not reach while it was alone says nothing about now. A session must last a little
+    /// before that: two nodes that hang up at once would have each other's failures forgotten for ever.
+    fn note_company(&mut self, now: Time) {
+        let lasting = self.sessions.values().any(|since| now.since(*since) >= COMPANY);
+        if self.was_alone && lasting {
+            self.dialled.clear();
+            self.places.values_mut().for_each(|place| place.attempt = Attempt::default());
+            self.outside = Attempt::default();
+        }
+        self.was_alone = !lasting && (self.was_alone || self.sessions.is_empty());
+    }
+
+    /// A node that is alone looks for others more often: nothing else can be done with the link.
     fn retry_last(&self) -> Span {
-        if self.cut_off { RETRY_LAST } else { RETRY_LAST_CONNECTED }
+        match (self.sessions.is_empty(), self.cut_off) {
+            (true, _) => RETRY_ALONE,
+            (false, true) => RETRY_LAST,
+            (false, false) => RETRY_LAST_CONNECTED,
+        }
     }
 }
 
@@ -278,6 +298,10 @@ const DIALLED_MAX: usize = 4096;
 const DIALS_AT_ONCE: usize = 4;
 const DIAL_UNANSWERED: Span = Span::secs(20);
 const RETRY_FIRST: Span = Span::millis(500);
+/// Longest time between attempts while nobody is connected.
+const RETRY_ALONE: Span = Span::secs(10);
+/// A session of this age is company.
+const COMPANY: Span = Span::secs(5);
 /// Longest time between attempts while no other site is connected.
 const RETRY_LAST: Span = Span::secs(60);
 /// And while some are: a dial that is not answered costs about 300 bytes, so 2.5 MB a month at five minutes.
@@ -361,13 +385,30 @@ mod tests {
                 membership.down(Time(now + 50), &hub, &mut rng);
             }
         }
-        assert!(count < 250, "{count} dials in an hour");
+        assert!(count < 150, "{count} dials in an hour");
+    }
+
+    #[test]
+    fn a_node_that_was_alone_forgets_what_it_could_not_reach() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let target = DialTarget::Node(named(0), vec!["x:1".to_string()]);
+        let mut membership = Membership::default();
+        assert_eq!(dials(&mut membership, 0, candidates(false, 1)), core::slice::from_ref(&target));
+        for _ in 0..10 {
+            membership.dial_failed(Time(0), &target, &mut rng);
+        }
+        assert_eq!(dials(&mut membership, 1_000, candidates(false, 1)), []);
+        membership.up(Time(1_000), named(2), None);
+        assert_eq!(dials(&mut membership, 1_001, candidates(false, 1)), [], "it may hang up at once");
+        let lasting = Time(1_000) + COMPANY;
+        assert_eq!(dials(&mut membership, lasting.0, candidates(false, 1)), [target]);
     }
 
     #[test]
     fn a_thousand_unreachable_sites_do_not_fill_a_thin_link() {
         let (mut membership, mut rng) = (Membership::default(), fastrand::Rng::with_seed(1));
         let hub = Connected { far: 1, near: 0 };
+        membership.up(Time(0), NodeId([9; 32]), None);
         let mut count = 0;
         for now in (0..14_400_000).step_by(2_000) {
             for target in dials_of(&mut membership, now, hub, candidates(true, 1000)) {
@@ -377,6 +418,7 @@ mod tests {
         }
         assert!(count < 100, "{count} dials in four hours");
         // Cut off, the next attempt is not far away.
+        membership.down(Time(14_400_000), &NodeId([9; 32]), &mut rng);
         let soon = (14_400_000..14_400_000 + 61_000).step_by(1_000);
         let again = soon.map(|now| dials(&mut membership, now, candidates(true, 1000)).len()).sum::<usize>();
         assert!(again > 0);

@@ -9,9 +9,10 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, HoldingBody, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, NodeBody, StatusBody, TagBody},
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
+    index::ArtifactIndex,
     time::Wall,
 };
 
@@ -256,7 +257,7 @@ impl Record {
                 self.named_digest()?;
                 let body: ArtifactBody = self.read()?;
                 let action = if body.place.is_some() { Action::Publish } else { Action::Delete };
-                body.place.map_or(Ok(()), |place| bounded(&place.media_type, 255))?;
+                body.place.map_or(Ok(()), |place| check_place(&place))?;
                 self.check_grant(action)
             }
             Kind::HOLDING => {
@@ -369,6 +370,14 @@ pub fn holding_name(name: &str) -> Option<(Digest, NodeId)> {
 
 fn bounded(text: &str, max: usize) -> Result<(), RecordError> {
     if text.len() > max { Err(RecordError::TooLarge) } else { Ok(()) }
+}
+
+/// Nobody should be made to fetch what no node could have pushed.
+fn check_place(place: &ArtifactPlace) -> Result<(), RecordError> {
+    bounded(&place.media_type, 255)?;
+    let too_large = place.manifest_size > ArtifactPlace::MANIFEST_MAX
+        || place.index_size > ArtifactIndex::MAX_BYTES as u64;
+    if too_large { Err(RecordError::TooLarge) } else { Ok(()) }
 }
 
 impl Serialize for Record {

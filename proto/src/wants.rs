@@ -302,6 +302,10 @@ impl Wants {
             out.push(Output::Seal { hash, size: want.size, digest: want.digest });
             return;
         }
+        // Who could send is not looked up for thousands of wants that have to wait anyway.
+        if self.flights.len() >= config.fetches_max {
+            return;
+        }
         let mut lanes: BTreeMap<NodeId, usize> = BTreeMap::new();
         for flight in self.flights.values().filter(|flight| flight.hash == hash) {
             missing.remove(flight.range.clone());
@@ -329,7 +333,7 @@ impl Wants {
             };
             let load = |holder: &&Holder| lanes.get(&holder.node).copied().unwrap_or(0);
             let Some(holder) = holders.iter().filter(free).min_by_key(load).cloned() else { return };
-            let range = range.start..range.end.min(align(range.start + piece, size));
+            let range = range.start..range.end.min(align(range.start.saturating_add(piece), size));
             missing.remove(range.clone());
             *lanes.entry(holder.node).or_default() += 1;
             self.launch(hash, size, range, holder, out);
@@ -406,8 +410,8 @@ fn piece_size(size: u64, lanes: usize) -> u64 {
 /// The next boundary of a verified group at or after `end`, or the blob's end. Swallows a rest that is
 /// too small to be worth a request.
 fn align(end: u64, size: u64) -> u64 {
-    let end = end.div_ceil(GROUP) * GROUP;
-    if end + PIECE_MIN / 2 >= size { size } else { end }
+    let end = end.div_ceil(GROUP).saturating_mul(GROUP);
+    if end.saturating_add(PIECE_MIN / 2) >= size { size } else { end }
 }
 
 /// BLAKE3 is verified in groups of this many bytes.
@@ -423,3 +427,17 @@ const RETRY_STORE: Span = Span::secs(30);
 /// A client is told after this many failed transfers in a row: those who say to have it do not.
 const FAILURES_MAX: u32 = 6;
 const RETRY_AFTER_LIE: Span = Span::secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_absurd_sizes_end_where_the_blob_does() {
+        for size in [0, 1, GROUP, PIECE_MIN, u64::MAX - 1, u64::MAX] {
+            let start = size / GROUP * GROUP;
+            assert_eq!(align(start.saturating_add(piece_size(size, 4)), size), size);
+        }
+        assert_eq!(align(PIECE_MAX - 1, u64::MAX), PIECE_MAX);
+    }
+}

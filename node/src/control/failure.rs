@@ -44,11 +44,11 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     causes
 }
 
-/// What is said of a peer that came to this node and did not get through the handshake for another reason
-/// than the admission secret.
+/// What is said of a peer that came to this node and did not get through the handshake. A node of another mesh
+/// looks like that too, because it hangs up; only its own log can know.
 pub(crate) fn unfinished(error: &(dyn Error + 'static)) -> String {
     let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
-    format!("{UNFINISHED} ({last}); it is no Waystation node, or the path to it is broken")
+    format!("{UNFINISHED} ({last}); if it should be a member, its own log says why")
 }
 
 /// Whether this node has as many connections, or handshakes under way, as it takes: not merely one too

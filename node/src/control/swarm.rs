@@ -38,6 +38,10 @@ pub(super) struct Session {
     peers: BTreeMap<PeerId, Peer>,
     dials: Dials,
     listening: BTreeSet<SocketAddr>,
+    /// When a change of that is told: a machine's interfaces come and go together.
+    tell_listening_at: Option<tokio::time::Instant>,
+    /// Whether the listener has ended: peers could not reach this node any more.
+    deaf: bool,
     refusals: Refusals,
     /// Second connections to one peer, closed once they are not new any more.
     spare: Vec<(Instant, ConnectionId)>,
@@ -60,6 +64,8 @@ impl Session {
             peers: BTreeMap::new(),
             dials: Dials::default(),
             listening: BTreeSet::new(),
+            tell_listening_at: None,
+            deaf: false,
             refusals: Refusals::default(),
             spare: Vec::new(),
             events,
@@ -94,8 +100,9 @@ impl Session {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let events = self.events.clone();
-        loop {
+        while !self.deaf {
             let may_work = self.waiting.len() < WAITING_MAX;
+            let tell_at = self.tell_listening_at;
             tokio::select! {
                 () = stop.cancelled() => return,
                 permit = events.reserve(), if !self.waiting.is_empty() => {
@@ -111,6 +118,9 @@ impl Session {
                     None => return,
                 },
                 _ = housekeeping.tick() => self.close_spare_connections(),
+                () = tokio::time::sleep_until(tell_at.unwrap_or_else(tokio::time::Instant::now)), if tell_at.is_some() => {
+                    self.tell_listening();
+                }
             }
         }
     }
@@ -223,17 +233,18 @@ impl Session {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.listening.extend(address::to_socket(&address));
-                self.tell_listening();
+                self.listening_changed();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 if let Some(socket) = address::to_socket(&address) {
                     self.listening.remove(&socket);
                 }
-                self.tell_listening();
+                self.listening_changed();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "control plane listener"),
             SwarmEvent::ListenerClosed { reason, .. } => {
-                tracing::error!(?reason, "the control plane does not listen any more; restart the node");
+                tracing::error!(?reason, "the control plane does not listen any more");
+                self.deaf = true;
             }
             _ => {}
         }
@@ -341,9 +352,17 @@ impl Session {
         self.emit(ControlEvent::Refused { address, why });
     }
 
+    fn listening_changed(&mut self) {
+        self.tell_listening_at = Some(tokio::time::Instant::now() + LISTENING_SETTLES);
+    }
+
+    /// The address that leads outside first: of many only some are told on.
     fn tell_listening(&mut self) {
+        self.tell_listening_at = None;
         let outside: Vec<&SocketAddr> = self.listening.iter().filter(|s| !s.ip().is_loopback()).collect();
-        let shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
+        let mut shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
+        let outward = address::outward();
+        shown.sort_by_key(|socket| Some(socket.ip()) != outward);
         let addresses = shown.into_iter().map(ToString::to_string).collect();
         self.emit(ControlEvent::Listening { addresses });
     }
@@ -480,6 +499,9 @@ impl Session {
 
 /// Events that wait for the driver before peers are not read any more.
 const WAITING_MAX: usize = 256;
+
+/// Without a change for this long, the addresses listened on are told.
+const LISTENING_SETTLES: Duration = Duration::from_millis(250);
 
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 

@@ -397,3 +397,19 @@ async fn a_taken_port_is_a_clear_error() {
     assert!(matches!(error, ControlError::Listen { .. }), "{error}");
     assert!(error.to_string().contains(&node.address()));
 }
+
+#[tokio::test]
+async fn interfaces_are_told_of_once_and_not_one_by_one() {
+    let mesh = mesh();
+    let (sender, mut events) = mpsc::channel(64);
+    let everywhere = ControlConfig { listen: "0.0.0.0:0".parse().expect("valid"), mdns: false };
+    let control = Control::start(everywhere, &identity(), &mesh, sender).await.expect("starts");
+    let first = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+    let Ok(Some(ControlEvent::Listening { addresses })) = first else { panic!("{first:?}") };
+    assert!(!addresses.is_empty());
+    if let Some(outward) = address::outward().filter(|ip| !ip.is_loopback()) {
+        assert!(addresses[0].starts_with(&outward.to_string()), "{addresses:?}, outward is {outward}");
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(1), events.recv()).await.is_err());
+    control.shutdown().await;
+}

@@ -142,6 +142,10 @@ fn own_holding(version: u64, state: HoldingState) -> Record {
 
 /// Artifact 9, in a repository, by the root itself.
 fn artifact() -> Record {
+    artifact_of(1, 1)
+}
+
+fn artifact_of(manifest_size: u64, index_size: u64) -> Record {
     let author = key(77);
     let subject = NodeId(author.verifying_key().to_bytes());
     let anything = crate::grant::Actions::ALL;
@@ -149,10 +153,10 @@ fn artifact() -> Record {
     let grant = crate::grant::Grant::issue(&trust().mesh, &author, subject, everywhere, anything, None, 1);
     let place = ArtifactPlace {
         manifest: Hash([1; 32]),
-        manifest_size: 1,
+        manifest_size,
         media_type: "m".into(),
         index: Hash([2; 32]),
-        index_size: 1,
+        index_size,
     };
     let key_of = Key::artifact(&"app".parse().expect("a name"), &digest(9));
     let body = crate::body::ArtifactBody { place: Some(place) };
@@ -259,4 +263,12 @@ fn a_full_catalog_is_told_of() {
     assert!(here.out.iter().any(|output| matches!(output, Output::Notify(event) if *event == told)));
     let moved = here.replica.catalog.node(&node(2)).map(|body| body.addresses);
     assert_eq!(moved, Some(vec!["2:2".to_string()]), "what replaces something has room");
+}
+
+#[test]
+fn an_artifact_that_nobody_could_have_pushed_does_not_count() {
+    assert_eq!(artifact().check(&trust()), Ok(()));
+    for absurd in [artifact_of(u64::MAX, 1), artifact_of(1, u64::MAX)] {
+        assert_eq!(absurd.check(&trust()), Err(crate::record::RecordError::TooLarge));
+    }
 }
