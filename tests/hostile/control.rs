@@ -30,6 +30,8 @@ use crate::{
 const GARBAGE: &str = "waystation_garbage_frames_total";
 const REFUSED: &str = "waystation_records_refused_total";
 const GROWTH: u64 = 64 * MIB;
+/// What a member's clock says.
+const NOW: Wall = Wall(1_700_000_000);
 
 /// A node that made a mesh and holds `app:v1`, and a member with a session.
 struct Scene {
@@ -51,6 +53,10 @@ impl Scene {
         let member = Member::new(&mesh_file);
         member.join(&node);
         Scene { node, member, image, _folder: folder }
+    }
+
+    fn owner(&self) -> NodeId {
+        self.node.id().parse().unwrap()
     }
 
     fn root(&self) -> RootKey {
@@ -146,88 +152,87 @@ fn records_that_do_not_count_change_nothing() {
 
 /// Records that no node may believe, by what is wrong with them.
 fn forgeries(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
+    let mut all = forged_tags(scene);
+    all.extend(forged_facts(scene));
+    all.extend(malformed(scene));
+    all
+}
+
+/// Where a tag points, by what right.
+fn forged_tags(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
     let member = &scene.member;
-    let me = member.identity.signing_key();
-    let (repository, manifest): (_, Digest) = ("app".parse().unwrap(), scene.image.digest().parse().unwrap());
-    let owner: NodeId = scene.node.id().parse().unwrap();
-    let tag = |name: &str| Key::tag(&repository, &name.parse().unwrap());
-    let to_nowhere = TagBody { target: Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap()) };
-    let held = HoldingBody { state: HoldingState::Complete };
-    let now = Wall(1_700_000_000);
-    let publish = |grant: Option<Grant>, version| {
-        Record::author(&member.mesh, &me, grant.map(Arc::new), tag("v1"), version, now, &to_nowhere)
+    let me = member.id();
+    let repository = "app".parse().unwrap();
+    let target = Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap());
+    let publish = |grant: Option<Grant>| {
+        let (key, body) = (Key::tag(&repository, &"v1".parse().unwrap()), TagBody { target });
+        let author = member.identity.signing_key();
+        Record::author(&member.mesh, &author, grant.map(Arc::new), key, 9, NOW, &body)
     };
     let grant = |subject: NodeId, repositories: &str, expires| {
         let glob: Glob = repositories.parse().unwrap();
         scene.root().issue_grant(subject, glob, Actions::ALL, expires, 1)
     };
     let other_root = SigningKey::from_bytes(&[5; 32]);
-    let forged_grant =
-        Grant::issue(&member.mesh, &other_root, member.id(), Glob::everything(), Actions::ALL, None, 9);
-    let mut changed = publish(Some(grant(member.id(), "**", None)), 9);
-    changed.authored = Wall(1_700_000_001);
-    let mut widened = grant(member.id(), "other", None);
-    widened.repositories = Glob::everything();
-    let mut of_owner = publish(None, 9);
-    of_owner.author = owner;
-    let unsigned = (0..3_000).map(|n| {
-        let key = Key { kind: Kind(77), scope: String::new(), name: format!("{n}") };
-        let mut record = member.record(key, 1, &n);
-        record.signature = [n as u8; 64];
-        record
-    });
-    let foreign = |key: Key| member.record(key, 9, &held);
-    let body = member.node_record("ours", "127.0.0.1:1");
-    let stolen_node = Record { key: Key::node(&owner), ..body };
-    let mesh = MeshId([9; 32]);
+    let forged = Grant::issue(&member.mesh, &other_root, me, Glob::everything(), Actions::ALL, None, 9);
+    let widened = Grant { repositories: Glob::everything(), ..grant(me, "other", None) };
+    let changed = Record { authored: Wall(NOW.0 + 1), ..publish(Some(grant(me, "**", None))) };
     vec![
-        ("no grant", vec![publish(None, 9)]),
-        ("a grant of another node", vec![publish(Some(grant(owner, "**", None)), 9)]),
-        (
-            "a grant that has expired",
-            vec![publish(Some(grant(member.id(), "**", Some(Wall(1_600_000_000)))), 9)],
-        ),
-        ("a grant for another repository", vec![publish(Some(grant(member.id(), "other", None)), 9)]),
-        ("a grant that was widened", vec![publish(Some(widened), 9)]),
-        ("a grant of another root", vec![publish(Some(forged_grant.clone()), 9)]),
-        ("that grant as a record", vec![member.record(Key::grant(&forged_grant), 1, &forged_grant)]),
+        ("no grant", vec![publish(None)]),
+        ("a grant of another node", vec![publish(Some(grant(scene.owner(), "**", None)))]),
+        ("a grant that has expired", vec![publish(Some(grant(me, "**", Some(Wall(NOW.0 - 1)))))]),
+        ("a grant for another repository", vec![publish(Some(grant(me, "other", None)))]),
+        ("a grant that was widened", vec![publish(Some(widened))]),
+        ("a grant of another root", vec![publish(Some(forged.clone()))]),
+        ("that grant as a record", vec![member.record(Key::grant(&forged), 1, &forged)]),
         ("changed after it was signed", vec![changed]),
-        ("in the name of the owner", vec![of_owner]),
-        (
-            "an absurd version",
-            [0, Record::MAX_VERSION, u64::MAX]
-                .map(|version| {
-                    member.record(Key { kind: Kind(77), scope: String::new(), name: "n".into() }, version, &1)
-                })
-                .to_vec(),
-        ),
-        ("what another node holds", vec![foreign(Key::holding(&manifest, &owner))]),
-        ("what another node is", vec![stolen_node]),
-        ("a body that is none", vec![member.record(Key::holding(&manifest, &member.id()), 9, &"nonsense")]),
-        (
-            "another mesh's",
-            vec![Record::author(&mesh, &me, None, Key::holding(&manifest, &member.id()), 9, now, &held)],
-        ),
-        (
-            "a body that is too long",
-            vec![member.record(
-                Key { kind: Kind(77), scope: String::new(), name: "n".into() },
-                1,
-                &vec![1u8; Record::MAX_BODY + 1],
-            )],
-        ),
+        ("in the name of the owner", vec![Record { author: scene.owner(), ..publish(None) }]),
+    ]
+}
+
+/// What needs no grant, but may only be said by the node itself, in this mesh.
+fn forged_facts(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
+    let member = &scene.member;
+    let manifest: Digest = scene.image.digest().parse().unwrap();
+    let held = HoldingBody { state: HoldingState::Complete };
+    let own = Key::holding(&manifest, &member.id());
+    let others = Key::holding(&manifest, &scene.owner());
+    let node = Record { key: Key::node(&scene.owner()), ..member.node_record("ours", "127.0.0.1:1") };
+    let author = member.identity.signing_key();
+    let elsewhere = Record::author(&MeshId([9; 32]), &author, None, own.clone(), 9, NOW, &held);
+    vec![
+        ("what another node holds", vec![member.record(others, 9, &held)]),
+        ("what another node is", vec![node]),
+        ("another mesh's", vec![elsewhere]),
+        ("a body that is none", vec![member.record(own, 9, &"nonsense")]),
+    ]
+}
+
+/// Of a kind that needs no grant and has no meaning here.
+fn malformed(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
+    let member = &scene.member;
+    let absurd = [0, Record::MAX_VERSION, u64::MAX].map(|version| member.record(unknown(0), version, &1));
+    let long = member.record(unknown(0), 1, &vec![1u8; Record::MAX_BODY + 1]);
+    let unsigned =
+        (0..3_000).map(|n| Record { signature: [n as u8; 64], ..member.record(unknown(n), 1, &n) });
+    vec![
+        ("an absurd version", absurd.to_vec()),
+        ("a body that is too long", vec![long]),
         ("thousands with bad signatures", unsigned.collect()),
     ]
+}
+
+fn unknown(n: usize) -> Key {
+    Key { kind: Kind(77), scope: String::new(), name: n.to_string() }
 }
 
 #[test]
 fn a_flood_of_bad_records_does_not_keep_clients_waiting() {
     let scene = Scene::set(5);
     let watch = Watch::over(&scene.node, &scene.image);
-    let key = |n: usize| Key { kind: Kind(77), scope: String::new(), name: format!("{n}") };
     let bad: Vec<_> = (0..3_000)
         .map(|n| {
-            let mut record = scene.member.record(key(n), 1, &n);
+            let mut record = scene.member.record(unknown(n), 1, &n);
             record.signature[0] ^= 1;
             record
         })
@@ -267,7 +272,7 @@ fn ranges_that_make_no_sense_are_answered_in_bounds() {
         vec![everything(Content::Ids(vec![])); 4_000],
         (0..4_000).map(|n| summary(n, u128::MAX - n, wrong(1_000_000))).collect(),
         vec![summary(0, half, wrong(0)), summary(half - 5, u128::MAX, wrong(0))],
-        vec![everything(Content::Ids((0..4_000u32).map(|n| id(n)).collect()))],
+        vec![everything(Content::Ids((0..4_000u32).map(id).collect()))],
         vec![summary(u128::MAX, u128::MAX, wrong(5))],
         vec![],
     ];
@@ -279,9 +284,8 @@ fn ranges_that_make_no_sense_are_answered_in_bounds() {
     scene.member.say(&Message::Request((0..4_096).map(id).collect()));
     scene.member.wait_until_said(said_before + messages.len() + 1);
     // An honest question still gets the whole catalog.
-    let owner: NodeId = scene.node.id().parse().unwrap();
     scene.member.seen().records.clear();
-    scene.member.read_record(|record| record.key == Key::node(&owner));
+    scene.member.read_record(|record| record.key == Key::node(&scene.owner()));
     let answered = scene.member.seen().bytes - bytes_before;
     println!("{answered} bytes in answer to {} bad messages", messages.len() + 1);
     assert!(answered < 2_000_000, "{answered} bytes were sent in answer");
@@ -324,7 +328,7 @@ fn a_kind_of_record_from_the_future_is_kept_and_passed_on() {
     // And a node that joins now gets it by comparing catalogs.
     let third = Node::start(cluster.options("late"));
     until_within(Duration::from_secs(60), "a late node has it", || {
-        let has = records(&third) >= before[0] + 1;
+        let has = records(&third) > before[0];
         has.then_some(())
     });
     cluster.iter().for_each(assert_no_panic);

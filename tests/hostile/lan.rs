@@ -53,6 +53,14 @@ impl Lan {
         ["ip", "netns", "exec", &self.host(host)].map(str::to_owned).to_vec()
     }
 
+    /// From now on nothing is found by multicast, as between sites.
+    pub fn without_multicast(self) -> Self {
+        for host in 0..self.hosts {
+            ip(&["-n", &self.host(host), "link", "set", "eth0", "multicast", "off"]);
+        }
+        self
+    }
+
     /// Does something with the network as the host sees it, also its loopback.
     pub fn on<T: Send>(&self, host: usize, work: impl FnOnce() -> T + Send) -> T {
         let space = File::open(format!("/run/netns/{}", self.host(host))).unwrap();

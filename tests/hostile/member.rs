@@ -20,7 +20,7 @@ use libp2p::{
 use tempfile::TempDir;
 use tokio::{
     runtime::Runtime,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, Sender, channel},
 };
 use waystation::{identity::Identity, mesh::MeshFile};
 use waystation_proto::{
@@ -41,7 +41,7 @@ pub struct Member {
     pub identity: Identity,
     pub mesh: MeshId,
     seen: Arc<Mutex<Seen>>,
-    orders: UnboundedSender<Order>,
+    orders: Sender<Order>,
     _runtime: Runtime,
     _folder: TempDir,
 }
@@ -85,7 +85,7 @@ impl Member {
         let identity = Identity::load_or_create(&folder.path().join("node.key")).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (orders, queue) = unbounded_channel();
+        let (orders, queue) = channel(ORDERS_MAX);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (keys, shared) = (identity.keypair(), seen.clone());
         runtime.spawn(async move { run(swarm(&keys, prologue), queue, shared).await });
@@ -195,7 +195,7 @@ impl Member {
     }
 
     fn order(&self, order: Order) {
-        self.orders.send(order).unwrap_or_else(|_| panic!("the member's task has ended"));
+        self.orders.blocking_send(order).unwrap_or_else(|_| panic!("the member's task has ended"));
     }
 }
 
@@ -227,7 +227,7 @@ fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour
     built.with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600))).build()
 }
 
-async fn run(mut swarm: Swarm<Behaviour>, mut orders: UnboundedReceiver<Order>, seen: Arc<Mutex<Seen>>) {
+async fn run(mut swarm: Swarm<Behaviour>, mut orders: Receiver<Order>, seen: Arc<Mutex<Seen>>) {
     loop {
         tokio::select! {
             order = orders.recv() => match order {
@@ -282,6 +282,9 @@ fn note(swarm: &mut Swarm<Behaviour>, event: SwarmEvent<BehaviourEvent>, seen: &
 fn topic() -> gossipsub::IdentTopic {
     gossipsub::IdentTopic::new("waystation/records/1")
 }
+
+/// More than any test gives at once.
+const ORDERS_MAX: usize = 1024;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/waystation/message/1");
 
