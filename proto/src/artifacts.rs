@@ -151,7 +151,7 @@ impl Artifacts {
         }
     }
 
-    /// What is being brought here.
+    /// Artifacts that are being brought here, for whomever.
     pub fn manifests(&self) -> impl Iterator<Item = Digest> + '_ {
         self.artifacts.keys().copied()
     }

@@ -252,7 +252,11 @@ impl Wants {
         let mut hopeless = Vec::new();
         let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
         for (hash, want) in urgent {
-            let nobody = want.manifests.iter().all(|manifest| world.holders(manifest).is_empty());
+            let mut holders = want.manifests.iter().flat_map(|manifest| world.holders(manifest));
+            // A session may be up in name only for long after a link broke. Whoever has just failed twice is
+            // as good as gone, unless bytes have come: then patience is the better answer.
+            let begun = !want.have.is_empty() || self.flights.values().any(|flight| flight.hash == *hash);
+            let nobody = holders.all(|holder| !begun && self.is_given_up(now, &holder.node));
             let stalled = now.since(want.progressed) >= config.want_patience;
             if nobody && now.since(want.asked) >= config.probe_patience {
                 hopeless.push((*hash, WantFailure::NoHolder));
@@ -368,6 +372,10 @@ impl Wants {
         }
     }
 
+    fn is_given_up(&self, now: Time, node: &NodeId) -> bool {
+        self.avoided.get(node).is_some_and(|avoided| avoided.until > now && avoided.failures >= GIVE_UP_AFTER)
+    }
+
     fn avoid(&mut self, now: Time, node: NodeId, first: Span, lied: bool) {
         let avoided = self.avoided.entry(node).or_insert(Avoided { until: now, failures: 0, lied });
         let span = (first.0 << avoided.failures.min(6)).min(RETRY_LAST.0);
@@ -424,6 +432,8 @@ const RETRY_FIRST: Span = Span::millis(500);
 const RETRY_LAST: Span = Span::secs(60);
 /// After the disk refused something.
 const RETRY_STORE: Span = Span::secs(30);
+/// After this many failures in a row a holder does not count while it is avoided.
+const GIVE_UP_AFTER: u32 = 2;
 /// A client is told after this many failed transfers in a row: those who say to have it do not.
 const FAILURES_MAX: u32 = 6;
 const RETRY_AFTER_LIE: Span = Span::secs(60);

@@ -382,7 +382,43 @@ fn holders_that_say_to_have_what_they_do_not_are_given_up() {
         bench.pass(250);
         assert!(failures < 20);
     }
-    assert_eq!(bench.failures(), [&WantFailure::Stalled]);
+    assert_eq!(bench.failures(), [&WantFailure::NoHolder]);
+    assert_eq!(failures, 2, "once more, in case it was the link");
+}
+
+#[test]
+fn holders_that_are_gone_without_a_word_cost_the_next_client_little() {
+    let mut bench = Bench::new(&[holder(2, false)]);
+    bench.want_new(hash(1), 1000, request(1));
+    while bench.ended.is_empty() {
+        if let Some(flight) = bench.flights.first().cloned() {
+            bench.failed(&flight, Fault::Peer);
+            bench.probed(hash(1), Ranges::new());
+        }
+        bench.pass(250);
+    }
+    bench.want_new(hash(2), 1000, request(2));
+    assert!(bench.flights.is_empty(), "it has just failed twice");
+    bench.pass(500);
+    assert_eq!(bench.failures(), [&WantFailure::NoHolder; 2]);
+    bench.pass(1_000);
+    bench.want_new(hash(3), 1000, request(3));
+    assert_eq!(bench.asked(), [node(2)], "tried again after a while");
+}
+
+#[test]
+fn a_download_that_has_begun_is_not_given_up_as_soon() {
+    let mut bench = Bench::new(&[holder(2, false)]);
+    bench.want(hash(1), 64 * MIB, request(1));
+    bench.probed(hash(1), Ranges::all(MIB));
+    for _ in 0..3 {
+        while let Some(flight) = bench.flights.first().cloned() {
+            bench.failed(&flight, Fault::Peer);
+        }
+        bench.probed(hash(1), Ranges::all(MIB));
+        bench.pass(250);
+    }
+    assert!(bench.ended.is_empty());
 }
 
 #[test]

@@ -26,8 +26,8 @@ impl Refusals {
 }
 
 /// What is said of a peer that came to this node. The dialling side uses its own words.
-pub(crate) const CAME_UNPROVEN: &str =
-    "it did not prove this mesh's admission secret; it belongs to another mesh or has an old mesh file";
+pub(crate) const CAME_UNPROVEN: &str = "it did not prove this mesh's admission secret, it hung up; most likely it belongs to another mesh or has an \
+     old mesh file (its log says so then), or the path to it broke";
 
 /// What is said of a peer that this node dialled.
 pub(crate) const DIALLED_UNPROVEN: &str = "it does not know this node's admission secret; it belongs to another mesh, or one of the two has an old mesh file";

@@ -312,7 +312,7 @@ impl Session {
     fn on_incoming_failed(&mut self, from: &Multiaddr, error: &ListenError) {
         let from = address::text(from);
         match error {
-            ListenError::Transport(transport) if is_unproven(transport) => {
+            ListenError::Transport(transport) if is_unproven(transport, false) => {
                 self.refused(from, CAME_UNPROVEN.into(), "from");
             }
             ListenError::Transport(transport) => self.refused(from, unfinished(transport), "from"),
@@ -328,7 +328,7 @@ impl Session {
         match error {
             DialError::LocalPeerId { .. } => why = "it is this node itself".into(),
             DialError::Transport(attempts) => {
-                for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error)) {
+                for (address, _) in attempts.iter().filter(|(_, error)| is_unproven(error, true)) {
                     why = DIALLED_UNPROVEN.into();
                     self.refused(address::text(address), DIALLED_UNPROVEN.into(), "to");
                 }

@@ -201,10 +201,16 @@ async fn another_mesh_is_refused() {
     assert!(a.control.dial(target.clone()));
     assert_eq!(a.until_refused().await, DIALLED_UNPROVEN);
     assert_eq!(a.until_dial_failed().await, (target, DIALLED_UNPROVEN.into()));
-    // The other side only sees that somebody hung up, and does not say more than it knows.
-    let told = b.until_refused().await;
-    assert!(told.starts_with(failure::UNFINISHED), "{told}");
+    // The other side only sees that somebody hung up: it counts that, and says what most likely is behind it.
+    assert_eq!(b.until_refused().await, CAME_UNPROVEN);
     assert_eq!((a.control.counters().refused, b.control.counters().refused), (1, 1));
+    // Nothing of the stranger came in.
+    assert!(a.control.dial(DialTarget::Node(b.id(), vec![b.address()])));
+    a.until_dial_failed().await;
+    let mut events = std::iter::from_fn(|| b.events.try_recv().ok());
+    assert!(
+        events.all(|event| matches!(event, ControlEvent::Listening { .. } | ControlEvent::Refused { .. }))
+    );
 }
 
 #[tokio::test]

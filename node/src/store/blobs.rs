@@ -177,6 +177,12 @@ impl Blobs {
         Ok(())
     }
 
+    /// As if a sync ran, until it is dropped.
+    #[cfg(test)]
+    pub async fn hold_syncs(&self) -> impl Drop + '_ {
+        self.covered.lock().await
+    }
+
     /// How many syncs were asked for, and how many ran.
     #[cfg(test)]
     pub fn sync_counts(&self) -> (u64, u64) {
