@@ -268,7 +268,9 @@ impl Replica {
             }));
             return;
         }
-        let within = if request.is_some() { Span::default() } else { PERSIST_WITHIN };
+        // Somebody waits for a request's answer, and others to hear where this node is.
+        let waited_for = request.is_some() || records.iter().any(|record| record.key.kind == Kind::NODE);
+        let within = if waited_for { Span::default() } else { PERSIST_WITHIN };
         let write =
             self.writes.start(Pending { records: records.clone(), request, origin: Origin::Own, then });
         out.push(Output::Persist { write, records, within });

@@ -75,7 +75,8 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
 }
 
 /// How [`unfinished`] begins.
-pub(crate) const UNFINISHED: &str = "it did not complete the handshake";
+pub(crate) const UNFINISHED: &str =
+    "it did not prove this mesh's admission secret before the connection ended";
 
 /// An error's causes that are looked at.
 const CAUSES_MAX: usize = 16;

@@ -40,6 +40,7 @@ pub(super) struct Session {
     listening: BTreeSet<SocketAddr>,
     /// When a change of that is told: a machine's interfaces come and go together.
     tell_listening_at: Option<tokio::time::Instant>,
+    told_listening: bool,
     /// Whether the listener has ended: peers could not reach this node any more.
     deaf: bool,
     refusals: Refusals,
@@ -65,6 +66,7 @@ impl Session {
             dials: Dials::default(),
             listening: BTreeSet::new(),
             tell_listening_at: None,
+            told_listening: false,
             deaf: false,
             refusals: Refusals::default(),
             spare: Vec::new(),
@@ -353,12 +355,14 @@ impl Session {
     }
 
     fn listening_changed(&mut self) {
-        self.tell_listening_at = Some(tokio::time::Instant::now() + LISTENING_SETTLES);
+        // At the start all are found at once, and others wait to hear.
+        let settles = if self.told_listening { LISTENING_SETTLES } else { LISTENING_SETTLES / 10 };
+        self.tell_listening_at = Some(tokio::time::Instant::now() + settles);
     }
 
     /// The address that leads outside first: of many only some are told on.
     fn tell_listening(&mut self) {
-        self.tell_listening_at = None;
+        (self.tell_listening_at, self.told_listening) = (None, true);
         let outside: Vec<&SocketAddr> = self.listening.iter().filter(|s| !s.ip().is_loopback()).collect();
         let mut shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
         let outward = address::outward();

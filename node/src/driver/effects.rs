@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
-    Event, Input, Output, Replica,
+    Digest, Event, Hash, Input, Output, Replica,
     event::{Change, Fault},
     index::ArtifactIndex,
     ranges::Ranges,
@@ -114,15 +114,7 @@ impl Effects {
             Output::CancelFetch { fetch } => self.data.cancel(fetch),
             Output::Seal { hash, size, digest } => {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
-                self.task(failed, move |store| async move {
-                    match store.seal(hash, size, digest).await {
-                        Ok(()) => Input::Sealed { hash },
-                        Err(why) => {
-                            warn!(%hash, %why, "a fetched blob could not be made durable");
-                            Input::SealFailed { hash, why: why.to_string() }
-                        }
-                    }
-                });
+                self.task(failed, move |store| seal(store, hash, size, digest));
             }
             Output::ReadIndex { hash } => {
                 let nothing = Input::IndexRead { hash, index: None };
@@ -219,6 +211,16 @@ impl Effects {
     }
 }
 
+async fn seal(store: Store, hash: Hash, size: u64, digest: Option<Digest>) -> Input {
+    match store.seal(hash, size, digest).await {
+        Ok(()) => Input::Sealed { hash },
+        Err(why) => {
+            warn!(%hash, %why, "a fetched blob could not be made durable");
+            Input::SealFailed { hash, why: why.to_string() }
+        }
+    }
+}
+
 async fn answer_with(answer: mpsc::Sender<Input>, work: impl Future<Output = Input>, otherwise: Input) {
     let input = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(otherwise);
     // The loop is gone only when the node stops.
@@ -231,8 +233,6 @@ const PERSISTS_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use waystation_proto::Hash;
-
     use super::*;
 
     #[tokio::test]
