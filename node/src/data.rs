@@ -182,6 +182,12 @@ impl Data {
         }
     }
 
+    /// Connects anew for the next fetch from a node, which may have crashed: QUIC would notice late. What is
+    /// under way goes on.
+    pub fn forget(&self, node: &NodeId) {
+        self.links.forget_node(node);
+    }
+
     /// What was counted since the start.
     pub fn counters(&self) -> DataCounters {
         self.counting.now()

@@ -214,6 +214,7 @@ impl Driver {
             }
             ControlEvent::Down { peer } => {
                 info!(peer = %peer.short(), "session with a member ended");
+                self.effects.forget_link(&peer);
                 self.take(Input::PeerDown { peer });
             }
             ControlEvent::Message { from, message } => self.take(Input::Received { from, message }),

@@ -54,6 +54,27 @@ fn a_site_that_is_alone_serves_what_it_holds_and_fails_fast_on_the_rest() {
 }
 
 #[test]
+fn a_publisher_that_crashed_and_came_back_is_asked_at_once() {
+    let mut cluster = Cluster::start(2);
+    let (before, after) = (Image::random(7, &[500_000]), Image::random(8, &[500_000]));
+    cluster[0].registry().push("app", "before", &before);
+    cluster[1].registry().wait_for_tag("app", "before", &before);
+    cluster[1].registry().assert_has("app", "before", &before);
+    cluster[0].kill();
+    until_true("the crash is noticed", || cluster[1].sessions().is_empty());
+    cluster[0].start_again();
+    cluster.wait_until_connected();
+    cluster[0].registry().push("app", "after", &after);
+    let registry = cluster[1].registry();
+    let tags = || registry.http.get("/v2/app/tags/list").send().json()["tags"].to_string();
+    until_true("the tag is known", || tags().contains("after"));
+    let start = Instant::now();
+    registry.assert_has("app", "after", &after);
+    // The connection that ended with the crash is not tried until it times out.
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+}
+
+#[test]
 fn a_site_that_starts_alone_serves_what_it_holds() {
     let mut cluster = Cluster::start(2);
     let image = Image::random(6, &[500_000, 20_000]);

@@ -1,7 +1,14 @@
 //! A network of its own: namespaces joined by a bridge in another namespace, so that nothing of it touches
 //! the machine's network. Links can be taken down or cut silently. Needs the right to make namespaces.
 
-use std::{fs::File, os::fd::AsFd as _, process::Command, sync::atomic::AtomicUsize, thread};
+use std::{
+    fs::{self, File},
+    os::fd::AsFd as _,
+    path::Path,
+    process::Command,
+    sync::atomic::AtomicUsize,
+    thread,
+};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -15,6 +22,7 @@ impl Lan {
     /// Nothing where this process may not make namespaces, which is said loudly.
     pub fn new(hosts: usize) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        remove_orphans();
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let lan = Lan { name: format!("ws{}-{number}", std::process::id()), hosts };
         if let Err(why) = try_ip(&["netns", "add", &lan.hub()]) {
@@ -111,6 +119,20 @@ impl Drop for Lan {
         let hosts = (0..self.hosts).map(|host| self.host(host));
         for space in hosts.chain([self.hub()]) {
             let _ = try_ip(&["netns", "delete", &space]);
+        }
+    }
+}
+
+/// Removes what runs left that were killed before they could.
+fn remove_orphans() {
+    let Ok(spaces) = fs::read_dir("/run/netns") else { return };
+    let names = spaces.filter_map(|space| space.ok()?.file_name().into_string().ok());
+    for name in names {
+        let owner = name.strip_prefix("ws").and_then(|rest| rest.split_once('-')).map(|(owner, _)| owner);
+        let orphaned = owner
+            .is_some_and(|owner| owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists());
+        if orphaned {
+            let _ = try_ip(&["netns", "delete", &name]);
         }
     }
 }

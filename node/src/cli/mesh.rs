@@ -117,11 +117,7 @@ pub async fn export(
         )));
     }
     let mesh = MeshFile::load(&path).map_err(usage)?;
-    let status: Option<Status> = match Client::local(data_dir)?.ask("status", &[]).await {
-        Ok(status) => Some(status),
-        Err(Failure::NotRunning(_)) => None,
-        Err(other) => return Err(other),
-    };
+    let status = settled_status(data_dir).await?;
     let restart = status.as_ref().is_some_and(|status| status.opens_when_shared);
     let own = match &status {
         _ if !advertise.is_empty() => advertise,
@@ -195,6 +191,23 @@ fn usage(error: MeshError) -> Failure {
     Failure::Usage(error.to_string())
 }
 
+/// The status of the node, if it runs. One that has just started needs a moment to know its addresses.
+async fn settled_status(data_dir: &Path) -> Result<Option<Status>, Failure> {
+    let mut tries = 0;
+    loop {
+        let status: Status = match Client::local(data_dir)?.ask("status", &[]).await {
+            Ok(status) => status,
+            Err(Failure::NotRunning(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        tries += 1;
+        if !status.addresses.is_empty() || status.opens_when_shared || tries >= STATUS_TRIES {
+            return Ok(Some(status));
+        }
+        tokio::time::sleep(STATUS_INTERVAL).await;
+    }
+}
+
 /// Where others will find a node on this machine: what it was told to listen on, or, where that is every
 /// interface, the addresses that lead out of this machine.
 fn addresses(listen: Option<SocketAddr>) -> Vec<String> {
@@ -215,6 +228,10 @@ fn outward() -> Vec<IpAddr> {
     };
     [from("0.0.0.0:0", "192.0.2.1:9"), from("[::]:0", "[2001:db8::1]:9")].into_iter().flatten().collect()
 }
+
+/// Addresses are known within half a second, and durable a moment later.
+const STATUS_TRIES: u32 = 20;
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

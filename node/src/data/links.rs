@@ -227,6 +227,11 @@ impl Links {
         }
     }
 
+    /// Does not offer a node's link again.
+    pub(super) fn forget_node(&self, node: &NodeId) {
+        self.table().links.remove(node);
+    }
+
     fn refused(&self, role: Role, address: Option<SocketAddr>, why: String) -> String {
         self.counting.refused();
         let ip: Option<IpAddr> = address.map(|socket| socket.ip());

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
-    Digest, Event, Hash, Input, Output, Replica,
+    Digest, Event, Hash, Input, NodeId, Output, Replica,
     event::{Change, Fault},
     index::ArtifactIndex,
     ranges::Ranges,
@@ -133,6 +133,11 @@ impl Effects {
     /// Whether records can still be written.
     pub fn can_persist(&self) -> bool {
         self.persister.as_ref().is_some_and(|persister| !persister.is_finished())
+    }
+
+    /// The next fetch from this node opens a new connection.
+    pub fn forget_link(&self, node: &NodeId) {
+        self.data.forget(node);
     }
 
     /// Brings the metrics up to what the planes have counted.
