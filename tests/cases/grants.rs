@@ -13,6 +13,10 @@ fn a_node_publishes_only_what_it_was_granted() {
     assert!(message.contains("waystation mesh grant"), "says what to run: {message}");
     assert!(message.contains(edge.id()), "says for whom: {message}");
 
+    let file = edge.data_dir().join("VERSION");
+    let ended = edge.cli(&["push", "team/app:v1", file.to_str().unwrap()]).expect(2);
+    assert!(ended.stderr.contains("waystation mesh grant"), "{}", ended.stderr);
+
     let id = edge.id();
     root.cli(&["mesh", "grant", id, "--repositories", "team/*", "--for", "90d"]).expect(0);
     until_true("the grant arrives", || {

@@ -66,7 +66,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  the operation failed
-  2  wrong usage or configuration (also: data directory unusable, port taken)
+  2  wrong usage or configuration (also: data directory unusable, port taken, no grant)
   3  no node is running with that data directory
   4  what was asked for is not there";
 

@@ -215,7 +215,9 @@ async fn success(answer: Response, what: &str) -> Result<Response, Failure> {
         (Some(message), None) => message.to_owned(),
         _ => status.to_string(),
     };
-    Err(Failure::Failed(anyhow!("{what} was refused: {said}")))
+    let said = format!("{what} was refused: {said}");
+    // No grant, or one that has ended: somebody has to set that right before it can work.
+    Err(if status == StatusCode::FORBIDDEN { Failure::Usage(said) } else { Failure::Failed(anyhow!(said)) })
 }
 
 async fn bounded(mut answer: Response, max: usize) -> Result<bytes::Bytes, anyhow::Error> {
