@@ -40,7 +40,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use waystation_proto::{
-    Digest, Hash, NodeId, RepoName,
+    Digest, Hash, NodeId, RepoName, Wall,
     body::{ArtifactPlace, State},
     ranges::Ranges,
     record::Record,
@@ -170,6 +170,19 @@ pub struct LinkEntry {
     pub manifest: Option<Digest>,
     /// As the manifest says; `application/octet-stream` for blobs that were only uploaded.
     pub media_type: String,
+}
+
+/// Where a node saw a tag of an upstream point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SightingEntry {
+    /// Who.
+    pub node: NodeId,
+    /// The manifest.
+    pub manifest: Digest,
+    /// When, by that node's clock.
+    pub seen: Wall,
+    /// Whether the node may publish there.
+    pub granted: bool,
 }
 
 /// How bytes of a held blob are read.

@@ -27,8 +27,8 @@ use waystation_proto::{
     index::ArtifactIndex,
 };
 
-use super::{ArtifactEntry, Held, LinkEntry, TagEntry};
-use rows::{ArtifactRow, HeldRow, LinkRow, TagRow, decode, encode};
+use super::{ArtifactEntry, Held, LinkEntry, SightingEntry, TagEntry};
+use rows::{ArtifactRow, HeldRow, LinkRow, SightingRow, TagRow, decode, encode};
 
 /// Lookups by repository, tag, digest and holder. Reading never blocks writing.
 pub struct Index {
@@ -44,6 +44,8 @@ pub struct Index {
     holders: Tree,
     nodes: Tree,
     grants: Tree,
+    /// (repository, tag, node) → where it saw the tag of an upstream point.
+    sightings: Tree,
     /// Held where a row is read, changed and written back.
     changing: Mutex<()>,
     /// Whether it is marked as complete. Read while something is written, so that no change falls between.
@@ -151,6 +153,33 @@ impl Index {
             .collect()
     }
 
+    /// Where nodes, this one included, saw a tag of an upstream point.
+    pub fn sightings(&self, repository: &RepoName, tag: &Tag) -> Vec<SightingEntry> {
+        let prefix = keys::sightings(repository, tag);
+        self.rows(self.sightings.scan_prefix(&prefix))
+            .filter_map(|(key, value)| {
+                let node = NodeId(key[prefix.len()..].try_into().ok()?);
+                let SightingRow { manifest, seen, granted } = decode(&value)?;
+                Some(SightingEntry { node, manifest, seen, granted })
+            })
+            .collect()
+    }
+
+    /// Tags of an upstream's repository that some node saw, in lexical order after `last`, at most `limit`.
+    pub fn sighted_tags(&self, repository: &RepoName, last: Option<&str>, limit: usize) -> Vec<Tag> {
+        let all = keys::repository(repository);
+        let from = keys::named(repository, last.unwrap_or(""));
+        let rows = self.rows(self.sightings.range(from..)).take_while(|(key, _)| key.starts_with(&all));
+        let tags = rows.filter_map(|(key, _)| {
+            let name = key[all.len()..].split(|byte| *byte == 0).next()?;
+            std::str::from_utf8(name).ok()?.parse::<Tag>().ok()
+        });
+        let mut tags: Vec<Tag> = tags.filter(|tag| Some(tag.as_str()) != last).take(limit * 4).collect();
+        tags.dedup();
+        tags.truncate(limit);
+        tags
+    }
+
     /// All nodes that said what they are.
     pub fn nodes(&self) -> Vec<(NodeId, NodeBody)> {
         self.rows(self.nodes.iter())
@@ -180,6 +209,7 @@ impl Index {
             holders: tree("holders")?,
             nodes: tree("nodes")?,
             grants: tree("grants")?,
+            sightings: tree("sightings")?,
             changing: Mutex::new(()),
             left: RwLock::new(false),
             broken: AtomicBool::new(false),
@@ -258,6 +288,10 @@ impl Index {
             }
             Change::Holding { manifest, node, state } => {
                 put(&self.holders, keys::holder(manifest, node), state)
+            }
+            Change::Sighting { repository, tag, node, body, granted } => {
+                let row = SightingRow { manifest: body.manifest, seen: body.seen, granted: *granted };
+                put(&self.sightings, keys::sighting(repository, tag, node), &row)
             }
             Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
             Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),
@@ -368,7 +402,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.
