@@ -14,7 +14,6 @@ pub mod data;
 pub mod driver;
 pub mod home;
 pub mod identity;
-pub mod manifest;
 pub mod mesh;
 pub mod metrics;
 pub mod reference;

@@ -8,8 +8,7 @@ mod listen;
 mod listing;
 mod manifests;
 mod observe;
-mod path;
-mod range;
+mod parts;
 mod reply;
 mod uploads;
 
@@ -22,11 +21,12 @@ use axum::{
     Router,
     body::Body,
     extract::{Query, Request},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
+use waystation_oci::path::Route;
 use waystation_proto::{NodeId, verdict::Requester};
 
 pub use self::listen::{serve, serve_local};
@@ -34,8 +34,7 @@ use self::{
     body::Readers,
     error::{ApiError, Code},
     listing::Subjects,
-    observe::Observed,
-    path::Route,
+    observe::{Observed, route_label},
 };
 use crate::{
     driver::handle::ReplicaHandle,
@@ -118,7 +117,7 @@ impl Registry {
         let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let route = Route::parse(request.uri().path());
-        let label = route.as_ref().map_or(RouteLabel::Unknown, Route::label);
+        let label = route.as_ref().map_or(RouteLabel::Unknown, route_label);
         let answered = async {
             let route = route?;
             self.allow(origin, &route, &method)?;
@@ -234,17 +233,10 @@ impl Asked {
         self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// 304, if the client says to have exactly this.
-    fn unchanged(&self, etag: &str) -> Option<Response> {
-        let known =
-            self.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let matches = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
-        if !known.flat_map(|tags| tags.split(',')).any(|tag| matches(tag.trim())) {
-            return None;
-        }
-        let mut response = reply::empty(StatusCode::NOT_MODIFIED);
-        reply::set(response.headers_mut(), header::ETAG, etag);
-        Some(response)
+    /// Where the client says that its bytes belong.
+    fn content_range(&self) -> Option<&str> {
+        // What is no text is read as what has the wrong form.
+        self.headers.get(header::CONTENT_RANGE).map(|value| value.to_str().unwrap_or_default())
     }
 }
 

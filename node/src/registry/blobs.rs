@@ -3,20 +3,16 @@
 
 use std::{io, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{StatusCode, header},
-    response::Response,
-};
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use waystation_oci::range::{Part, Wanted};
 use waystation_proto::{Digest, RepoName, event::BlobRef};
 
 use super::{
     Asked, Registry,
     error::{ApiError, Code},
-    range::Part,
-    reply,
+    parts::Content,
 };
 use crate::store::{BlobReader, Held, LinkEntry};
 
@@ -38,33 +34,35 @@ impl Registry {
                 })?
             }
         };
-        let etag = format!("\"{digest}\"");
-        if let Some(unchanged) = asked.unchanged(&etag) {
+        let held = self.inner.store.index().held(&digest);
+        let size = held.map_or(link.size, |held| held.size);
+        let content = Content { digest: &digest, media_type: BLOB_TYPE, size };
+        if let Some(unchanged) = content.unchanged(asked) {
             return Ok(unchanged);
         }
-        let held = self.inner.store.index().held(&digest);
         if asked.is_head() {
             if held.is_none() && !self.is_elsewhere(&link) {
                 return Err(ApiError::blob_unknown(&digest, "not held here, and no node says to hold it"));
             }
-            let size = held.map_or(link.size, |held| held.size);
-            return Ok(content(Part::Whole, size, BLOB_TYPE, &digest, Body::empty()));
+            return Ok(content.head());
         }
-        let size = held.map_or(link.size, |held| held.size);
-        let part = Part::of(&asked.headers, size, &etag)?;
-        let body = match held {
-            Some(held) => match self.blob_body(&held, part).await {
+        let wanted = content.wanted(asked)?;
+        let answered = match held {
+            Some(held) => match self.answer_blob(&held, &content, &wanted).await {
                 Err(lost) if is_lost(&lost) => {
                     self.inner.replica.lost(held.hash).await;
                     tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
                     let again = self.fetch(&digest, &link).await?;
-                    self.blob_body(&again, part).await
+                    self.answer_blob(&again, &content, &wanted).await
                 }
-                body => body,
+                answered => answered,
             },
-            None => self.blob_body(&self.fetch(&digest, &link).await?, part).await,
+            None => {
+                let held = self.fetch(&digest, &link).await?;
+                self.answer_blob(&held, &content, &wanted).await
+            }
         };
-        Ok(content(part, size, BLOB_TYPE, &digest, body.map_err(ApiError::storage)?))
+        answered.map_err(ApiError::storage)
     }
 
     /// Whether another node says to hold something of the artifact that links a blob.
@@ -91,14 +89,20 @@ impl Registry {
         }))
     }
 
-    async fn blob_body(&self, held: &Held, part: Part) -> io::Result<Body> {
-        let (start, length) = part.span(held.size);
+    async fn answer_blob(&self, held: &Held, content: &Content<'_>, wanted: &Wanted) -> io::Result<Response> {
         match self.inner.store.open_blob(held.hash, held.size).await? {
-            BlobReader::Memory(bytes) => Ok(Body::from(slice(&bytes, start, length)?)),
-            BlobReader::File(file, size) if start + length <= size => {
-                Ok(Body::from_stream(self.inner.readers.stream(file, start, length)))
+            BlobReader::Memory(bytes) => {
+                content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
             }
-            BlobReader::File(..) => Err(too_short()),
+            BlobReader::File(_, size) if size < content.size => Err(too_short()),
+            BlobReader::File(file, _) => {
+                let readers = self.inner.readers.clone();
+                content.get(wanted, move |part| {
+                    // Parts are read one after another, so they can share the file's position.
+                    let stream = readers.stream(file.try_clone()?, part.start, part.length());
+                    Ok(Body::from_stream(stream))
+                })
+            }
         }
     }
 
@@ -136,26 +140,9 @@ impl Registry {
     }
 }
 
-/// An answer with content: its headers are the same for HEAD, whose body is empty.
-pub(super) fn content(part: Part, size: u64, content_type: &str, digest: &Digest, body: Body) -> Response {
-    let mut response = Response::new(body);
-    let (start, length) = part.span(size);
-    let headers = response.headers_mut();
-    reply::set(headers, header::CONTENT_TYPE, content_type);
-    reply::set(headers, header::CONTENT_LENGTH, &length.to_string());
-    reply::set(headers, header::ACCEPT_RANGES, "bytes");
-    reply::set(headers, header::ETAG, &format!("\"{digest}\""));
-    reply::set(headers, reply::CONTENT_DIGEST, &digest.to_string());
-    if let Part::Bytes { start: _, end } = part {
-        reply::set(headers, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    }
-    response
-}
-
 /// A part of bytes in memory.
-pub(super) fn slice(bytes: &Bytes, start: u64, length: u64) -> io::Result<Bytes> {
-    let bounds = usize::try_from(start).ok().zip(usize::try_from(start + length).ok());
+pub(super) fn slice(bytes: &Bytes, part: Part) -> io::Result<Bytes> {
+    let bounds = usize::try_from(part.start).ok().zip(usize::try_from(part.end).ok());
     let (start, end) = bounds.filter(|(_, end)| *end <= bytes.len()).ok_or_else(too_short)?;
     Ok(bytes.slice(start..end))
 }

@@ -7,10 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use waystation_oci::{
+    manifest::ManifestError,
+    path::PathError,
+    range::{ChunkError, RangeError},
+};
 use waystation_proto::{Digest, Refusal, event::WantFailure};
 
 use super::reply;
-use crate::{manifest::ManifestError, store::IngestError};
+use crate::store::IngestError;
 
 /// An error of the distribution API.
 #[derive(Clone, Debug)]
@@ -85,12 +90,6 @@ impl ApiError {
         self.status.as_u16()
     }
 
-    /// The answer's error code.
-    #[cfg(test)]
-    pub fn code(&self) -> Code {
-        self.code
-    }
-
     /// A want that came to nothing; `unknown` is the code for what is not to be had.
     pub fn from_want(failure: WantFailure, unknown: Code, name: impl std::fmt::Display) -> Self {
         match failure {
@@ -139,6 +138,38 @@ impl From<ManifestError> for ApiError {
             ManifestError::Size { .. } => ApiError::bad(Code::SizeInvalid, message),
             _ => ApiError::bad(Code::ManifestInvalid, message),
         }
+    }
+}
+
+impl From<PathError> for ApiError {
+    fn from(error: PathError) -> Self {
+        let message = error.to_string();
+        match error {
+            PathError::Elsewhere(_) => ApiError::new(404, Code::Unsupported, message),
+            PathError::Upload => ApiError::new(404, Code::BlobUploadUnknown, message),
+            PathError::TooLong | PathError::Encoding | PathError::Repository(..) => {
+                ApiError::bad(Code::NameInvalid, message)
+            }
+            PathError::Tag(..) => ApiError::bad(Code::ManifestInvalid, message),
+            PathError::Digest(..) => ApiError::bad(Code::DigestInvalid, message),
+        }
+    }
+}
+
+impl From<RangeError> for ApiError {
+    fn from(error: RangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            RangeError::Unsatisfiable { size } => ApiError::new(416, Code::SizeInvalid, message)
+                .with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
+            RangeError::TooMany => ApiError::bad(Code::Unsupported, message),
+        }
+    }
+}
+
+impl From<ChunkError> for ApiError {
+    fn from(error: ChunkError) -> Self {
+        ApiError::bad(Code::BlobUploadInvalid, error.to_string())
     }
 }
 

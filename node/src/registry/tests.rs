@@ -29,7 +29,6 @@ use waystation_proto::{
 use super::{Origin, Registry, RegistryConfig};
 use crate::{
     driver::handle::{Command, ReplicaHandle},
-    manifest,
     metrics::Metrics,
     registry::Anonymous,
     store::Store,
@@ -539,7 +538,7 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         let bytes = if *wanted == sha256(layer) { layer } else { b"{}" };
         Some((Hash::of(bytes), bytes.len() as u64))
     };
-    let parsed = manifest::parse(&manifest, None).expect("an image");
+    let parsed = waystation_oci::manifest::parse(&manifest, None).expect("an image");
     let index = parsed.into_index(digest, Hash::of(&manifest), known).expect("blobs known");
     let encoded = index.encode();
     let place = ArtifactPlace {

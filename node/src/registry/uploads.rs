@@ -6,13 +6,14 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
+use waystation_oci::{path, range};
 use waystation_proto::{Digest, RepoName, grant::Action};
 
 use super::{
     Asked, Registry,
     body::{incoming, too_large},
     error::{ApiError, Code},
-    path, range, reply,
+    reply,
 };
 use crate::store::{Held, IngestError};
 
@@ -111,7 +112,7 @@ impl Registry {
         id: &str,
     ) -> Result<u64, ApiError> {
         let limit = self.blob_limit(asked)?;
-        let chunk = range::chunk(&asked.headers)?;
+        let chunk = asked.content_range().map(range::chunk).transpose()?;
         let lengths = chunk.zip(asked.content_length());
         if lengths.is_some_and(|((_, length), sent)| length != sent) {
             return Err(ApiError::bad(Code::SizeInvalid, "Content-Range and Content-Length disagree"));
