@@ -24,6 +24,7 @@ mod blobs;
 mod dirs;
 mod draft;
 mod ground;
+mod incoming;
 mod index;
 mod ingest;
 mod reading;
@@ -46,6 +47,7 @@ use waystation_proto::{
     record::Record,
 };
 
+pub use incoming::{Growth, Incoming};
 pub use index::Index;
 
 /// The bytes of a request body or a file, as they come.
@@ -252,6 +254,23 @@ impl Store {
         index: Bytes,
     ) -> Result<(Held, Hash), IngestError> {
         self.0.ingest_manifest(digest, bytes, index).await
+    }
+
+    /// Begins a download: a blob that comes over one or more connections and may be read meanwhile.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn incoming(&self, expected: Digest) -> Result<Incoming, IngestError> {
+        Incoming::new(self.0.clone(), expected).await
+    }
+
+    /// Reads all of a sealed blob that somebody without authority said to have a digest. If it has, it is held
+    /// under that digest and linked into the repository, durably; if not, the digest that it has is returned.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn prove(&self, repository: &RepoName, held: Held) -> Result<Result<(), Digest>, IngestError> {
+        self.0.prove(repository, held).await
     }
 
     /// Durably links a held blob into a repository (mount).

@@ -126,6 +126,8 @@ pub enum Input {
         size: Option<u64>,
         /// An artifact that it is part of: whoever holds that is asked too.
         manifest: Option<Digest>,
+        /// Whether it is a manifest, which upstreams answer elsewhere than blobs.
+        is_manifest: bool,
         /// Whether the upstream cannot be reached, so that only members are of use.
         away: bool,
     },
@@ -340,6 +342,10 @@ pub enum Output {
     Pull {
         /// What.
         source: Source,
+        /// Its size in bytes, where a manifest told.
+        size: Option<u64>,
+        /// Whether it is a manifest.
+        is_manifest: bool,
     },
     /// Read all of a sealed blob and, if it has the digest, name it so and link it into the repository.
     /// Answered by `Proved`.

@@ -48,6 +48,8 @@ pub struct Wanted {
     pub size: Option<u64>,
     /// An artifact that it is part of.
     pub manifest: Option<Digest>,
+    /// Whether it is a manifest itself.
+    pub is_manifest: bool,
     /// Whether the upstream cannot be reached.
     pub away: bool,
 }
@@ -56,6 +58,7 @@ pub struct Wanted {
 struct Pull {
     size: Option<u64>,
     manifest: Option<Digest>,
+    is_manifest: bool,
     /// Why the upstream is of no use now.
     away: Option<String>,
     waiters: BTreeSet<RequestId>,
@@ -85,7 +88,7 @@ enum Stage {
 impl Pulls {
     /// Adds a waiter.
     pub fn want(&mut self, means: &mut Means<'_>, request: RequestId, wanted: Wanted, out: &mut Vec<Output>) {
-        let Wanted { source, size, manifest, away } = wanted;
+        let Wanted { source, size, manifest, is_manifest, away } = wanted;
         let away = away.then(|| String::from("the upstream cannot be reached, and no member has it"));
         if let Some(pull) = self.pulls.get_mut(&source) {
             pull.waiters.insert(request);
@@ -100,6 +103,7 @@ impl Pulls {
         let pull = Pull {
             size,
             manifest,
+            is_manifest,
             away,
             waiters: [request].into(),
             curious: BTreeSet::new(),
@@ -384,7 +388,8 @@ impl Pulls {
     fn pull(&mut self, source: &Source, out: &mut Vec<Output>) {
         if let Some(pull) = self.pulls.get_mut(source) {
             pull.stage = Stage::Pulling;
-            out.push(Output::Pull { source: source.clone() });
+            let (size, is_manifest) = (pull.size, pull.is_manifest);
+            out.push(Output::Pull { source: source.clone(), size, is_manifest });
         }
     }
 

@@ -96,8 +96,8 @@ impl Replica {
             Input::WantBlob { request, blob, manifest } => {
                 self.want_blob(now, request, blob, manifest, &mut out);
             }
-            Input::Pull { request, source, size, manifest, away } => {
-                let wanted = Wanted { source, size, manifest, away };
+            Input::Pull { request, source, size, manifest, is_manifest, away } => {
+                let wanted = Wanted { source, size, manifest, is_manifest, away };
                 self.want_pull(now, request, wanted, &mut out);
             }
             Input::Pulled { .. } | Input::Proved { .. } | Input::LookedUp { .. } => {

@@ -44,7 +44,14 @@ impl Mesh {
         let away = false;
         self.tell(
             n,
-            Input::Pull { request: RequestId(1), source: source(), size: Some(SIZE), manifest: None, away },
+            Input::Pull {
+                request: RequestId(1),
+                source: source(),
+                size: Some(SIZE),
+                manifest: None,
+                is_manifest: false,
+                away,
+            },
         );
     }
 
@@ -177,8 +184,14 @@ fn a_download_that_fails_is_tried_by_the_next() {
 #[test]
 fn an_upstream_that_is_away_is_answered_soon() {
     let mut mesh = Mesh::new(3);
-    let input =
-        |away| Input::Pull { request: RequestId(1), source: source(), size: None, manifest: None, away };
+    let input = |away| Input::Pull {
+        request: RequestId(1),
+        source: source(),
+        size: None,
+        manifest: None,
+        is_manifest: false,
+        away,
+    };
     mesh.tell(1, input(true));
     mesh.settle();
     assert!(mesh.nodes[&1].answers(1).is_empty(), "holders without a session are being dialled");

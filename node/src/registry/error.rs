@@ -99,6 +99,7 @@ impl ApiError {
             WantFailure::Stalled => {
                 ApiError::new(504, Code::Unknown, format!("{name}: {failure}; try again"))
             }
+            WantFailure::Upstream(why) => ApiError::new(404, unknown, format!("{name}: {why}")),
             WantFailure::Storage(why) => ApiError::storage(why),
         }
     }

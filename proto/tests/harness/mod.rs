@@ -323,7 +323,7 @@ impl Node {
                 self.held.insert(hash);
                 return Some(Input::Sealed { hash });
             }
-            Output::Pull { source } => self.pulls.push(source),
+            Output::Pull { source, .. } => self.pulls.push(source),
             Output::Prove { source, hash, size } => {
                 let proof = if self.lies.contains(&hash) { Proof::Fails } else { Proof::Holds };
                 if proof == Proof::Holds {

@@ -51,7 +51,7 @@ impl World {
                 self.at(self.now + 1, Occurrence::Disk { host, life, operation: Operating::ReadIndex(hash) });
             }
             // No upstream is simulated.
-            Output::Pull { source } => {
+            Output::Pull { source, .. } => {
                 let result = Err(PullFailure::Away("there are no upstreams here".into()));
                 self.at(
                     self.now + 1,
