@@ -16,6 +16,7 @@ pub mod home;
 pub mod identity;
 pub mod mesh;
 pub mod metrics;
+pub mod mirror;
 pub mod reference;
 pub mod registry;
 pub mod secret;

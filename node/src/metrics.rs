@@ -44,6 +44,8 @@ pub struct Metrics {
     pub blobs_ingested: Counter,
     /// Their bytes.
     pub bytes_ingested: Counter,
+    /// Bytes downloaded from upstreams.
+    pub upstream_bytes: Family<UpstreamLabels, Counter>,
     /// Records in the catalog.
     pub records: Gauge,
     /// Members with a live control session.
@@ -108,6 +110,13 @@ labels!(
     }
 );
 
+/// One of the upstreams that are configured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// Its name.
+    pub upstream: String,
+}
+
 /// One of the planes between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PlaneLabels {
@@ -150,6 +159,7 @@ impl Metrics {
             bytes_served: Counter::default(),
             blobs_ingested: Counter::default(),
             bytes_ingested: Counter::default(),
+            upstream_bytes: Family::default(),
             records: Gauge::default(),
             sessions: Gauge::default(),
             wants: Gauge::default(),
@@ -177,6 +187,12 @@ impl Metrics {
         page
     }
 
+    /// Something was downloaded from an upstream.
+    pub fn pulled(&self, upstream: &str, bytes: u64) {
+        let labels = UpstreamLabels { upstream: upstream.to_owned() };
+        self.upstream_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
     fn register(&self) -> Registry {
         let mut all = Registry::with_prefix("waystation");
         all.register("http_requests", "Requests answered by the registry", self.requests.clone());
@@ -189,6 +205,7 @@ impl Metrics {
         all.register("http_sent_bytes", "Bytes of bodies sent to clients", self.bytes_served.clone());
         all.register("ingested_blobs", "Blobs and manifests pushed by clients", self.blobs_ingested.clone());
         all.register("ingested_bytes", "Bytes pushed by clients", self.bytes_ingested.clone());
+        all.register("upstream_bytes", "Bytes downloaded from upstreams", self.upstream_bytes.clone());
         all.register("catalog_records", "Records in the catalog", self.records.clone());
         all.register("control_sessions", "Members with a live control session", self.sessions.clone());
         all.register("wants", "Blobs being fetched or waited for", self.wants.clone());

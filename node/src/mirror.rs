@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
+use self::{contents::Contents, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
@@ -24,7 +25,6 @@ pub use self::{
     names::{Place, Target},
     tags::Resolved,
 };
-use self::{contents::Contents, tags::Tags};
 use crate::{
     driver::handle::ReplicaHandle,
     store::Store,
@@ -75,9 +75,7 @@ impl Mirror {
     /// What a repository's name and `?ns=` mean.
     pub fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
         let index = self.inner.store.index();
-        names::target(&self.inner.upstreams, repository, namespace, |name| {
-            index.repositories_from(name).first() == Some(name)
-        })
+        names::target(&self.inner.upstreams, repository, namespace, |name| index.is_published(name))
     }
 
     /// The upstreams.
@@ -131,14 +129,18 @@ impl Mirror {
         self.inner.store.index().sighted_tags(&place.repository, last, limit)
     }
 
+    /// Descriptors of the manifests here that refer to one: for when the upstream is away.
+    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> Vec<serde_json::Value> {
+        self.inner.contents.referrers(&place.repository, subject).await
+    }
+
     /// Has the rest of an artifact come, and the platforms of an index that the operator wants.
     fn bring(&self, place: &Place, manifest: &Manifest) {
         if manifest.parsed.is_list() {
             let platforms = &place.upstream.config().platforms;
             let wanted = manifest.parsed.edges().iter().filter(|edge| edge.kind == EdgeKind::Child);
-            let wanted = wanted.filter(|edge| {
-                edge.platform.as_ref().is_some_and(|platform| platforms.contains(platform))
-            });
+            let wanted = wanted
+                .filter(|edge| edge.platform.as_ref().is_some_and(|platform| platforms.contains(platform)));
             for edge in wanted {
                 self.send(place, edge.digest);
             }

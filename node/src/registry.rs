@@ -7,6 +7,7 @@ mod error;
 mod listen;
 mod listing;
 mod manifests;
+mod mirrored;
 mod observe;
 mod parts;
 mod reply;
@@ -34,11 +35,13 @@ use self::{
     body::Readers,
     error::{ApiError, Code},
     listing::Subjects,
+    mirrored::Scope,
     observe::{Observed, route_label},
 };
 use crate::{
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
+    mirror::{GrowingReaders, Mirror},
     store::Store,
 };
 
@@ -55,6 +58,8 @@ struct Inner {
     config: RegistryConfig,
     metrics: Metrics,
     readers: Arc<Readers>,
+    growing: GrowingReaders,
+    mirror: Mirror,
     subjects: Subjects,
 }
 
@@ -96,11 +101,14 @@ impl Registry {
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
+        mirror: Mirror,
         config: RegistryConfig,
         metrics: Metrics,
     ) -> Self {
-        let (readers, subjects) = (Arc::new(Readers::new()), Subjects::default());
-        Registry { inner: Arc::new(Inner { store, replica, node, config, metrics, readers, subjects }) }
+        let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
+        let subjects = Subjects::default();
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror, subjects };
+        Registry { inner: Arc::new(inner) }
     }
 
     /// The endpoint for requests that come from there.
@@ -155,6 +163,13 @@ impl Registry {
             Route::Upload(..) => "GET, PATCH, PUT, DELETE",
         };
         let read = matches!(asked.method, Method::GET | Method::HEAD);
+        let route = match read {
+            true => match self.scope(asked, route)? {
+                Scope::Upstream(place, wanted) => return self.mirrored(asked, &place, wanted).await,
+                Scope::Mesh(route) => route,
+            },
+            false => route,
+        };
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
             (Route::Catalog, _) if read => self.catalog(asked),

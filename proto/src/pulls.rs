@@ -195,14 +195,15 @@ impl Pulls {
         let sources: Vec<Source> = self.pulls.keys().cloned().collect();
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
-            match &mut pull.stage {
-                Stage::Asking { open, .. } => {
-                    if open.remove(peer) && open.is_empty() {
-                        self.nobody(means.now, &source, out);
-                    }
-                }
-                Stage::Following { whom, .. } if whom == peer => self.begin(means, &source, out),
-                _ => {}
+            let follows = matches!(&pull.stage, Stage::Following { whom, .. } if whom == peer);
+            let last = match &mut pull.stage {
+                Stage::Asking { open, .. } => open.remove(peer) && open.is_empty(),
+                _ => false,
+            };
+            if last {
+                self.nobody(means.now, &source, out);
+            } else if follows {
+                self.begin(means, &source, out);
             }
         }
     }

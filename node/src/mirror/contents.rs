@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use waystation_oci::manifest::{self, Parsed};
 use waystation_proto::{
     Digest, NodeId, RepoName,
@@ -191,6 +192,31 @@ impl Contents {
         told == Some(HoldingState::Complete) && self.missing(&manifest.parsed).next().is_none()
     }
 
+    /// Descriptors of manifests of the repository that are here and refer to this one.
+    pub async fn referrers(&self, repository: &RepoName, subject: &Digest) -> Vec<Value> {
+        let mut found = Vec::new();
+        for held in self.store.index().linked(repository, REFERRER_MAX, REFERRERS_MAX) {
+            let Ok(bytes) = self.store.read(held.hash, REFERRER_MAX).await else { continue };
+            let Ok(parsed) = manifest::parse(&bytes, None) else { continue };
+            if parsed.subject() != Some(*subject) {
+                continue;
+            }
+            let mut descriptor = json!({
+                "mediaType": parsed.media_type(), "digest": held.digest.to_string(), "size": held.size,
+            });
+            if let Some(artifact_type) = parsed.artifact_type() {
+                descriptor["artifactType"] = artifact_type.into();
+            }
+            if let Ok(mut document) = serde_json::from_slice::<Value>(&bytes)
+                && document["annotations"].is_object()
+            {
+                descriptor["annotations"] = document["annotations"].take();
+            }
+            found.push(descriptor);
+        }
+        found
+    }
+
     /// A blob that is here and belongs to the repository.
     async fn visible(&self, place: &Place, digest: &Digest) -> Result<Option<Held>, ContentError> {
         if let Some(held) = self.here(&place.repository, digest) {
@@ -230,6 +256,7 @@ impl Contents {
     ) -> Result<(), WantFailure> {
         let source = Source { repository: place.repository.clone(), digest };
         let away = place.upstream.is_away();
+        self.downloads.on_behalf(source.clone(), place.upstream.clone());
         self.replica.pull(PullOrder { source, size, manifest, is_manifest, away }).await
     }
 
@@ -273,6 +300,10 @@ fn needed(parsed: &Parsed) -> impl Iterator<Item = (Digest, u64)> {
         .map(|edge| (edge.digest, edge.size))
 }
 
+/// Longest manifest that is looked at as one that may refer to another, in bytes.
+const REFERRER_MAX: u64 = 256 << 10;
+/// How many are looked at.
+const REFERRERS_MAX: usize = 1000;
 /// Longest manifest that is read, in bytes.
 const MANIFEST_MAX: u64 = 16 << 20;
 /// Blobs that are remembered as named by a manifest.

@@ -19,7 +19,7 @@ use waystation_proto::{
 use crate::{
     metrics::Metrics,
     store::{ByteStream, Growth, Incoming, IngestError, Store},
-    upstream::{BlobBody, Upstream, UpstreamError, Upstreams},
+    upstream::{BlobBody, Target, Upstream, UpstreamError, Upstreams},
 };
 
 /// All downloads of this node. Clones are the same.
@@ -33,6 +33,8 @@ struct Inner {
     upstreams: Upstreams,
     metrics: Metrics,
     active: Mutex<BTreeMap<Source, Arc<Download>>>,
+    /// Upstreams as they are to be asked for what is about to be downloaded.
+    on_behalf: Mutex<BTreeMap<Source, Upstream>>,
     /// Changes whenever one begins to come.
     begun: watch::Sender<u64>,
     /// How many may come at a time.
@@ -63,14 +65,22 @@ pub struct Download {
 impl Downloads {
     /// No downloads yet.
     pub fn new(store: Store, upstreams: Upstreams, metrics: Metrics) -> Self {
-        let (active, begun, slots) =
-            (Mutex::default(), watch::Sender::new(0), Semaphore::new(DOWNLOADS_MAX));
-        Downloads { inner: Arc::new(Inner { store, upstreams, metrics, active, begun, slots }) }
+        let (begun, slots) = (watch::Sender::new(0), Semaphore::new(DOWNLOADS_MAX));
+        let (active, on_behalf) = (Mutex::default(), Mutex::default());
+        Downloads { inner: Arc::new(Inner { store, upstreams, metrics, active, on_behalf, begun, slots }) }
     }
 
     /// The download of this, if it has begun to come.
     pub fn find(&self, source: &Source) -> Option<Arc<Download>> {
         self.active().get(source).cloned()
+    }
+
+    /// Has a download ask the upstream on behalf of a client's request.
+    pub fn on_behalf(&self, source: Source, upstream: Upstream) {
+        let mut known = self.inner.on_behalf.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < ON_BEHALF_MAX {
+            known.insert(source, upstream);
+        }
     }
 
     /// Changes whenever a download begins to come.
@@ -88,6 +98,8 @@ impl Downloads {
         let Order { source, size, is_manifest } = order;
         let (upstream, path) =
             self.inner.upstreams.of_repository(&source.repository).ok_or(PullFailure::Unknown)?;
+        let asked_for = self.inner.on_behalf.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        let upstream = asked_for.unwrap_or(upstream);
         let _slot = self.inner.slots.acquire().await;
         let result = if is_manifest {
             self.manifest(&upstream, &path, &source).await
@@ -112,7 +124,7 @@ impl Downloads {
         path: &str,
         source: &Source,
     ) -> Result<(Hash, u64), PullFailure> {
-        let manifest = upstream.manifest(path, &source.digest.into()).await.map_err(failure)?;
+        let manifest = upstream.manifest(path, &Target::Digest(source.digest)).await.map_err(failure)?;
         let (repository, bytes) = (Some(&source.repository), manifest.bytes);
         let held = self.inner.store.ingest_bytes(repository, source.digest, bytes).await.map_err(refused)?;
         Ok((held.hash, held.size))
@@ -254,6 +266,8 @@ fn text(failure: &PullFailure) -> String {
 
 /// Downloads at a time; more wait.
 const DOWNLOADS_MAX: usize = 16;
+/// Requests on whose behalf something is about to be downloaded.
+const ON_BEHALF_MAX: usize = 4096;
 /// Largest blob whose size nobody told, in bytes.
 const BLOB_MAX: u64 = 1 << 40;
 /// Connections in a row that bring nothing before a download is given up.

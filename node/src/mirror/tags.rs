@@ -79,14 +79,17 @@ impl Tags {
 
     /// Remembers where the upstream says that a tag points, and tells the mesh.
     async fn note(&self, name: &Name, digest: Digest) {
+        self.keep(name, digest);
+        self.replica.sighted(name.0.clone(), name.1.clone(), digest).await;
+    }
+
+    fn keep(&self, name: &Name, digest: Digest) {
         let mut recent = self.recent();
         if recent.len() > RECENT_MAX {
             // Only answers that are fresh are worth keeping, and questions under way keep their own turn.
             recent.clear();
         }
         recent.entry(name.clone()).or_default().answer = Some((digest, Instant::now()));
-        drop(recent);
-        self.replica.sighted(name.0.clone(), name.1.clone(), digest).await;
     }
 
     fn fresh(&self, name: &Name, for_how_long: Duration) -> Option<Digest> {
@@ -185,7 +188,7 @@ mod tests {
     fn staleness_has_a_limit_and_clocks_may_be_wrong() {
         let me = NodeId([1; 32]);
         let mine = [entry(1, 3600, false)];
-        let hour = |hours| StaleFor::Within(Duration::from_secs(hours * 3600));
+        let hour = |hours: u64| StaleFor::Within(Duration::from_secs(hours * 3600));
         assert!(believed(&mine, &me, NOW, hour(1)).is_some());
         assert_eq!(believed(&mine, &me, Wall(NOW.0 + 1), hour(1)), None);
         assert!(believed(&mine, &me, Wall(NOW.0 + 1), StaleFor::Forever).is_some());

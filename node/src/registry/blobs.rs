@@ -89,7 +89,12 @@ impl Registry {
         }))
     }
 
-    async fn answer_blob(&self, held: &Held, content: &Content<'_>, wanted: &Wanted) -> io::Result<Response> {
+    pub(super) async fn answer_blob(
+        &self,
+        held: &Held,
+        content: &Content<'_>,
+        wanted: &Wanted,
+    ) -> io::Result<Response> {
         match self.inner.store.open_blob(held.hash, held.size).await? {
             BlobReader::Memory(bytes) => {
                 content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
@@ -156,7 +161,7 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
-const BLOB_TYPE: &str = "application/octet-stream";
+pub(super) const BLOB_TYPE: &str = "application/octet-stream";
 /// How many artifacts of a repository are looked at for one unlinked blob.
 const LATE_PROBES: usize = 256;
 /// How many missing indexes are fetched for one unlinked blob.

@@ -41,6 +41,7 @@ pub enum Code {
     NameInvalid,
     NameUnknown,
     SizeInvalid,
+    Toomanyrequests,
     Denied,
     Unsupported,
     Unknown,

@@ -153,13 +153,13 @@ impl Registry {
 }
 
 /// Which part of a list is asked for.
-struct Page {
-    limit: usize,
-    last: Option<String>,
+pub(super) struct Page {
+    pub limit: usize,
+    pub last: Option<String>,
 }
 
 impl Page {
-    fn of(asked: &Asked) -> Result<Self, ApiError> {
+    pub fn of(asked: &Asked) -> Result<Self, ApiError> {
         let wrong = || ApiError::bad(Code::Unsupported, "the parameter n must be a number of entries");
         let limit = match asked.parameter("n") {
             Some(n) if n.bytes().all(|b| b.is_ascii_digit()) && !n.is_empty() => {
@@ -172,7 +172,7 @@ impl Page {
     }
 
     /// Points to the page after `last`, if there is one. A page of no entries has no next.
-    fn link(&self, response: &mut Response, path: &str, last: Option<String>) {
+    pub fn link(&self, response: &mut Response, path: &str, last: Option<String>) {
         if let Some(last) = last.filter(|_| self.limit > 0) {
             reply::set(
                 response.headers_mut(),
@@ -189,7 +189,7 @@ fn is_hidden(asked: &Asked, entry: &ArtifactEntry) -> bool {
     verdict(&facts, asked.requester(), Purpose::Use) == Verdict::Hide
 }
 
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Longest page; clients that want more follow the link.
 const PAGE_MAX: usize = 10_000;
 /// Most referrers listed.

@@ -83,7 +83,15 @@ impl Draft {
     pub fn fleeting(path: PathBuf, expected: &Digest) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let length = Arc::default();
-        Ok(Draft { file, path, hasher: Hasher::like(expected), length, fleeting: true, unsynced: 0, grown: None })
+        Ok(Draft {
+            file,
+            path,
+            hasher: Hasher::like(expected),
+            length,
+            fleeting: true,
+            unsynced: 0,
+            grown: None,
+        })
     }
 
     /// A file that stays, hashed (SHA-256) as far as it is written.

@@ -5,7 +5,7 @@ use std::{fs::File, io, sync::Arc};
 
 use tokio::sync::watch;
 use uuid::Uuid;
-use waystation_proto::{Digest, Hash, RepoName};
+use waystation_proto::{Digest, RepoName};
 
 use super::{
     BlobReader, ByteStream, Held, IngestError, Inner,
@@ -152,6 +152,7 @@ mod tests {
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
     use sha2::Digest as _;
+    use waystation_proto::Hash;
 
     use super::*;
     use crate::store::Store;

@@ -109,6 +109,12 @@ impl Index {
             .collect()
     }
 
+    /// Whether an artifact was published in a repository, and is still.
+    pub fn is_published(&self, repository: &RepoName) -> bool {
+        let mut rows = self.rows(self.artifacts.scan_prefix(keys::repository(repository)));
+        rows.any(|(_, value)| decode::<ArtifactRow>(&value).is_some_and(|row| row.place.is_some()))
+    }
+
     /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
     pub fn repositories(&self, last: Option<&str>, limit: usize) -> Vec<RepoName> {
         let mut found = Vec::new();
@@ -138,6 +144,18 @@ impl Index {
             manifest: keys::read_link_maker(&key[prefix.len()..]),
             media_type: row.media_type,
         })
+    }
+
+    /// Held blobs of at most `size` bytes that were pulled, pushed or mounted into a repository, at most `limit`.
+    pub fn linked(&self, repository: &RepoName, size: u64, limit: usize) -> Vec<Held> {
+        self.rows(self.links.scan_prefix(keys::repository(repository)))
+            .filter_map(|(key, value)| {
+                let (_, digest, _) = keys::read_in_repository(&key)?;
+                let small = decode::<LinkRow>(&value)?.size <= size;
+                self.held(&digest).filter(|_| small)
+            })
+            .take(limit)
+            .collect()
     }
 
     /// What a node says to hold of it.
