@@ -18,6 +18,7 @@ mod cases {
     mod grants;
     mod isolation;
     mod one_fetch;
+    mod pull_through;
     mod push_pull;
     mod restart;
     mod shutdown;

@@ -5,4 +5,5 @@ pub mod http;
 pub mod image;
 pub mod node;
 pub mod registry;
+pub mod upstream;
 pub mod wait;

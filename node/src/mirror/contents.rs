@@ -217,22 +217,23 @@ impl Contents {
         found
     }
 
-    /// A blob that is here and belongs to the repository.
+    /// A blob that is here and belongs to the repository; nothing where only the upstream can tell, by giving it.
+    ///
+    /// # Errors
+    /// `Unknown` where it does not belong.
     async fn visible(&self, place: &Place, digest: &Digest) -> Result<Option<Held>, ContentError> {
         if let Some(held) = self.here(&place.repository, digest) {
             return Ok(Some(held));
         }
         let Some(held) = self.store.index().held(digest) else { return Ok(None) };
         // Its bytes came with another repository. It is shown in this one if it belongs here too.
-        let belongs = match self.named(&place.repository, digest) {
-            Some(named) => named.size == held.size,
-            None => {
-                let size = place.upstream.blob_size(&place.path, digest).await;
-                matches!(size, Ok(Some(size)) if size == held.size)
+        if self.named(&place.repository, digest).is_none_or(|named| named.size != held.size) {
+            match place.upstream.blob_size(&place.path, digest).await {
+                Ok(Some(size)) if size == held.size => {}
+                Ok(Some(_)) | Err(_) => return Err(ContentError::Want(WantFailure::Unknown)),
+                // It refuses to say, which may mean anything.
+                Ok(None) => return Ok(None),
             }
-        };
-        if !belongs {
-            return Ok(None);
         }
         let linked = self.store.link(&place.repository, &held).await;
         linked.map_err(|error| ContentError::Storage(error.to_string()))?;

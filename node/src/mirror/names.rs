@@ -49,8 +49,10 @@ pub fn target(
             None => Target::Foreign(namespace.to_owned()),
         };
     }
-    if let Some((upstream, path)) = upstreams.of_repository(&repository) {
-        return Target::Upstream(Place { upstream, path, repository, unqualified: false });
+    if let Some((upstream, path)) = upstreams.of_repository(&repository)
+        && let Some(place) = place(upstream, &path, false)
+    {
+        return Target::Upstream(place);
     }
     if is_local(&repository) {
         return Target::Local(repository);
