@@ -8,6 +8,7 @@ mod cases {
     //! What the product promises, one promise a file.
     mod admin;
     mod bad_input;
+    mod blob_delete;
     mod cli;
     mod clients;
     mod closed_mesh;

@@ -194,6 +194,8 @@ fn write(store: &Store, input: Input) {
             }
             apply(Change::Artifact { repository, manifest, place: None });
         }
+        Input::Unlink { repository, blob, .. } => apply(Change::Link { repository, blob, removed: true }),
+        Input::Relink { repository, blob, .. } => apply(Change::Link { repository, blob, removed: false }),
         other => panic!("not expected: {other:?}"),
     }
 }
@@ -302,6 +304,136 @@ async fn ranges_of_blobs() {
         wrong.fails_with(416, "SIZE_INVALID");
         assert_eq!(wrong.header("content-range"), format!("bytes */{size}"));
     }
+}
+
+/// Takes a `multipart/byteranges` body apart: the Content-Range and the bytes of each part.
+fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    let boundary = answer.header("content-type").strip_prefix("multipart/byteranges; boundary=");
+    let boundary = boundary.expect("several parts");
+    let (mut rest, mut found) = (&answer.body[..], Vec::new());
+    let skip = |rest: &mut &[u8], text: &str| {
+        *rest = rest.strip_prefix(text.as_bytes()).unwrap_or_else(|| panic!("{text} is missing"));
+    };
+    loop {
+        if !found.is_empty() {
+            skip(&mut rest, "\r\n");
+        }
+        skip(&mut rest, &format!("--{boundary}"));
+        if rest == b"--\r\n" {
+            return found;
+        }
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").expect("a part's head");
+        let head = String::from_utf8(rest[..end].to_vec()).expect("text");
+        assert!(head.contains("\r\nContent-Type: "), "{head}");
+        let range = head.split("Content-Range: bytes ").nth(1).expect("a range").to_owned();
+        let (span, _) = range.split_once('/').expect("a size");
+        let (first, last) = span.split_once('-').expect("a span");
+        let length = last.parse::<usize>().expect("last") + 1 - first.parse::<usize>().expect("first");
+        rest = &rest[end + 4..];
+        found.push((range, rest[..length].to_vec()));
+        rest = &rest[length..];
+    }
+}
+
+#[tokio::test]
+async fn several_ranges_at_once() {
+    let world = World::new().await;
+    let large: Vec<u8> = (0..2_500_000_u32).map(|i| (i / 7) as u8).collect();
+    for bytes in [b"0123456789".repeat(1000), large] {
+        let digest = world.push_blob("a", &bytes).await;
+        let (path, size) = (format!("GET /v2/a/blobs/{digest}"), bytes.len());
+        // As many as asked for, in that order, touching and overlapping ones too.
+        let spans: Vec<_> =
+            (0..957).map(|n| ((n * 7919) % (size - 9), (n * 7919) % (size - 9) + 9)).collect();
+        let specs: Vec<String> = spans.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let got = world.ask(&path, &[("range", &format!("bytes={}", specs.join(",")))], "").await;
+        assert_eq!((got.status, got.header("content-length")), (206, got.body.len().to_string().as_str()));
+        assert_eq!((got.header("content-range"), got.header("content-encoding")), ("", ""));
+        assert_eq!(got.header("docker-content-digest"), digest.to_string());
+        let expected: Vec<_> = spans
+            .iter()
+            .map(|(first, last)| (format!("{first}-{last}/{size}"), bytes[*first..=*last].to_vec()))
+            .collect();
+        assert!(parts(&got) == expected, "{size}");
+
+        let one_left = world.ask(&path, &[("range", "bytes=99999999-,2-3")], "").await;
+        assert_eq!((one_left.status, &one_left.body[..]), (206, &bytes[2..4]));
+        assert_eq!(one_left.header("content-range"), format!("bytes 2-3/{size}"));
+        let none = world.ask(&path, &[("range", "bytes=99999999-,99999999-")], "").await;
+        none.fails_with(416, "SIZE_INVALID");
+        assert_eq!(none.header("content-range"), format!("bytes */{size}"));
+        let thrice = world.ask(&path, &[("range", "bytes=0-,0-,0-")], "").await;
+        assert_eq!((thrice.status, thrice.body == bytes), (200, true));
+        let many = format!("bytes={}", vec!["0-0"; 1001].join(","));
+        world.ask(&path, &[("range", &many)], "").await.fails_with(400, "UNSUPPORTED");
+    }
+}
+
+#[tokio::test]
+async fn conditions() {
+    let world = World::new().await;
+    let digest = world.push_image("a", "v1", b"0123456789").await;
+    let manifest = world.get("/v2/a/manifests/v1").await.body;
+    let layer = sha256(b"0123456789");
+    for (path, digest, body) in [
+        (format!("/v2/a/blobs/{layer}"), layer, Bytes::from("0123456789")),
+        ("/v2/a/manifests/v1".to_owned(), digest, manifest),
+    ] {
+        let (get, etag) = (format!("GET {path}"), format!("\"{digest}\""));
+        let fresh = world.ask(&get, &[("range", "bytes=2-3"), ("if-range", &etag)], "").await;
+        assert_eq!((fresh.status, fresh.body), (206, body.slice(2..4)));
+        for other in ["\"x\"", &format!("W/{etag}"), "Sun, 22 Nov 2026 06:00:00 GMT"] {
+            let whole = world.ask(&get, &[("range", "bytes=2-3"), ("if-range", other)], "").await;
+            assert_eq!((whole.status, &whole.body), (200, &body), "{other}");
+        }
+        let several = world.ask(&get, &[("range", "bytes=0-0,2-3")], "").await;
+        assert_eq!(parts(&several).len(), 2);
+        for method in ["GET", "HEAD"] {
+            let line = format!("{method} {path}");
+            for known in [etag.as_str(), "*", &format!("\"y\", W/{etag}")] {
+                let unchanged = world.ask(&line, &[("if-none-match", known)], "").await;
+                assert_eq!((unchanged.status, unchanged.body.len()), (304, 0), "{known}");
+                assert_eq!(unchanged.header("etag"), etag);
+            }
+        }
+        // A HEAD says what a GET without ranges would.
+        let head = world.ask(&format!("HEAD {path}"), &[("range", "bytes=0-1")], "").await;
+        assert_eq!((head.status, head.header("content-length")), (200, body.len().to_string().as_str()));
+        assert_eq!((head.header("accept-ranges"), head.header("etag")), ("bytes", etag.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn blobs_are_taken_out_and_pushed_again() {
+    let world = World::new().await;
+    let manifest = world.push_image("a", "v1", b"layer").await;
+    world.push_image("b", "v1", b"layer").await;
+    let layer = sha256(b"layer");
+    let (path, delete) = (format!("/v2/a/blobs/{layer}"), format!("DELETE /v2/a/blobs/{layer}"));
+    assert_eq!(world.ask(&delete, &[], "").await.status, 202);
+    world.get(&path).await.fails_with(404, "BLOB_UNKNOWN");
+    world.ask(&delete, &[], "").await.fails_with(404, "BLOB_UNKNOWN");
+    // The manifest stays, and so does what other repositories have.
+    assert_eq!(world.get("/v2/a/manifests/v1").await.status, 200);
+    assert_eq!(world.get(&format!("/v2/b/blobs/{layer}")).await.body, "layer");
+    let text = image((sha256(b"{}"), 2), (layer, 5)).to_string();
+    assert_eq!(sha256(text.as_bytes()), manifest);
+    world.ask("PUT /v2/a/manifests/v2", &[], text.clone()).await.fails_with(404, "MANIFEST_BLOB_UNKNOWN");
+    let mount = world.ask(&format!("POST /v2/c/blobs/uploads/?mount={layer}&from=a"), &[], "").await;
+    assert_eq!(mount.status, 202);
+
+    let mount = format!("POST /v2/a/blobs/uploads/?mount={layer}&from=b");
+    for again in ["push", "mount"] {
+        match again {
+            "push" => drop(world.push_blob("a", b"layer").await),
+            _ => assert_eq!(world.ask(&mount, &[], "").await.status, 201),
+        }
+        assert_eq!(world.get(&path).await.body, "layer", "{again}");
+        assert_eq!(world.ask("PUT /v2/a/manifests/v2", &[], text.clone()).await.status, 201);
+        assert_eq!(world.ask(&delete, &[], "").await.status, 202, "{again}");
+        world.get(&path).await.fails_with(404, "BLOB_UNKNOWN");
+    }
+    world.ask(&format!("DELETE /v2/nobody/blobs/{layer}"), &[], "").await.fails_with(404, "BLOB_UNKNOWN");
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ impl Registry {
             let digest = path::digest(mount)?;
             if let Some(held) = self.mountable(repository, asked.parameter("from"), &digest) {
                 self.inner.store.link(repository, &held).await?;
+                self.relinked(repository, digest).await?;
                 return Ok(stored(repository, &digest));
             }
         } else if let Some(digest) = asked.parameter("digest") {
@@ -38,6 +39,7 @@ impl Registry {
             let limit = self.blob_limit(asked)?;
             let held = self.inner.store.ingest(Some(repository), digest, limit, incoming(body)).await?;
             self.sealed(&held).await;
+            self.relinked(repository, digest).await?;
             return Ok(stored(repository, &digest));
         }
         if let Some(algorithm) = asked.parameter("digest-algorithm")
@@ -89,6 +91,7 @@ impl Registry {
         }
         let held = self.inner.store.upload_finish(repository, id, digest).await?;
         self.sealed(&held).await;
+        self.relinked(repository, digest).await?;
         Ok(stored(repository, &digest))
     }
 
@@ -138,6 +141,14 @@ impl Registry {
             return Err(too_large(limit));
         }
         Ok(limit)
+    }
+
+    /// A blob that was deleted from the repository, here or elsewhere, is in it again.
+    async fn relinked(&self, repository: &RepoName, digest: Digest) -> Result<(), ApiError> {
+        if self.inner.store.index().is_removed(repository, &digest) {
+            self.inner.replica.relink(repository.clone(), digest).await?;
+        }
+        Ok(())
     }
 
     /// Tells the replica of a blob that a client pushed.
