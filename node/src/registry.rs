@@ -4,6 +4,7 @@
 mod blobs;
 mod body;
 mod error;
+mod late;
 mod listen;
 mod listing;
 mod manifests;

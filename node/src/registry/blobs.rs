@@ -5,7 +5,6 @@ use std::{io, time::Duration};
 
 use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use waystation_oci::range::{Part, Wanted};
 use waystation_proto::{Digest, RepoName, event::BlobRef, grant::Action};
 
@@ -125,39 +124,6 @@ impl Registry {
             }
         }
     }
-
-    /// The link of a blob that belongs to an artifact whose index is not here yet: gets the missing indexes
-    /// of the repository, a bounded number in a bounded time, until one of them links it.
-    async fn late_link(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        patience: Duration,
-    ) -> Option<LinkEntry> {
-        let index = self.inner.store.index();
-        let mut lacking = Vec::new();
-        for (_, manifest, entry) in index.artifacts(Some(repository)).into_iter().take(LATE_PROBES) {
-            let (hash, size) = (entry.place.index, entry.place.index_size);
-            if lacking.len() < LATE_WANTS && self.inner.store.probe(hash, size).await.len() < size {
-                lacking.push(manifest);
-            }
-        }
-        let wants = lacking.into_iter().map(|manifest| {
-            let replica = &self.inner.replica;
-            async move { replica.want_artifact(repository.clone(), manifest, false).await }
-        });
-        let mut wants = stream::iter(wants).buffer_unordered(LATE_AT_ONCE);
-        let search = async {
-            while let Some(result) = wants.next().await {
-                let link = result.ok().and_then(|()| index.link(repository, digest));
-                if link.is_some() {
-                    return link;
-                }
-            }
-            None
-        };
-        tokio::time::timeout(patience, search).await.unwrap_or(None)
-    }
 }
 
 fn unlinked(repository: &RepoName, digest: &Digest) -> ApiError {
@@ -181,13 +147,7 @@ fn too_short() -> io::Error {
 }
 
 const BLOB_TYPE: &str = "application/octet-stream";
-/// How many artifacts of a repository are looked at for one unlinked blob.
-const LATE_PROBES: usize = 256;
-/// How many missing indexes are fetched for one unlinked blob.
-const LATE_WANTS: usize = 32;
-/// How many of them at a time.
-const LATE_AT_ONCE: usize = 8;
-/// How long a GET waits for them in all.
+/// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a HEAD waits: clients that push ask before every blob.
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);

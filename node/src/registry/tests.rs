@@ -514,7 +514,7 @@ async fn blobs_are_visible_only_through_links() {
     let digest = world.push_blob("mine", b"bytes").await;
     world.get(&format!("/v2/other/blobs/{digest}")).await.fails_with(404, "BLOB_UNKNOWN");
     let mount = |from: &str| format!("POST /v2/other/blobs/uploads/?mount={digest}{from}");
-    for from in ["&from=nobody", "&from=../mine", ""] {
+    for from in ["&from=nobody", "&from=../mine"] {
         let session = world.ask(&mount(from), &[], "").await;
         assert_eq!(session.status, 202, "{from}");
         assert_eq!(world.ask(&format!("DELETE {}", session.header("location")), &[], "").await.status, 204);
@@ -522,8 +522,179 @@ async fn blobs_are_visible_only_through_links() {
     let mounted = world.ask(&mount("&from=mine"), &[], "").await;
     assert_eq!(mounted.status, 201);
     assert_eq!(world.get(mounted.header("location")).await.body, "bytes");
-    // Now it is here, so no source has to be named.
-    assert_eq!(world.ask(&mount(""), &[], "").await.status, 201);
+}
+
+#[tokio::test]
+async fn mounts_find_their_source() {
+    let world = World::new().await;
+    for n in 0..20 {
+        world.push_blob(&format!("full/{n}"), format!("other {n}").as_bytes()).await;
+    }
+    let digest = world.push_blob("mine", b"bytes").await;
+    let mount = format!("POST /v2/new/blobs/uploads/?mount={digest}");
+    let mounted = world.ask(&mount, &[], "").await;
+    assert_eq!((mounted.status, mounted.header("docker-content-digest")), (201, &*digest.to_string()));
+    assert_eq!(world.get(mounted.header("location")).await.body, "bytes");
+    // What was taken out everywhere is not found.
+    for repository in ["mine", "new"] {
+        let delete = format!("DELETE /v2/{repository}/blobs/{digest}");
+        assert_eq!(world.ask(&delete, &[], "").await.status, 202);
+    }
+    assert_eq!(world.ask(&mount, &[], "").await.status, 202);
+    let unknown = format!("POST /v2/new/blobs/uploads/?mount={}", sha256(b"unknown"));
+    assert_eq!(world.ask(&unknown, &[], "").await.status, 202);
+    let wrong = "POST /v2/new/blobs/uploads/?mount=sha256:x";
+    world.ask(wrong, &[], "").await.fails_with(400, "DIGEST_INVALID");
+}
+
+#[tokio::test]
+async fn too_many_sessions_are_an_answer() {
+    let world = World::new().await;
+    let start = "POST /v2/a/blobs/uploads/";
+    let mut first = None;
+    let refused = loop {
+        let answer = world.ask(start, &[], "").await;
+        if answer.status != 202 {
+            break answer;
+        }
+        first.get_or_insert(answer.header("location").to_owned());
+    };
+    refused.fails_with(429, "TOOMANYREQUESTS");
+    assert!(!refused.header("retry-after").is_empty());
+    // Sessions that are open go on, whole blobs are still taken, and a cancelled one makes room.
+    let first = first.expect("some were started");
+    assert_eq!(world.ask(&format!("PATCH {first}"), &[], "bytes").await.status, 202);
+    world.push_blob("a", b"whole").await;
+    assert_eq!(world.ask(&format!("DELETE {first}"), &[], "").await.status, 204);
+    assert_eq!(world.ask(start, &[], "").await.status, 202);
+    world.ask(start, &[], "").await.fails_with(429, "TOOMANYREQUESTS");
+}
+
+#[tokio::test]
+async fn many_uploads_at_once() {
+    let world = Arc::new(World::new().await);
+    let uploads = (0..64_u8).map(|n| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            let bytes = vec![n; 50_000 + usize::from(n)];
+            let at = world.ask("POST /v2/a/blobs/uploads/", &[], "").await.header("location").to_owned();
+            for (i, chunk) in bytes.chunks(20_000).enumerate() {
+                let range = format!("{}-{}", i * 20_000, i * 20_000 + chunk.len() - 1);
+                let patch =
+                    world.ask(&format!("PATCH {at}"), &[("content-range", &range)], chunk.to_vec()).await;
+                assert_eq!(patch.status, 202, "{}", patch.text());
+            }
+            let put = world.ask(&format!("PUT {at}?digest={}", sha256(&bytes)), &[], "").await;
+            assert_eq!(put.status, 201, "{}", put.text());
+            assert!(world.get(put.header("location")).await.body == bytes);
+        })
+    });
+    for upload in uploads.collect::<Vec<_>>() {
+        upload.await.expect("no panic");
+    }
+}
+
+/// A manifest about `subject` that differs by `n`.
+async fn push_referrer(world: &World, subject: Digest, n: usize, padding: usize) -> Digest {
+    let mut referrer = image((sha256(b"{}"), 2), (sha256(b"layer"), 5));
+    referrer["artifactType"] = json!(if n.is_multiple_of(2) { "a/even+x" } else { "a/odd" });
+    referrer["annotations"] = json!({"n": n.to_string(), "padding": "x".repeat(padding)});
+    referrer["subject"] = json!({"mediaType": IMAGE, "digest": subject.to_string(), "size": 1});
+    let (text, digest) = (referrer.to_string(), sha256(referrer.to_string().as_bytes()));
+    let put = world.ask(&format!("PUT /v2/a/manifests/{digest}"), &[], text).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    digest
+}
+
+/// Follows the links from `path` on: the digests of each page.
+async fn pages(world: &World, path: &str) -> Vec<Vec<String>> {
+    let (mut path, mut found) = (path.to_owned(), Vec::new());
+    loop {
+        let page = world.get(&path).await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let json = page.json();
+        let manifests = json["manifests"].as_array().expect("a list");
+        found.push(manifests.iter().map(|m| m["digest"].as_str().expect("a digest").to_owned()).collect());
+        let link = page.header("link");
+        let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else {
+            assert_eq!(link, "");
+            return found;
+        };
+        path = next.to_owned();
+    }
+}
+
+#[tokio::test]
+async fn referrers_come_in_pages() {
+    let world = World::new().await;
+    let subject = world.push_image("a", "v1", b"layer").await;
+    let mut all = Vec::new();
+    for n in 0..10 {
+        all.push(push_referrer(&world, subject, n, 0).await.to_string());
+    }
+    let (even, mut sorted): (Vec<_>, Vec<_>) = (all.iter().step_by(2).cloned().collect(), all.clone());
+    sorted.sort();
+    let path = format!("/v2/a/referrers/{subject}");
+    assert_eq!(pages(&world, &path).await, [sorted.clone()]);
+    let by_four = pages(&world, &format!("{path}?n=4")).await;
+    assert_eq!(by_four.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(by_four.concat(), sorted);
+    let filtered = pages(&world, &format!("{path}?n=2&artifactType=a/even%2Bx")).await;
+    assert_eq!(filtered.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    assert!(filtered.concat().iter().all(|digest| even.contains(digest)));
+    assert_eq!(pages(&world, &format!("{path}?n=0")).await, [Vec::<String>::new()]);
+    world.get(&format!("{path}?last=x")).await.fails_with(400, "DIGEST_INVALID");
+    // Long descriptors make short pages.
+    for n in 10..14 {
+        push_referrer(&world, subject, n, 900_000).await;
+    }
+    let long = pages(&world, &path).await;
+    assert!(long.len() > 1 && long.concat().len() == 14, "{long:?}");
+}
+
+#[tokio::test]
+async fn referrers_that_only_the_mesh_has_are_found() {
+    let world = World::new().await;
+    let (digest, manifest, index) = remote(&world, b"layer");
+    let about =
+        |edge: &waystation_proto::index::Edge| edge.kind == waystation_proto::index::EdgeKind::Subject;
+    assert!(!index.edges.iter().any(about));
+    let subject = sha256(b"subject");
+    // Nobody answers: an empty list, and it says so.
+    let unseen = world.get(&format!("/v2/a/referrers/{subject}")).await;
+    assert_eq!((unseen.status, unseen.json()["manifests"].clone()), (200, json!([])));
+    assert!(unseen.header("warning").contains("1 manifests of a could not be looked at"));
+    world.rules(|rules| {
+        rules.want = Arc::new(move |store, input| {
+            let (mut index, manifest) = (index.clone(), manifest.clone());
+            async move {
+                let Input::WantArtifact { .. } = input else { panic!("not expected: {input:?}") };
+                let edge = index.edges[0].clone();
+                let kind = waystation_proto::index::EdgeKind::Subject;
+                let edge =
+                    waystation_proto::index::Edge { kind, digest: sha256(b"subject"), hash: None, ..edge };
+                index.edges.push(edge);
+                let encoded = Bytes::from(index.encode());
+                let place = ArtifactPlace {
+                    manifest: index.hash,
+                    manifest_size: index.size,
+                    media_type: index.media_type.clone(),
+                    index: Hash::of(&encoded),
+                    index_size: encoded.len() as u64,
+                };
+                let manifest_digest = index.manifest;
+                store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
+                let (repository, place) = (name("a"), Some(place));
+                store.index().apply(&Change::Artifact { repository, manifest: manifest_digest, place });
+                Ok(())
+            }
+            .boxed()
+        });
+    });
+    let found = world.get(&format!("/v2/a/referrers/{subject}")).await;
+    assert_eq!(found.json()["manifests"][0]["digest"], digest.to_string(), "{}", found.text());
+    assert_eq!(found.json()["manifests"][0]["artifactType"], CONFIG);
+    assert_eq!(found.header("warning"), "");
 }
 
 #[tokio::test]

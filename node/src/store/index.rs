@@ -144,6 +144,22 @@ impl Index {
         })
     }
 
+    /// Repositories in which a blob is visible, at most the first `limit` of those that have any links.
+    pub fn repositories_with(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
+        let (mut found, mut from) = (Vec::new(), Vec::new());
+        for _ in 0..limit {
+            let next = self.rows(self.links.range::<Vec<u8>, _>(from..)).next();
+            let name = next.and_then(|(key, _)| keys::read_repository(&key).map(|(name, _)| name));
+            let Some(repository) = name else { break };
+            // Past all rows of the repository, as in `repositories`.
+            from = [repository.as_str().as_bytes(), &[1]].concat();
+            if self.link(&repository, digest).is_some() {
+                found.push(repository);
+            }
+        }
+        found
+    }
+
     /// Whether a blob was taken out of a repository.
     pub fn is_removed(&self, repository: &RepoName, digest: &Digest) -> bool {
         let key = keys::in_repository(repository, digest);
