@@ -2,6 +2,7 @@
 //! never through its code. `harness` starts nodes and is the client; `cases` has one promise a file.
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
+mod conformance;
 mod harness;
 
 mod cases {
@@ -12,6 +13,7 @@ mod cases {
     mod cli;
     mod clients;
     mod closed_mesh;
+    mod conformance;
     mod crash_rounds;
     mod cut_link;
     mod dedup;

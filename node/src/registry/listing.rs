@@ -89,7 +89,9 @@ impl Registry {
         repository: &RepoName,
         subject: Digest,
     ) -> Result<Response, ApiError> {
-        let types: Vec<&str> = asked.parameters("artifactType").filter(|text| !text.is_empty()).collect();
+        // No media type has a blank: it was a plus that the client did not escape.
+        let types = asked.parameters("artifactType").map(|text| text.replace(' ', "+"));
+        let types: Vec<String> = types.filter(|text| !text.is_empty()).collect();
         let page = Page::of(asked)?;
         let last = page.last.as_deref().map(path::digest).transpose()?;
         let unseen = self.bring_unseen(repository).await;
@@ -101,7 +103,7 @@ impl Registry {
             }
             let descriptor = self.descriptor(&manifest, &entry).await;
             let own_type = descriptor.get("artifactType").and_then(Value::as_str);
-            if !types.is_empty() && !own_type.is_some_and(|own| types.contains(&own)) {
+            if !types.is_empty() && !own_type.is_some_and(|own| types.iter().any(|asked| asked == own)) {
                 continue;
             }
             let (text, limit) = (descriptor.to_string(), page.limit.min(REFERRERS_MAX));
