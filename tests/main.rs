@@ -25,4 +25,5 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod uploads;
 }
