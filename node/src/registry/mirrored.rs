@@ -197,7 +197,7 @@ impl Registry {
         let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
         let name = asked_name(place);
         let mut response = reply::json("application/json", &json!({"name": name, "tags": names}));
-        page.link(&mut response, &format!("/v2/{name}/tags/list"), next);
+        page.link(&mut response, &format!("/v2/{name}/tags/list"), next, "");
         warn(response.headers_mut(), warning.as_deref());
         Ok(response)
     }
