@@ -4,6 +4,7 @@ mod auth;
 mod content;
 mod fake;
 mod faults;
+mod tls;
 
 use std::time::Duration;
 

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, Method, Response, StatusCode},
+    http::{HeaderMap, Method, Response, StatusCode, Version},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: Method,
+    pub version: Version,
     pub path: String,
     /// Decoded.
     pub query: Vec<(String, String)>,
@@ -46,6 +48,27 @@ impl Fake {
     pub async fn start(answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
+        Fake::on(listener, url, answer)
+    }
+
+    /// The same over TLS, with a certificate of an authority of its own, which is given back (PEM).
+    pub async fn start_tls(
+        answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static,
+    ) -> (Fake, String) {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", tcp.local_addr().expect("bound"));
+        let (acceptor, ca) = tls();
+        (Fake::on(TlsListener { tcp, acceptor }, url, answer), ca)
+    }
+
+    fn on<L: axum::serve::Listener>(
+        listener: L,
+        url: String,
+        answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static,
+    ) -> Fake
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
         let service = axum::Router::new().fallback(move |request: Request| {
@@ -53,9 +76,11 @@ impl Fake {
             async move {
                 let (head, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
-                let full = reqwest::Url::parse(&format!("http://x{}", head.uri)).expect("a URL");
+                let target = head.uri.path_and_query().expect("a path").as_str();
+                let full = reqwest::Url::parse(&format!("http://x{target}")).expect("a URL");
                 let one = Seen {
-                    method: head.method,
+                    method: head.method.clone(),
+                    version: head.version,
                     path: head.uri.path().to_owned(),
                     query: full.query_pairs().map(|(k, v)| (k.into_owned(), v.into_owned())).collect(),
                     headers: head.headers,
@@ -86,6 +111,50 @@ impl Drop for Fake {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (socket, peer) = self.tcp.accept().await.expect("a connection");
+            // Clients that do not trust the certificate hang up here.
+            if let Ok(stream) = self.acceptor.accept(socket).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// A server for 127.0.0.1, and the authority (PEM) that says so.
+fn tls() -> (TlsAcceptor, String) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ca_key = rcgen::KeyPair::generate().expect("a key");
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = ca.self_signed(&ca_key).expect("an authority");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    let certificate = params.signed_by(&key, &ca, &ca_key).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let mut config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .expect("a server");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (TlsAcceptor::from(Arc::new(config)), ca.pem())
 }
 
 /// An answer.
