@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     body::{bounded, said},
+    breaker::Lane,
     credentials::{Credentials, Current},
     error::{Failed, UpstreamError},
     namespace,
@@ -231,6 +232,7 @@ impl Line<'_> {
     async fn follow(&self, ask: &Ask<'_>, shown: Option<&Shown>) -> Result<(Answer, usize), Failed> {
         let mut url = self.endpoint.ask_url(ask);
         let home = origin(&url);
+        let lane = if ask.what.starts_with("manifests/") { Lane::Manifests } else { Lane::Rest };
         let mut seen = vec![url.clone()];
         loop {
             let hops = seen.len() - 1;
@@ -248,7 +250,7 @@ impl Line<'_> {
             }
             let response = self
                 .transport
-                .send(request)
+                .send(request, lane)
                 .await
                 .map_err(|failed| Failed { redirected: hops > 0, ..failed })?;
             if here == home {

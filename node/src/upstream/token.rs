@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     body::{bounded, said},
+    breaker::Lane,
     challenge::{self, Challenge},
     credentials::{Current, Login},
     error::{Failed, UpstreamError, tame},
@@ -268,7 +269,7 @@ pub async fn fetch(
             }
         }
     };
-    let answer = transport.send(request.header(header::ACCEPT, "application/json")).await?;
+    let answer = transport.send(request.header(header::ACCEPT, "application/json"), Lane::Rest).await?;
     granted(answer, realm, asking.who.login.is_some()).await
 }
 

@@ -16,7 +16,7 @@ use reqwest::{
 };
 
 use super::{
-    breaker::{Breaker, Closed, Outcome},
+    breaker::{Breaker, Closed, Lane, Outcome},
     config::UpstreamConfig,
     error::{Failed, UpstreamError, words},
 };
@@ -130,12 +130,12 @@ impl Transport {
     ///
     /// # Errors
     /// What kept the answer away: no connection, time-outs, a host that is left alone, 5xx, 429.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failed> {
+    pub async fn send(&self, request: reqwest::RequestBuilder, lane: Lane) -> Result<Response, Failed> {
         let (client, request) = request.build_split();
         let request: Request = request.map_err(|why| Failed::invalid(words(why)))?;
         let host = origin(request.url());
         let breaker = self.breaker(&host);
-        let permit = breaker.admit().map_err(|closed| closed_to(&host, closed))?;
+        let permit = breaker.admit(lane).map_err(|closed| closed_to(&host, closed))?;
         let answer = match tokio::time::timeout(self.answer_within, client.execute(request)).await {
             Err(_) => {
                 let why = format!("{host}: no answer in time");
@@ -154,12 +154,12 @@ impl Transport {
         let status = answer.status();
         if status == StatusCode::TOO_MANY_REQUESTS {
             permit.tell(Outcome::Answered);
-            return Err(limited(&breaker, &answer));
+            return Err(limited(&breaker, lane, &answer));
         }
         if status.is_server_error() {
             let why = format!("{host} answered {status}");
-            // What it cannot do at all says nothing about its health.
-            let healthy = matches!(status.as_u16(), 501 | 505);
+            // 500 is what registries answer where one thing is broken, 501 and 505 where they cannot do it.
+            let healthy = !matches!(status.as_u16(), 502..=504);
             permit.tell(if healthy { Outcome::Answered } else { Outcome::Failed(why.clone()) });
             let again = matches!(status.as_u16(), 500 | 502 | 503 | 504).then_some(Duration::ZERO);
             let error = UpstreamError::Unavailable(why);
@@ -271,13 +271,13 @@ fn closed_to(host: &str, closed: Closed) -> Failed {
 }
 
 /// 429: short waits are waited for by the request itself, longer ones keep all requests away.
-fn limited(breaker: &Breaker, answer: &Response) -> Failed {
+fn limited(breaker: &Breaker, lane: Lane, answer: &Response) -> Failed {
     let said = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after =
         said.and_then(|text| retry_after(text, std::time::SystemTime::now())).unwrap_or(LIMITED_FOR);
     let again = (retry_after <= SHORT_LIMIT).then_some(retry_after);
     if again.is_none() {
-        breaker.limit(retry_after);
+        breaker.limit(lane, retry_after);
     }
     let error = UpstreamError::RateLimited { retry_after };
     Failed { error, status: Some(StatusCode::TOO_MANY_REQUESTS), again, redirected: false }

@@ -53,8 +53,10 @@ async fn one_that_is_gone_is_noticed_at_once_and_the_next_is_asked() {
     assert!(fake.seen().iter().all(|seen| seen.all("ns") == ["reg.example"]));
 
     let alone = at(&gone);
-    assert!(matches!(alone.resolve("a", &tag("v1")).await, Err(UpstreamError::Unavailable(_))));
-    assert!(alone.is_away(), "three quick failures");
+    for away in [false, true] {
+        assert!(matches!(alone.resolve("a", &tag("v1")).await, Err(UpstreamError::Unavailable(_))));
+        assert_eq!(alone.is_away(), away);
+    }
 }
 
 #[tokio::test]
@@ -66,6 +68,21 @@ async fn the_last_endpoint_has_the_last_word() {
     let both = upstream(config(&[&none.url, &busy.url]));
     let limited = UpstreamError::RateLimited { retry_after: Duration::from_secs(60) };
     assert_eq!(both.resolve("a", &tag("v1")).await, Err(limited));
+}
+
+#[tokio::test]
+async fn one_broken_thing_does_not_take_the_rest_with_it() {
+    let fake = Fake::start(|seen| match seen.path.contains("broken") {
+        true => reply(500, &[], ""),
+        false => found(),
+    })
+    .await;
+    let upstream = at(&fake.url);
+    for _ in 0..3 {
+        let error = upstream.manifest("broken", &(&tag("v1")).into()).await.expect_err("broken");
+        assert!(matches!(error, UpstreamError::Unavailable(_)), "{error}");
+        upstream.resolve("a", &tag("v1")).await.expect("found");
+    }
 }
 
 #[tokio::test]
@@ -109,6 +126,19 @@ async fn a_limit_is_respected() {
     assert_eq!(fake.lines().len(), 1, "asked once");
     assert!(!upstream.is_away());
     assert!(upstream.inner.status().endpoints[0].limited_for_s.is_some_and(|s| s > 100));
+
+    // Manifests are counted, blobs are not.
+    let fake = Fake::start(|seen| match seen.path.contains("/blobs/") {
+        true => reply(200, &[], "x"),
+        false => reply(429, &[], ""),
+    })
+    .await;
+    let upstream = at(&fake.url);
+    let limited = UpstreamError::RateLimited { retry_after: Duration::from_secs(60) };
+    assert_eq!(upstream.resolve("a", &tag("v1")).await, Err(limited));
+    assert!(upstream.manifest("a", &(&tag("v1")).into()).await.is_err());
+    collect(upstream.blob("a", &sha256(b"x"), 0).await.expect("a blob").body).await.expect("whole");
+    assert_eq!(fake.lines().len(), 2);
 
     // A short one is waited for.
     let count = AtomicUsize::new(0);
@@ -184,7 +214,8 @@ async fn a_stream_that_stalls_ends_and_counts() {
     let (got, error) = collect_until(body.body).await;
     assert_eq!(got, b"hello");
     assert_eq!(error.expect("stalls").kind(), std::io::ErrorKind::TimedOut);
-    assert!(upstream.is_away());
+    assert!(!upstream.is_away(), "to be resumed at once");
+    assert!(upstream.inner.status().endpoints[0].trouble.is_some());
     server.abort();
 }
 
