@@ -127,7 +127,6 @@ struct Inner {
     config: UpstreamConfig,
     endpoints: Vec<Endpoint>,
     transport: Transport,
-    credentials: Credentials,
 }
 
 impl Upstreams {
@@ -334,7 +333,8 @@ impl Upstream {
     }
 
     /// Whether these credentials may pull this repository there. Asked each time: the caller bounds how often, and
-    /// keeps the answer. A repository that anybody may pull is open to any credentials that are not refused.
+    /// keeps the answer. Only the last endpoint, the registry itself, is asked. A repository that anybody may pull
+    /// is open to any credentials that are not refused.
     ///
     /// # Errors
     /// Where it cannot be found out.
@@ -351,8 +351,10 @@ impl Upstream {
             ..ask(path, "manifests/latest".into())
         };
         let tags = Ask { query: vec![("n", "1".into())], ..ask(path, "tags/list".into()) };
+        // Only the registry itself: a mirror must neither see them nor decide.
+        let itself = self.inner.endpoints.last().map_or(&[][..], std::slice::from_ref);
         for ask in [head, tags] {
-            match self.ask_as(As::Guest(&guest), &ask).await {
+            match self.ask_as(As::Guest(&guest), itself, &ask).await {
                 Ok(_) => return Ok(true),
                 Err(Failed { error: UpstreamError::Denied(_), .. }) => return Ok(false),
                 Err(Failed { error: UpstreamError::NotFound | UpstreamError::Invalid(_), .. }) => {}
@@ -363,27 +365,46 @@ impl Upstream {
     }
 
     async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Failed> {
-        self.ask_as(As::Node(&self.inner.credentials.current()), ask).await
+        self.ask_as(As::Node, &self.inner.endpoints, ask).await
     }
 
-    async fn ask_as(&self, who: As<'_>, ask: &Ask<'_>) -> Result<Answer, Failed> {
+    async fn ask_as(&self, who: As<'_>, endpoints: &[Endpoint], ask: &Ask<'_>) -> Result<Answer, Failed> {
         // What is no name cannot be there, and must not become another path.
         if ask.path.parse::<RepoName>().is_err() {
             return Err(Failed::new(UpstreamError::NotFound));
         }
-        exchange::ask(&self.inner.transport, &self.inner.endpoints, &self.via, who, ask).await
+        exchange::ask(&self.inner.transport, endpoints, &self.via, who, ask).await
     }
 }
 
 impl Inner {
     fn new(config: &UpstreamConfig) -> Result<Self, Vec<String>> {
         let urls = config.endpoints();
-        match (Transport::new(config, &urls), Credentials::new(config)) {
-            (Ok(transport), Ok(credentials)) => {
-                let endpoints = urls.into_iter().map(|url| Endpoint::new(url, &config.namespace)).collect();
-                Ok(Inner { config: config.clone(), endpoints, transport, credentials })
+        let mut wrong = Vec::new();
+        let transport = Transport::new(config, &urls).map_err(|why| wrong.push(why)).ok();
+        let mut endpoints = Vec::new();
+        let mut known = false;
+        for url in urls {
+            match Credentials::new(config, &url) {
+                Ok(credentials) => {
+                    known |= credentials.current().login.is_some();
+                    endpoints.push(Endpoint::new(url, &config.namespace, credentials));
+                }
+                Err(why) => wrong.push(why),
             }
-            (transport, credentials) => Err(transport.err().into_iter().chain(credentials.err()).collect()),
+        }
+        if let Some(file) = config.docker_config.as_ref().filter(|_| !known && wrong.is_empty()) {
+            let name = namespace::spoken(&config.namespace);
+            wrong.push(format!(
+                "docker-config {} has no login for its endpoints; run docker login {name} with it, or leave it out",
+                file.display()
+            ));
+        }
+        wrong.sort();
+        wrong.dedup();
+        match transport {
+            Some(transport) if wrong.is_empty() => Ok(Inner { config: config.clone(), endpoints, transport }),
+            _ => Err(wrong),
         }
     }
 

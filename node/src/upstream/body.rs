@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::Response;
 
 use super::{
-    breaker::{Breaker, Outcome},
+    breaker::Breaker,
     error::{Failed, UpstreamError, tame, words},
 };
 use crate::store::ByteStream;
@@ -76,11 +76,7 @@ pub fn stream(answer: Response, length: Option<u64>, breaker: Arc<Breaker>) -> B
                 Some(Err(error)) => {
                     let slow = error.is_timeout();
                     let why = words(error);
-                    breaker.broke(if slow {
-                        Outcome::TimedOut(why.clone())
-                    } else {
-                        Outcome::Failed(why.clone())
-                    });
+                    breaker.broke(why.clone());
                     let kind = if slow { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionReset };
                     wrong(kind, format!("the upstream's answer broke off after {seen} bytes: {why}"))
                 }

@@ -17,10 +17,20 @@ pub struct Breaker(Mutex<State>);
 pub enum Outcome {
     /// Answered, in whatever way.
     Answered,
-    /// Failed quickly: a broken or refused connection, a 5xx.
+    /// Failed quickly: a broken or refused connection, 502 to 504.
     Failed(String),
     /// Cost a time-out.
     TimedOut(String),
+}
+
+/// What a request asks for. Hosts that count requests count those for manifests apart: when those are used up, blobs
+/// still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Manifests.
+    Manifests,
+    /// Everything else.
+    Rest,
 }
 
 /// Why a request is not to be made.
@@ -54,16 +64,27 @@ struct State {
     until: Option<Instant>,
     /// One request is finding out whether the host is back.
     probing: bool,
-    limited_until: Option<Instant>,
+    limited: Limits,
     why: String,
+}
+
+/// Until when the host asked to be left alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    manifests: Option<Instant>,
+    rest: Option<Instant>,
 }
 
 impl Breaker {
     /// Asks to make a request.
-    pub fn admit(self: &Arc<Self>) -> Result<Permit, Closed> {
+    pub fn admit(self: &Arc<Self>, lane: Lane) -> Result<Permit, Closed> {
         let mut state = self.state();
         let now = Instant::now();
-        if let Some(until) = state.limited_until.filter(|until| *until > now) {
+        let limited = match lane {
+            Lane::Manifests => state.limited.manifests,
+            Lane::Rest => state.limited.rest,
+        };
+        if let Some(until) = limited.filter(|until| *until > now) {
             return Err(Closed::Limited(until - now));
         }
         let probe = match state.until {
@@ -84,19 +105,20 @@ impl Breaker {
         state.until.is_some_and(|until| until > Instant::now() || state.probing)
     }
 
-    /// The host asked to be left alone for this long.
-    pub fn limit(&self, wait: Duration) {
-        let until = Instant::now() + wait.min(MAX_LIMITED);
-        let mut state = self.state();
-        state.limited_until = state.limited_until.max(Some(until));
+    /// The host asked to be left alone for this long, when asked for this.
+    pub fn limit(&self, lane: Lane, wait: Duration) {
+        let until = Some(Instant::now() + wait.min(MAX_LIMITED));
+        let limits = &mut self.state().limited;
+        limits.manifests = limits.manifests.max(until);
+        if lane == Lane::Rest {
+            limits.rest = limits.rest.max(until);
+        }
     }
 
-    /// For how long the host asked to be left alone.
+    /// For how long the host asked to be left alone, at least with manifests.
     pub fn limited(&self) -> Option<Duration> {
-        self.state()
-            .limited_until
-            .map(|until| until.saturating_duration_since(Instant::now()))
-            .filter(|d| !d.is_zero())
+        let until = self.state().limited.manifests?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// What went wrong last, while it goes wrong.
@@ -105,9 +127,10 @@ impl Breaker {
         (state.failures > 0 || state.until.is_some()).then(|| state.why.clone())
     }
 
-    /// A connection broke after its answer had begun.
-    pub fn broke(&self, outcome: Outcome) {
-        self.note(outcome, false);
+    /// A connection broke or stalled after its answer had begun. That is to be resumed at once, so it counts as one
+    /// quick failure.
+    pub fn broke(&self, why: String) {
+        self.note(Outcome::Failed(why), false);
     }
 
     fn note(&self, outcome: Outcome, probe: bool) {
@@ -117,7 +140,7 @@ impl Breaker {
         }
         let (why, at_once) = match outcome {
             Outcome::Answered => {
-                *state = State { limited_until: state.limited_until, ..State::default() };
+                *state = State { limited: state.limited, ..State::default() };
                 return;
             }
             Outcome::Failed(why) => (why, probe),
@@ -155,8 +178,9 @@ impl Drop for Permit {
     }
 }
 
-/// Quick failures in a row after which a host is left alone; one time-out is enough.
-const FAILURES: u32 = 3;
+/// Quick failures in a row after which a host is left alone: more than one question's tries, since the fault may be
+/// that question's. One time-out is enough.
+const FAILURES: u32 = 5;
 /// How long at first; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// How long at most: so late is it noticed that the host is back.
@@ -178,63 +202,70 @@ mod tests {
     async fn opens_after_failures_in_a_row_and_waits_longer_each_time() {
         let breaker = Arc::new(Breaker::default());
         for _ in 0..5 {
-            breaker.admit().expect("closed").tell(failed());
-            breaker.admit().expect("closed").tell(failed());
-            breaker.admit().expect("closed").tell(Outcome::Answered);
+            breaker.admit(Lane::Rest).expect("closed").tell(failed());
+            breaker.admit(Lane::Rest).expect("closed").tell(failed());
+            breaker.admit(Lane::Rest).expect("closed").tell(Outcome::Answered);
         }
         for _ in 0..FAILURES {
             assert!(!breaker.is_open());
-            breaker.admit().expect("closed").tell(failed());
+            breaker.admit(Lane::Rest).expect("closed").tell(failed());
         }
         let mut wait = FIRST_WAIT;
         for _ in 0..8 {
             assert!(breaker.is_open());
-            assert_eq!(breaker.admit().expect_err("open"), Closed::Away { why: "x".into(), wait });
+            assert_eq!(breaker.admit(Lane::Rest).expect_err("open"), Closed::Away { why: "x".into(), wait });
             advance(wait - Duration::from_millis(1)).await;
-            assert!(breaker.admit().is_err());
+            assert!(breaker.admit(Lane::Rest).is_err());
             advance(Duration::from_millis(1)).await;
             assert!(!breaker.is_open());
-            let probe = breaker.admit().expect("half open");
-            assert!(breaker.admit().is_err() && breaker.is_open(), "one at a time");
+            let probe = breaker.admit(Lane::Rest).expect("half open");
+            assert!(breaker.admit(Lane::Rest).is_err() && breaker.is_open(), "one at a time");
             probe.tell(failed());
             wait = (wait * 2).min(MAX_WAIT);
         }
         advance(MAX_WAIT).await;
-        breaker.admit().expect("half open").tell(Outcome::Answered);
+        breaker.admit(Lane::Rest).expect("half open").tell(Outcome::Answered);
         assert!(!breaker.is_open() && breaker.trouble().is_none());
-        breaker.admit().expect("closed").tell(failed());
-        assert!(breaker.admit().is_ok(), "counts anew");
+        breaker.admit(Lane::Rest).expect("closed").tell(failed());
+        assert!(breaker.admit(Lane::Rest).is_ok(), "counts anew");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_time_out_is_enough_and_those_under_way_do_not_count() {
         let breaker = Arc::new(Breaker::default());
-        let permits: Vec<Permit> = (0..4).map(|_| breaker.admit().expect("closed")).collect();
+        let permits: Vec<Permit> = (0..4).map(|_| breaker.admit(Lane::Rest).expect("closed")).collect();
         for permit in permits {
             permit.tell(Outcome::TimedOut("slow".into()));
         }
-        assert_eq!(breaker.admit().expect_err("open"), Closed::Away { why: "slow".into(), wait: FIRST_WAIT });
+        assert_eq!(
+            breaker.admit(Lane::Rest).expect_err("open"),
+            Closed::Away { why: "slow".into(), wait: FIRST_WAIT }
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_given_up_makes_room_for_the_next() {
         let breaker = Arc::new(Breaker::default());
-        breaker.admit().expect("closed").tell(Outcome::TimedOut("slow".into()));
+        breaker.admit(Lane::Rest).expect("closed").tell(Outcome::TimedOut("slow".into()));
         advance(FIRST_WAIT).await;
-        drop(breaker.admit().expect("half open"));
-        assert!(breaker.admit().is_ok());
+        drop(breaker.admit(Lane::Rest).expect("half open"));
+        assert!(breaker.admit(Lane::Rest).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_is_kept_and_ends() {
         let breaker = Arc::new(Breaker::default());
-        breaker.limit(Duration::from_secs(30));
-        breaker.limit(Duration::from_secs(10));
-        assert_eq!(breaker.admit().expect_err("limited"), Closed::Limited(Duration::from_secs(30)));
+        breaker.limit(Lane::Rest, Duration::from_secs(30));
+        breaker.limit(Lane::Rest, Duration::from_secs(10));
+        assert_eq!(breaker.admit(Lane::Rest).expect_err("limited"), Closed::Limited(Duration::from_secs(30)));
         assert!(!breaker.is_open());
         advance(Duration::from_secs(30)).await;
-        assert!(breaker.admit().is_ok() && breaker.limited().is_none());
-        breaker.limit(Duration::MAX);
+        assert!(breaker.admit(Lane::Rest).is_ok() && breaker.limited().is_none());
+        breaker.limit(Lane::Rest, Duration::MAX);
         assert_eq!(breaker.limited(), Some(MAX_LIMITED));
+
+        let breaker = Arc::new(Breaker::default());
+        breaker.limit(Lane::Manifests, Duration::from_secs(30));
+        assert!(breaker.admit(Lane::Manifests).is_err() && breaker.admit(Lane::Rest).is_ok());
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use data_encoding::{BASE64, BASE64_NOPAD};
+use reqwest::Url;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub enum Login {
     Identity(Secret),
 }
 
-/// The node's credentials at one upstream.
+/// The node's credentials at one endpoint of an upstream.
 #[derive(Debug)]
 pub struct Credentials {
     source: Source,
@@ -49,7 +50,7 @@ pub struct Current {
 enum Source {
     Nobody,
     Password { username: String, file: PathBuf },
-    Docker { file: PathBuf, hosts: Vec<String> },
+    Docker { file: PathBuf, host: String },
 }
 
 #[derive(Debug)]
@@ -62,18 +63,27 @@ struct State {
 type Stamp = (Option<SystemTime>, u64);
 
 impl Credentials {
-    /// Reads them for the first time. The error is a sentence.
-    pub fn new(config: &UpstreamConfig) -> Result<Self, String> {
+    /// Reads those for an endpoint for the first time. A Docker configuration is asked for the endpoint's own host,
+    /// so that a mirror is not told what is the registry's. The error is a sentence.
+    pub fn new(config: &UpstreamConfig, endpoint: &Url) -> Result<Self, String> {
         let source = match (&config.username, &config.password_file, &config.docker_config) {
             (Some(username), Some(file), _) => {
                 Source::Password { username: username.clone(), file: file.clone() }
             }
-            (_, _, Some(file)) => Source::Docker { file: file.clone(), hosts: hosts(config) },
+            (_, _, Some(file)) => Source::Docker { file: file.clone(), host: namespace::host_of(endpoint) },
             _ => Source::Nobody,
         };
         let stamp = source.stamp();
         let current = Current { login: source.read()?.map(Arc::new), generation: 1 };
         Ok(Credentials { source, state: Mutex::new(State { current, looked: Instant::now(), stamp }) })
+    }
+
+    /// None at all.
+    #[cfg(test)]
+    pub fn nobody() -> Self {
+        let current = Current { login: None, generation: 1 };
+        let state = State { current, looked: Instant::now(), stamp: None };
+        Credentials { source: Source::Nobody, state: Mutex::new(state) }
     }
 
     /// What they are now. Looks for changes of the file now and then; one that cannot be used is reported and the
@@ -117,11 +127,9 @@ impl Source {
                 }
                 Ok(Some(Login::Password { username: username.clone(), password }))
             }
-            Source::Docker { file, hosts } => {
+            Source::Docker { file, host } => {
                 let text = read(file, "docker-config")?;
-                from_docker(&text, hosts)
-                    .map(Some)
-                    .map_err(|why| format!("docker-config {}: {why}", file.display()))
+                from_docker(&text, host).map_err(|why| format!("docker-config {}: {why}", file.display()))
             }
         }
     }
@@ -158,28 +166,25 @@ struct DockerAuth {
     identitytoken: String,
 }
 
-/// The login for the first of `hosts` that a Docker `config.json` knows. Errors never quote the file.
-fn from_docker(text: &str, hosts: &[String]) -> Result<Login, String> {
+/// The login that a Docker `config.json` has for a host. Errors never quote the file.
+fn from_docker(text: &str, host: &str) -> Result<Option<Login>, String> {
     let config: DockerConfig = serde_json::from_str(text).map_err(|why| {
         format!("not a Docker configuration (line {}, column {})", why.line(), why.column())
     })?;
-    let name = hosts.first().map_or("", String::as_str);
-    for host in hosts {
-        for (key, auth) in config.auths.iter().filter(|(key, _)| namespace::is_docker_key(key, host)) {
-            if let Some(login) = auth.login().map_err(|why| format!("the entry {key:?}: {why}"))? {
-                return Ok(login);
-            }
+    for (key, auth) in config.auths.iter().filter(|(key, _)| namespace::is_docker_key(key, host)) {
+        if let Some(login) = auth.login().map_err(|why| format!("the entry {key:?}: {why}"))? {
+            return Ok(Some(login));
         }
     }
-    let helped =
-        hosts.iter().any(|host| config.cred_helpers.keys().any(|key| namespace::is_docker_key(key, host)));
-    if helped || config.creds_store.is_some() {
+    if config.creds_store.is_some()
+        || config.cred_helpers.keys().any(|key| namespace::is_docker_key(key, host))
+    {
         return Err(format!(
-            "it leaves the credentials for {name} to a helper program, and Waystation runs none; give username and \
+            "it leaves the credentials for {host} to a helper program, and Waystation runs none; give username and \
              password-file, or log in with a configuration that has no credsStore and no credHelpers"
         ));
     }
-    Err(format!("it has no credentials for {name}; run docker login {name} with this configuration"))
+    Ok(None)
 }
 
 impl DockerAuth {
@@ -207,16 +212,6 @@ impl DockerAuth {
     }
 }
 
-/// Where credentials may be filed: under the registry's name first, then under those of its endpoints.
-fn hosts(config: &UpstreamConfig) -> Vec<String> {
-    let mut hosts = vec![namespace::spoken(&config.namespace)];
-    for url in config.endpoints() {
-        let host = url.host_str().unwrap_or_default();
-        hosts.push(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")));
-    }
-    hosts
-}
-
 fn read(path: &Path, key: &str) -> Result<String, String> {
     use std::io::Read;
     let wrong = |why: String| format!("{key} {} cannot be read: {why}", path.display());
@@ -238,55 +233,47 @@ const MAX_FILE: u64 = 1 << 20;
 mod tests {
     use super::*;
 
-    fn found(text: &str, hosts: &[&str]) -> String {
-        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        match from_docker(text, &hosts) {
-            Ok(Login::Password { username, password }) => format!("{username}:{}", password.expose()),
-            Ok(Login::Identity(token)) => format!("identity {}", token.expose()),
+    fn found(text: &str, host: &str) -> String {
+        match from_docker(text, host) {
+            Ok(None) => "nobody".into(),
+            Ok(Some(Login::Password { username, password })) => format!("{username}:{}", password.expose()),
+            Ok(Some(Login::Identity(token))) => format!("identity {}", token.expose()),
             Err(why) => format!("error: {why}"),
         }
     }
 
     #[test]
     fn docker_configurations() {
-        let hub: &[&str] = &["docker.io", "registry-1.docker.io"];
+        let hub = "registry-1.docker.io";
         // "me:pa:ss" and "me:pw\0".
-        let table: &[(&str, &[&str], &str)] = &[
+        let table: &[(&str, &str, &str)] = &[
             (r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6cGE6c3M="}}}"#, hub, "me:pa:ss"),
             (r#"{"auths":{"docker.io":{"auth":"bWU6cGE6c3M="}}}"#, hub, "me:pa:ss"),
-            (r#"{"auths":{"reg.example:5000":{"auth":"bWU6cHcA"}}}"#, &["reg.example:5000"], "me:pw"),
-            (r#"{"auths":{"reg.example":{"auth":"bWU6cGE6c3M"}}}"#, &["reg.example"], "me:pa:ss"),
-            (
-                r#"{"auths":{"http://reg.example/v2/":{"username":"a","password":"b"}}}"#,
-                &["reg.example"],
-                "a:b",
-            ),
+            (r#"{"auths":{"reg.example:5000":{"auth":"bWU6cHcA"}}}"#, "reg.example:5000", "me:pw"),
+            (r#"{"auths":{"reg.example":{"auth":"bWU6cGE6c3M"}}}"#, "reg.example", "me:pa:ss"),
+            (r#"{"auths":{"http://reg.example/v2/":{"username":"a","password":"b"}}}"#, "reg.example", "a:b"),
             (
                 r#"{"auths":{"az.example":{"auth":"MDo=","identitytoken":"tok"}}}"#,
-                &["az.example"],
+                "az.example",
                 "identity tok",
             ),
-            (
-                r#"{"auths":{"mirror.example":{"auth":"bWU6cGE6c3M="}}}"#,
-                &["docker.io", "mirror.example"],
-                "me:pa:ss",
-            ),
-            (r#"{"auths":{"other.example":{"auth":"bWU6cGE6c3M="}}}"#, &["reg.example"], "error: it has no"),
-            (r#"{"auths":{"quay.io/team":{"auth":"bWU6cGE6c3M="}}}"#, &["quay.io"], "error: it has no"),
-            (r#"{"auths":{"quay.io":{}},"credsStore":"desktop"}"#, &["quay.io"], "error: it leaves"),
-            (r#"{"credHelpers":{"quay.io":"gcloud"}}"#, &["quay.io"], "error: it leaves"),
-            (r#"{"credHelpers":{"gcr.io":"gcloud"}}"#, &["quay.io"], "error: it has no"),
+            (r#"{"auths":{"mirror.example":{"auth":"bWU6cGE6c3M="}}}"#, "mirror.example", "me:pa:ss"),
+            (r#"{"auths":{"other.example":{"auth":"bWU6cGE6c3M="}}}"#, "reg.example", "nobody"),
+            (r#"{"auths":{"quay.io/team":{"auth":"bWU6cGE6c3M="}}}"#, "quay.io", "nobody"),
+            (r#"{"auths":{"quay.io":{}},"credsStore":"desktop"}"#, "quay.io", "error: it leaves"),
+            (r#"{"credHelpers":{"quay.io":"gcloud"}}"#, "quay.io", "error: it leaves"),
+            (r#"{"credHelpers":{"gcr.io":"gcloud"}}"#, "quay.io", "nobody"),
             (
                 r#"{"auths":{"quay.io":{"auth":"%%%"}}}"#,
-                &["quay.io"],
+                "quay.io",
                 "error: the entry \"quay.io\": auth is not",
             ),
-            (r#"{"auths":{"quay.io":{"auth":"bm9jb2xvbg=="}}}"#, &["quay.io"], "error: the entry"),
-            ("{}", &["quay.io"], "error: it has no"),
-            ("password", &["quay.io"], "error: not a Docker configuration"),
+            (r#"{"auths":{"quay.io":{"auth":"bm9jb2xvbg=="}}}"#, "quay.io", "error: the entry"),
+            ("{}", "quay.io", "nobody"),
+            ("password", "quay.io", "error: not a Docker configuration"),
         ];
-        for (text, hosts, expected) in table {
-            let found = found(text, hosts);
+        for (text, host, expected) in table {
+            let found = found(text, host);
             assert!(found.starts_with(expected), "{text}: {found}");
             assert!(!found.starts_with("error") || !found.contains("bWU6"), "quotes the file: {found}");
         }
@@ -299,10 +286,11 @@ mod tests {
         let mut config = UpstreamConfig::named("reg.example");
         config.username = Some("me".into());
         config.password_file = Some(file.clone());
-        let why = Credentials::new(&config).expect_err("no file");
+        let endpoint = config.endpoints().remove(0);
+        let why = Credentials::new(&config, &endpoint).expect_err("no file");
         assert!(why.contains("password-file") && why.contains("cannot be read"), "{why}");
         std::fs::write(&file, "one\n").expect("written");
-        let credentials = Credentials::new(&config).expect("read");
+        let credentials = Credentials::new(&config, &endpoint).expect("read");
         let show = |current: Current| match current.login.as_deref() {
             Some(Login::Password { username, password }) => {
                 (format!("{username}:{}", password.expose()), current.generation)

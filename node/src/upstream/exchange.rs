@@ -11,12 +11,14 @@ use reqwest::{
     header::{self, HeaderMap, HeaderValue},
 };
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     body::{bounded, said},
-    credentials::Current,
+    breaker::Lane,
+    credentials::{Credentials, Current},
     error::{Failed, UpstreamError},
+    namespace,
     token::{self, Asking, Authority, Shown, Wanted},
     transport::{Transport, origin},
 };
@@ -29,6 +31,7 @@ pub struct Endpoint {
     base: String,
     /// What an endpoint that mirrors several registries is told of whom it is asked (containerd's `ns`).
     ns: Option<String>,
+    credentials: Credentials,
     authority: Authority,
     quota: Mutex<Option<Quota>>,
 }
@@ -75,7 +78,7 @@ pub struct Answer {
 #[derive(Clone, Copy)]
 pub enum As<'a> {
     /// The node itself; tokens are kept.
-    Node(&'a Current),
+    Node,
     /// Somebody else; nothing is kept.
     Guest(&'a Current),
 }
@@ -83,18 +86,16 @@ pub enum As<'a> {
 impl Endpoint {
     /// An endpoint of the registry of this name. A path that has `v2` in it is the API's own, else it stands
     /// before the repositories there.
-    pub fn new(url: Url, namespace: &str) -> Self {
+    pub fn new(url: Url, namespace: &str, credentials: Credentials) -> Self {
         let path = url.path().trim_matches('/');
         let base = match path.split('/').any(|part| part == "v2") {
             true => format!("/{path}"),
             false if path.is_empty() => "/v2".to_owned(),
             false => format!("/v2/{path}"),
         };
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let home = super::namespace::is_home(namespace, &host);
-        let ns = (!home && path.is_empty()).then(|| super::namespace::spoken(namespace));
-        Endpoint { url, base, ns, authority: Authority::default(), quota: Mutex::default() }
+        let home = namespace::is_home(namespace, &namespace::host_of(&url));
+        let ns = (!home && path.is_empty()).then(|| namespace::spoken(namespace));
+        Endpoint { url, base, ns, credentials, authority: Authority::default(), quota: Mutex::default() }
     }
 
     /// What was said last about how often it may be asked.
@@ -169,37 +170,40 @@ struct Line<'a> {
 impl Line<'_> {
     async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Failed> {
         let repository = self.endpoint.repository(ask.path);
-        let (As::Node(who) | As::Guest(who)) = self.who;
+        let own = self.endpoint.credentials.current();
+        let who = match self.who {
+            As::Node => &own,
+            As::Guest(guest) => guest,
+        };
         let asking =
             Asking { transport: self.transport, endpoint: &self.endpoint.url, repository: &repository, who };
         let mut shown = match self.who {
-            As::Node(_) => self.endpoint.authority.ready(&asking).await?,
+            As::Node => self.endpoint.authority.ready(&asking).await?,
             As::Guest(_) => None,
         };
-        for _ in 0..CHALLENGES {
+        let (mut answered, mut answered_twice): (Option<Wanted>, bool) = (None, false);
+        loop {
             let (answer, hops) = self.follow(ask, shown.as_ref()).await?;
-            let status = answer.response.status();
+            let headers = answer.response.headers();
             let challenged = hops == 0
-                && (status == StatusCode::UNAUTHORIZED
-                    || status == StatusCode::FORBIDDEN
-                        && answer.response.headers().contains_key(header::WWW_AUTHENTICATE));
+                && matches!(answer.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                && headers.contains_key(header::WWW_AUTHENTICATE);
             if !challenged {
-                return judge(answer, hops).await;
+                return judge(answer, hops, &ask.method).await;
             }
-            if !answer.response.headers().contains_key(header::WWW_AUTHENTICATE) {
-                return judge(answer, hops).await;
+            let wanted = token::wanted(headers, &self.endpoint.url)?;
+            // A proof made for this very challenge was not enough; or it wants yet another one, as nobody does.
+            if answered.as_ref() == Some(&wanted) || answered.is_some() && answered_twice {
+                return judge(answer, hops, &ask.method).await;
             }
-            let wanted = token::wanted(answer.response.headers(), &self.endpoint.url)?;
-            let better = self.show(&asking, wanted, shown.as_ref()).await?;
-            if better.is_none() {
-                return judge(answer, hops).await;
-            }
+            let Some(better) = self.show(&asking, wanted.clone(), shown.as_ref()).await? else {
+                return judge(answer, hops, &ask.method).await;
+            };
+            answered_twice = answered.replace(wanted).is_some();
             // Read to its end, so that the connection can be used again.
             let _ = said(answer.response).await;
-            shown = better;
+            shown = Some(better);
         }
-        let (answer, hops) = self.follow(ask, shown.as_ref()).await?;
-        judge(answer, hops).await
     }
 
     async fn show(
@@ -209,7 +213,7 @@ impl Line<'_> {
         refused: Option<&Shown>,
     ) -> Result<Option<Shown>, Failed> {
         match self.who {
-            As::Node(_) => self.endpoint.authority.answer(asking, wanted, refused).await,
+            As::Node => self.endpoint.authority.answer(asking, wanted, refused).await,
             As::Guest(_) if refused.is_some() => Ok(None),
             As::Guest(who) => match wanted {
                 Wanted::Basic => Ok(token::basic(who)),
@@ -228,6 +232,7 @@ impl Line<'_> {
     async fn follow(&self, ask: &Ask<'_>, shown: Option<&Shown>) -> Result<(Answer, usize), Failed> {
         let mut url = self.endpoint.ask_url(ask);
         let home = origin(&url);
+        let lane = if ask.what.starts_with("manifests/") { Lane::Manifests } else { Lane::Rest };
         let mut seen = vec![url.clone()];
         loop {
             let hops = seen.len() - 1;
@@ -245,7 +250,7 @@ impl Line<'_> {
             }
             let response = self
                 .transport
-                .send(request)
+                .send(request, lane)
                 .await
                 .map_err(|failed| Failed { redirected: hops > 0, ..failed })?;
             if here == home {
@@ -259,7 +264,7 @@ impl Line<'_> {
                 return Err(Failed::invalid(format!("{home} sends in circles ({} redirects)", hops + 1)));
             }
             // Read to its end, so that the connection can be used again.
-            let _ = bounded(response, MAX_REDIRECT_BODY).await;
+            let _ = timeout(REDIRECT_BODY_WITHIN, bounded(response, MAX_REDIRECT_BODY)).await;
             seen.push(next.clone());
             url = next;
         }
@@ -267,7 +272,7 @@ impl Line<'_> {
 }
 
 /// What an answer means that needs no look at its body.
-async fn judge(answer: Answer, hops: usize) -> Result<Answer, Failed> {
+async fn judge(answer: Answer, hops: usize, method: &Method) -> Result<Answer, Failed> {
     let status = answer.response.status();
     if status.is_success() {
         return Ok(answer);
@@ -281,7 +286,8 @@ async fn judge(answer: Answer, hops: usize) -> Result<Answer, Failed> {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => UpstreamError::Denied(words),
         _ => UpstreamError::Invalid(words),
     };
-    let again = (hops > 0 && matches!(error, UpstreamError::Unavailable(_))).then_some(Duration::ZERO);
+    let again =
+        (matches!(error, UpstreamError::Unavailable(_)) && method == Method::GET).then_some(Duration::ZERO);
     Err(Failed { error, status: Some(status), again, redirected: hops > 0 })
 }
 
@@ -338,12 +344,11 @@ const ATTEMPTS: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(50);
 /// After this, nothing is tried again.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
-/// Times that an endpoint may ask for another proof; a token may have been withdrawn.
-const CHALLENGES: usize = 2;
 const MAX_REDIRECTS: usize = 5;
 /// Signed URLs are long.
 const MAX_LOCATION: usize = 16 * 1024;
 const MAX_REDIRECT_BODY: usize = 64 * 1024;
+const REDIRECT_BODY_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -387,7 +392,7 @@ mod tests {
             ),
         ];
         for (url, namespace, expected, repository) in table {
-            let endpoint = Endpoint::new(url.parse().expect("a URL"), namespace);
+            let endpoint = Endpoint::new(url.parse().expect("a URL"), namespace, Credentials::nobody());
             let ask = Ask {
                 method: Method::GET,
                 path: "a/b",

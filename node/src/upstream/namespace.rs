@@ -1,6 +1,7 @@
 //! What foreign registries are called. Owns that one registry has one name, whichever of its names a client, a
 //! repository or a configuration uses; which registries there are is the configuration's.
 
+use reqwest::Url;
 use waystation_proto::RepoName;
 
 /// Docker Hub's name in references.
@@ -39,6 +40,12 @@ pub fn is_home(namespace: &str, host: &str) -> bool {
 /// The name as it stands in references, with a port after `:`.
 pub fn spoken(namespace: &str) -> String {
     namespace.replacen('_', ":", 1)
+}
+
+/// The host of a URL, with a port where it has one that is not the usual.
+pub fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The path of a repository at the registry: single names at Docker Hub are in `library/`.

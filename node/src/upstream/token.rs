@@ -21,9 +21,10 @@ use tokio::time::Instant;
 
 use super::{
     body::{bounded, said},
+    breaker::Lane,
     challenge::{self, Challenge},
     credentials::{Current, Login},
-    error::{Failed, UpstreamError},
+    error::{Failed, UpstreamError, tame},
     transport::{Transport, origin},
 };
 use crate::secret::Secret;
@@ -268,7 +269,7 @@ pub async fn fetch(
             }
         }
     };
-    let answer = transport.send(request.header(header::ACCEPT, "application/json")).await?;
+    let answer = transport.send(request.header(header::ACCEPT, "application/json"), Lane::Rest).await?;
     granted(answer, realm, asking.who.login.is_some()).await
 }
 
@@ -319,7 +320,7 @@ async fn granted(answer: Response, realm: &Url, known: bool) -> Result<(Secret, 
 
 /// The token server, if credentials may be sent there: over TLS, unless the endpoint itself is without.
 fn realm(text: &str, endpoint: &Url) -> Result<Url, Failed> {
-    let wrong = |why: &str| Failed::invalid(format!("tokens are to be had at {:.200}: {why}", text));
+    let wrong = |why: &str| Failed::invalid(format!("tokens are to be had at {}: {why}", tame(text)));
     let mut url: Url = endpoint.join(text).map_err(|_| wrong("not a URL"))?;
     match url.scheme() {
         "https" => {}

@@ -16,7 +16,7 @@ use reqwest::{
 };
 
 use super::{
-    breaker::{Breaker, Closed, Outcome},
+    breaker::{Breaker, Closed, Lane, Outcome},
     config::UpstreamConfig,
     error::{Failed, UpstreamError, words},
 };
@@ -65,12 +65,18 @@ impl Transport {
                 .tcp_keepalive(Duration::from_secs(20))
                 .pool_idle_timeout(Duration::from_secs(60))
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .http2_adaptive_window(true)
+                // Blobs that are read slowly must not hold up the others on the same connection.
+                .http2_initial_stream_window_size(STREAM_WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
                 .http2_max_header_list_size(MAX_HEADERS);
             // Plain HTTP works on machines that have no certificates.
             let builder =
                 if tls { builder.tls_certs_merge(roots.iter().cloned()) } else { builder.tls_certs_only([]) };
-            let builder = if guarded { builder.dns_resolver(Arc::new(Guarded)) } else { builder };
+            let builder = if guarded {
+                builder.dns_resolver(Arc::new(Guarded { proxies: proxies() }))
+            } else {
+                builder
+            };
             let builder = if proxied { builder } else { builder.no_proxy() };
             builder.build().map_err(|why| {
                 let mut cause: &dyn std::error::Error = &why;
@@ -104,17 +110,18 @@ impl Transport {
         url: &Url,
         from: &Url,
     ) -> Result<reqwest::RequestBuilder, Failed> {
-        let client = if self.configured.contains(&origin(url)) {
-            if is_here(url) { &self.direct } else { &self.own }
-        } else if is_here(from) {
-            if is_here(url) { &self.direct } else { &self.own }
-        } else if is_here(url) {
-            return Err(Failed::invalid(format!(
-                "it sends this node to {}, which is an address of this machine or its link; not followed",
-                origin(url)
-            )));
-        } else {
-            &self.guarded
+        // What somebody on this machine says of this machine is as good as what the operator says.
+        let trusted = self.configured.contains(&origin(url)) || is_here(from);
+        let client = match (trusted, is_here(url)) {
+            (true, true) => &self.direct,
+            (true, false) => &self.own,
+            (false, false) => &self.guarded,
+            (false, true) => {
+                return Err(Failed::invalid(format!(
+                    "it sends this node to {}, which is an address of this machine or its link; not followed",
+                    origin(url)
+                )));
+            }
         };
         Ok(client.request(method, url.clone()))
     }
@@ -123,12 +130,12 @@ impl Transport {
     ///
     /// # Errors
     /// What kept the answer away: no connection, time-outs, a host that is left alone, 5xx, 429.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failed> {
+    pub async fn send(&self, request: reqwest::RequestBuilder, lane: Lane) -> Result<Response, Failed> {
         let (client, request) = request.build_split();
         let request: Request = request.map_err(|why| Failed::invalid(words(why)))?;
         let host = origin(request.url());
         let breaker = self.breaker(&host);
-        let permit = breaker.admit().map_err(|closed| closed_to(&host, closed))?;
+        let permit = breaker.admit(lane).map_err(|closed| closed_to(&host, closed))?;
         let answer = match tokio::time::timeout(self.answer_within, client.execute(request)).await {
             Err(_) => {
                 let why = format!("{host}: no answer in time");
@@ -147,12 +154,12 @@ impl Transport {
         let status = answer.status();
         if status == StatusCode::TOO_MANY_REQUESTS {
             permit.tell(Outcome::Answered);
-            return Err(limited(&breaker, &answer));
+            return Err(limited(&breaker, lane, &answer));
         }
         if status.is_server_error() {
             let why = format!("{host} answered {status}");
-            // What it cannot do at all says nothing about its health.
-            let healthy = matches!(status.as_u16(), 501 | 505);
+            // 500 is what registries answer where one thing is broken, 501 and 505 where they cannot do it.
+            let healthy = !matches!(status.as_u16(), 502..=504);
             permit.tell(if healthy { Outcome::Answered } else { Outcome::Failed(why.clone()) });
             let again = matches!(status.as_u16(), 500 | 502 | 503 | 504).then_some(Duration::ZERO);
             let error = UpstreamError::Unavailable(why);
@@ -220,21 +227,37 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The system's names, without those that mean this machine or its link.
-struct Guarded;
+/// The system's names, without those that mean this machine or its link. Proxies may be there.
+struct Guarded {
+    proxies: Vec<String>,
+}
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
+        let proxy = self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let outside: Vec<SocketAddr> =
-                found.into_iter().filter(|address| !is_local(address.ip())).collect();
+                found.into_iter().filter(|address| proxy || !is_local(address.ip())).collect();
             if outside.is_empty() {
                 return Err(format!("{} means this machine or its link; not followed", name.as_str()).into());
             }
             Ok(Box::new(outside.into_iter()) as Addrs)
         })
     }
+}
+
+/// Hosts of the proxies that the usual variables name.
+fn proxies() -> Vec<String> {
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    let values =
+        names.iter().flat_map(|name| [std::env::var(name), std::env::var(name.to_lowercase())]).flatten();
+    let host = |text: String| {
+        let url: Url =
+            if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }.ok()?;
+        url.host_str().map(str::to_owned)
+    };
+    values.filter_map(host).collect()
 }
 
 fn closed_to(host: &str, closed: Closed) -> Failed {
@@ -248,13 +271,13 @@ fn closed_to(host: &str, closed: Closed) -> Failed {
 }
 
 /// 429: short waits are waited for by the request itself, longer ones keep all requests away.
-fn limited(breaker: &Breaker, answer: &Response) -> Failed {
+fn limited(breaker: &Breaker, lane: Lane, answer: &Response) -> Failed {
     let said = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after =
         said.and_then(|text| retry_after(text, std::time::SystemTime::now())).unwrap_or(LIMITED_FOR);
     let again = (retry_after <= SHORT_LIMIT).then_some(retry_after);
     if again.is_none() {
-        breaker.limit(retry_after);
+        breaker.limit(lane, retry_after);
     }
     let error = UpstreamError::RateLimited { retry_after };
     Failed { error, status: Some(StatusCode::TOO_MANY_REQUESTS), again, redirected: false }
@@ -276,6 +299,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_CONNECTIONS: usize = 8;
 /// Bytes of headers in an HTTP/2 answer; HTTP/1 has hyper's limit of 100 lines.
 const MAX_HEADERS: u32 = 64 * 1024;
+/// Bytes of one answer on their way over HTTP/2: 20 MB/s at 200 ms.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Hosts whose health is remembered for one upstream.
 const MAX_HOSTS: usize = 64;
 /// How long a host that says 429 and not for how long is left alone.
@@ -336,7 +362,11 @@ mod tests {
 
     #[tokio::test]
     async fn names_that_mean_this_machine_are_not_resolved_for_strangers() {
-        let error = Guarded.resolve("localhost".parse().expect("a name")).await.err().expect("refused");
+        let guarded =
+            |proxies: &[&str]| Guarded { proxies: proxies.iter().map(|name| (*name).into()).collect() };
+        let name = || "localhost".parse().expect("a name");
+        let error = guarded(&[]).resolve(name()).await.err().expect("refused");
         assert!(error.to_string().contains("not followed"), "{error}");
+        assert!(guarded(&["LocalHost"]).resolve(name()).await.is_ok());
     }
 }
