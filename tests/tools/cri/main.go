@@ -1,10 +1,12 @@
-// Command cri asks a CRI image service, as a kubelet does: `cri SOCKET pull IMAGE`, `cri SOCKET version`.
+// Command cri asks a CRI service, as a kubelet does: `cri SOCKET version`, `cri SOCKET pull IMAGE`.
+// `cri --version` says which version of the CRI API it was built with.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +15,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println(apiVersion())
+		return
+	}
 	if len(os.Args) < 3 {
 		fmt.Fprintln(os.Stderr, "usage: cri SOCKET version | cri SOCKET pull IMAGE")
 		os.Exit(2)
@@ -21,6 +27,17 @@ func main() {
 		fmt.Fprintln(os.Stderr, "cri:", err)
 		os.Exit(1)
 	}
+}
+
+func apiVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			if module.Path == "k8s.io/cri-api" {
+				return module.Path + " " + module.Version
+			}
+		}
+	}
+	return "built without modules"
 }
 
 func run(socket, verb string, arguments []string) error {
