@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{at, two_sites};
+use super::{at, client_config, two_sites};
 use crate::harness::{
     clients::{Client, busybox, containerd::Containerd, digest_in},
     image::Image,
@@ -36,6 +36,29 @@ fn containerd_pulls_through_the_mirror_runs_and_pushes() {
         assert_eq!(digest_in(&listed), image.digest());
         // Every byte was checked, and is there.
         assert!(containerd.ctr("second", &["images", "check"]).contains("complete"));
+    });
+}
+
+#[test]
+fn containerd_takes_the_configuration_that_the_node_writes() {
+    sealed(|| {
+        let root = temp_dir("root");
+        let certs = root.path().join("etc/containerd/certs.d");
+        let (Some(cri), Some(containerd)) =
+            (Client::find("cri", &["--version"]), Containerd::start(Some(&certs)))
+        else {
+            return;
+        };
+        let cluster = two_sites();
+        let image = super::image();
+        super::publish_as_hub(&cluster, "library/app", &image);
+        let told = client_config(&cluster[1], "containerd", root.path(), &["--for", "docker.io"]);
+        assert!(told.contains("config_path = \"/etc/containerd/certs.d\""), "{told}");
+        let name = "docker.io/library/app:v1";
+        assert_eq!(containerd.pull("test", &certs, name), image.digest());
+        let pulled = cri.run(&[containerd.socket().to_str().unwrap(), "pull", name]);
+        assert_eq!(digest_in(&pulled), image.digest());
+        super::undo(&cluster[1], "containerd", root.path());
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{at, two_sites};
+use super::{at, client_config, two_sites};
 use crate::harness::{
     clients::{busybox, digest_in, docker::Docker},
     image::Image,
@@ -37,5 +37,26 @@ fn docker_pulls_runs_and_pushes() {
         let there = at(&cluster, 0, "team/hello:again");
         assert_eq!(digest_in(&docker.run(&["pull", &there])), pushed);
         assert_eq!(docker.run(&["run", "--rm", "--network=none", &there]).trim(), "hello from docker");
+    });
+}
+
+#[test]
+fn docker_takes_the_configuration_that_the_node_writes() {
+    sealed(|| {
+        let root = temp_dir("root");
+        let daemon_json = root.path().join("etc/docker/daemon.json");
+        fs::create_dir_all(daemon_json.parent().unwrap()).unwrap();
+        fs::write(&daemon_json, r#"{"labels": ["room=7"]}"#).unwrap();
+        let cluster = two_sites();
+        let image = super::image();
+        super::publish_as_hub(&cluster, "library/app", &image);
+        let told = client_config(&cluster[1], "docker", root.path(), &[]);
+        assert!(told.contains("systemctl reload docker"), "{told}");
+        let Some(docker) = Docker::start(&daemon_json) else { return };
+        assert_eq!(docker.run(&["info", "--format", "{{.Labels}}"]).trim(), "[room=7]");
+        assert_eq!(digest_in(&docker.run(&["pull", "app:v1"])), image.digest());
+        drop(docker);
+        super::undo(&cluster[1], "docker", root.path());
+        assert_eq!(fs::read_to_string(&daemon_json).unwrap(), r#"{"labels": ["room=7"]}"#);
     });
 }

@@ -1,9 +1,10 @@
 //! podman.
 
-use super::{at, image, two_sites};
+use super::{at, client_config, image, two_sites};
 use crate::harness::{
     clients::{busybox, podman::Podman},
     image::{Image, digest},
+    node::temp_dir,
     sealed::sealed,
     wait::until_true,
 };
@@ -42,5 +43,25 @@ fn podman_runs_what_the_other_site_published() {
         let name = at(&cluster, 1, "library/hello:v1");
         podman.run(&["pull", "--tls-verify=false", &name]);
         assert_eq!(podman.run_image(&name).trim(), "hello from podman");
+    });
+}
+
+#[test]
+fn podman_takes_the_configuration_that_the_node_writes() {
+    sealed(|| {
+        let root = temp_dir("root");
+        let drop_in = root.path().join("etc/containers/registries.conf.d/50-waystation.conf");
+        let Some(podman) = Podman::new("podman", "vfs") else { return };
+        let podman = podman.with_registries(&drop_in);
+        let cluster = two_sites();
+        let image = image();
+        super::publish_as_hub(&cluster, "library/app", &image);
+        let told =
+            client_config(&cluster[1], "podman", root.path(), &["--for", "docker.io", "--for", "quay.io"]);
+        assert!(told.contains("crio"), "{told}");
+        podman.run(&["pull", "docker.io/library/app:v1"]);
+        let pulled = podman.run(&["images", "--quiet", "--no-trunc", "docker.io/library/app:v1"]);
+        assert!(pulled.contains(&digest(&image.config)), "another image came: {pulled}");
+        super::undo(&cluster[1], "podman", root.path());
     });
 }

@@ -60,11 +60,6 @@ impl Docker {
         run(self.command().args(arguments))
     }
 
-    /// What the daemon logged.
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
     fn command(&self) -> Command {
         let mut command = self.docker.command();
         command
