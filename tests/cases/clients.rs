@@ -11,6 +11,7 @@ use crate::harness::{
 };
 
 mod buildah;
+mod config;
 mod containerd;
 mod crane;
 mod docker;

@@ -1,7 +1,7 @@
 //! buildah: builds an image from nothing, and zstd:chunked layers, of which podman fetches the parts that
 //! it lacks.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{at, two_sites};
 use crate::harness::{
@@ -12,35 +12,30 @@ use crate::harness::{
 
 #[test]
 fn buildah_publishes_what_it_built_and_gets_it_at_the_other_site() {
-    let (Some(buildah), Some(busybox)) = (Podman::new("buildah", "vfs"), busybox()) else { return };
-    let cluster = two_sites();
-    let folder = temp_dir("build");
-    let program = folder.path().join("busybox");
-    fs::write(&program, &busybox).unwrap();
-    let digests = folder.path().join("digest");
-    let container = buildah.run(&["from", "scratch"]);
-    let container = container.trim();
-    buildah.run(&["copy", "--quiet", "--chmod", "755", container, program.to_str().unwrap(), "/bin/busybox"]);
-    buildah.run(&["config", "--entrypoint", r#"["/bin/busybox", "true"]"#, container]);
-    buildah.run(&["commit", "--quiet", "--rm", "--format", "oci", container, "localhost/built:v1"]);
-    let to = |node| format!("docker://{}", at(&cluster, node, "team/built:v1"));
-    let digest_file = ["--digestfile", digests.to_str().unwrap()];
-    buildah.run(&[
-        "push",
-        "--tls-verify=false",
-        digest_file[0],
-        digest_file[1],
-        "localhost/built:v1",
-        &to(0),
-    ]);
-    let pushed = fs::read_to_string(&digests).unwrap();
-    cluster[1].registry().wait_for_digest("team/built", "v1", pushed.trim());
+    sealed(|| {
+        let (Some(buildah), Some(other)) = (Podman::new("buildah", "vfs"), Podman::new("buildah", "vfs"))
+        else {
+            return;
+        };
+        let Some(busybox) = busybox() else { return };
+        let cluster = two_sites();
+        let folder = temp_dir("build");
+        let program = folder.path().join("busybox");
+        fs::write(&program, &busybox).unwrap();
+        let container = buildah.run(&["from", "scratch"]);
+        let container = container.trim();
+        let copy = ["copy", "--quiet", "--chmod", "755", container];
+        buildah.run(&[&copy[..], &[program.to_str().unwrap(), "/bin/busybox"]].concat());
+        buildah.run(&["config", "--entrypoint", r#"["/bin/busybox", "true"]"#, container]);
+        buildah.run(&["commit", "--quiet", "--rm", "--format", "oci", container, "localhost/built:v1"]);
+        let name = |node| at(&cluster, node, "team/built:v1");
+        let pushed = push(&buildah, "localhost/built:v1", &name(0), &[]);
+        cluster[1].registry().wait_for_digest("team/built", "v1", &pushed);
 
-    let Some(other) = Podman::new("buildah", "vfs") else { return };
-    other.run(&["pull", "--quiet", "--tls-verify=false", &to(1)]);
-    let name = at(&cluster, 1, "team/built:v1");
-    let pulled = other.run(&["images", "--no-trunc", "--format", "{{.Digest}}", &name]);
-    assert_eq!(pulled.trim(), pushed.trim());
+        other.run(&["pull", "--quiet", "--tls-verify=false", &format!("docker://{}", name(1))]);
+        let pulled = other.run(&["images", "--no-trunc", "--format", "{{.Digest}}", &name(1)]);
+        assert_eq!(pulled.trim(), pushed);
+    });
 }
 
 #[test]
@@ -76,21 +71,22 @@ fn podman_fetches_only_what_is_new_of_a_chunked_layer() {
 }
 
 /// Publishes an image with this folder as its only layer; its digest.
-fn push_chunked(buildah: &Podman, folder: &std::path::Path, name: &str) -> String {
+fn push_chunked(buildah: &Podman, folder: &Path, name: &str) -> String {
     let container = buildah.run(&["from", "scratch"]);
     buildah.run(&["copy", "--quiet", container.trim(), folder.to_str().unwrap(), "/data"]);
     buildah.run(&["commit", "--quiet", "--rm", "--format", "oci", container.trim(), "localhost/data"]);
-    let digests = temp_dir("digest");
-    let file = digests.path().join("digest");
-    buildah.run(&[
-        "push",
-        "--tls-verify=false",
-        "--compression-format=zstd:chunked",
-        "--digestfile",
-        file.to_str().unwrap(),
-        "localhost/data",
-        &format!("docker://{name}"),
-    ]);
+    push(buildah, "localhost/data", name, &["--compression-format=zstd:chunked"])
+}
+
+/// Pushes an image; the digest that it got.
+fn push(buildah: &Podman, image: &str, name: &str, more: &[&str]) -> String {
+    let folder = temp_dir("digest");
+    let file = folder.path().join("digest");
+    let target = format!("docker://{name}");
+    let mut arguments = vec!["push", "--tls-verify=false", "--digestfile", file.to_str().unwrap()];
+    arguments.extend(more);
+    arguments.extend([image, &target]);
+    buildah.run(&arguments);
     fs::read_to_string(file).unwrap().trim().to_owned()
 }
 
