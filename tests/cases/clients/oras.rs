@@ -61,5 +61,16 @@ fn oras_pushes_files_with_their_names_and_types() {
     assert!(fs::read(folder.path().join("out/model.bin")).unwrap() == model, "other bytes came back");
     assert_eq!(fs::read(folder.path().join("out/notes.txt")).unwrap(), notes);
     assert_eq!(act(&["resolve", "--plain-http", &there(1)]).trim(), pushed);
+    // A bill of materials that says what it belongs to, found from there.
+    fs::write(folder.path().join("bom.json"), "{}").unwrap();
+    const BOM: &str = "application/vnd.example.bom";
+    let attach = ["attach", "--plain-http", "--no-tty", "--artifact-type", BOM, &there(0)];
+    let attached = act(&[&attach[..], &["bom.json:application/json"]].concat());
+    let attached =
+        attached.lines().find_map(|line| line.strip_prefix("Digest: ")).expect("a digest").to_owned();
+    until_true("the other site knows what belongs to the model", || {
+        act(&["discover", "--plain-http", "--format", "json", "--artifact-type", BOM, &there(1)])
+            .contains(&attached)
+    });
     assert_eq!(act(&["repo", "tags", "--plain-http", &at(&cluster, 1, "models/net")]).trim(), "v2");
 }
