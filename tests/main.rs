@@ -2,15 +2,18 @@
 //! never through its code. `harness` starts nodes and is the client; `cases` has one promise a file.
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
+mod conformance;
 mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.
     mod admin;
     mod bad_input;
+    mod blob_delete;
     mod cli;
     mod clients;
     mod closed_mesh;
+    mod conformance;
     mod crash_rounds;
     mod cut_link;
     mod dedup;
@@ -22,4 +25,5 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod uploads;
 }

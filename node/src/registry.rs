@@ -4,6 +4,7 @@
 mod blobs;
 mod body;
 mod error;
+mod late;
 mod listen;
 mod listing;
 mod manifests;
@@ -147,9 +148,8 @@ impl Registry {
 
     async fn dispatch(&self, route: Route, asked: &Asked, body: Body) -> Result<Response, ApiError> {
         let allowed = match &route {
-            Route::Base | Route::Catalog | Route::Tags(_) | Route::Blob(..) | Route::Referrers(..) => {
-                "GET, HEAD"
-            }
+            Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+            Route::Blob(..) => "GET, HEAD, DELETE",
             Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
             Route::Uploads(_) => "POST",
             Route::Upload(..) => "GET, PATCH, PUT, DELETE",
@@ -172,6 +172,7 @@ impl Registry {
                 self.delete_manifest(repository, reference).await
             }
             (Route::Blob(repository, digest), _) if read => self.blob(asked, &repository, digest).await,
+            (Route::Blob(repository, digest), Method::DELETE) => self.delete_blob(repository, digest).await,
             (Route::Uploads(repository), Method::POST) => self.start_upload(asked, body, &repository).await,
             (Route::Upload(repository, id), Method::GET) => self.upload_status(&repository, &id).await,
             (Route::Upload(repository, id), Method::PATCH) => {

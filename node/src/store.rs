@@ -134,7 +134,13 @@ pub enum IngestError {
         /// Where the next chunk must start.
         have: u64,
     },
-    /// The disk failed or is full.
+    /// Somebody else is in the way; it may work later.
+    #[error("{0}")]
+    Busy(String),
+    /// The disk is full. What was being stored is not kept; of an upload, what it had before is.
+    #[error("could not be stored: {0}")]
+    Full(String),
+    /// The disk failed.
     #[error("could not be stored: {0}")]
     Storage(String),
 }
@@ -253,7 +259,7 @@ impl Store {
     /// are on disk, and it goes on after a restart. A session that rests for 24 hours expires.
     ///
     /// # Errors
-    /// `Storage`, also where too many sessions are open.
+    /// `Busy` where too many sessions are open, `Full`, `Storage`.
     pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
         self.0.upload_start(repository).await
     }

@@ -215,7 +215,7 @@ impl Document {
     }
 
     fn artifact_type(&self) -> Result<Option<String>, ManifestError> {
-        let own = self.artifact_type.as_ref();
+        let own = self.artifact_type.as_ref().filter(|text| !text.is_empty());
         let config = self.config.as_ref().and_then(|config| config.media_type.as_ref());
         own.or(config).filter(|text| !text.is_empty()).map(|text| checked_type(text)).transpose()
     }

@@ -95,6 +95,14 @@ pub struct ArtifactBody {
     pub place: Option<ArtifactPlace>,
 }
 
+/// Kind 7, scope: repository, name: blob digest. That a blob was taken out of a repository, so that nothing
+/// links it there any more, or may be linked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkBody {
+    /// Whether it is out.
+    pub removed: bool,
+}
+
 /// Hashes and sizes of an artifact's manifest and index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactPlace {

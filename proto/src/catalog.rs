@@ -9,7 +9,7 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, TagBody},
     event::Change,
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
@@ -173,6 +173,12 @@ impl Catalog {
         self.get(&Key::artifact(repository, manifest))?.read::<ArtifactBody>().ok()?.place
     }
 
+    /// Whether a blob was taken out of a repository.
+    pub fn is_unlinked(&self, repository: &RepoName, blob: &Digest) -> bool {
+        let body = self.get(&Key::link(repository, blob)).and_then(|record| record.read::<LinkBody>().ok());
+        body.is_some_and(|body| body.removed)
+    }
+
     /// In which repositories an artifact is.
     pub fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
         self.repositories.get(manifest).into_iter().flatten()
@@ -289,6 +295,11 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
                 place: body.place,
             }
         }
+        Kind::LINK => Change::Link {
+            repository: record.repository()?,
+            blob: record.named_digest()?,
+            removed: record.read::<LinkBody>()?.removed,
+        },
         Kind::HOLDING => {
             let (manifest, node) =
                 holding_name(&record.key.name).ok_or(RecordError::Malformed("holding's name"))?;

@@ -74,6 +74,25 @@ pub enum Input {
         /// Which.
         manifest: Digest,
     },
+    /// Take a blob out of a repository, whatever links it there. Answered like `Publish`.
+    Unlink {
+        /// Whom to answer.
+        request: RequestId,
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        blob: Digest,
+    },
+    /// A blob that may have been taken out of a repository was pushed or mounted there again. Answered like
+    /// `Publish`.
+    Relink {
+        /// Whom to answer.
+        request: RequestId,
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        blob: Digest,
+    },
     /// Say what state an artifact is in. Answered like `Publish`.
     SetStatus {
         /// Whom to answer.
@@ -370,6 +389,16 @@ pub enum Change {
         repository: RepoName,
         /// Its content.
         index: ArtifactIndex,
+    },
+    /// A blob was taken out of a repository, or is not out any more. Links to it are hidden while it is,
+    /// whichever came first.
+    Link {
+        /// Which repository.
+        repository: RepoName,
+        /// Which blob.
+        blob: Digest,
+        /// Whether it is out.
+        removed: bool,
     },
     /// An artifact's state.
     Status {

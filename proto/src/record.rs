@@ -9,7 +9,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, StatusBody, TagBody},
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
     index::ArtifactIndex,
@@ -34,10 +34,12 @@ impl Kind {
     pub const GRANT: Kind = Kind(5);
     /// [`ArtifactBody`].
     pub const ARTIFACT: Kind = Kind(6);
+    /// [`LinkBody`].
+    pub const LINK: Kind = Kind(7);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=6).contains(&self.0)
+        (1..=7).contains(&self.0)
     }
 }
 
@@ -260,6 +262,11 @@ impl Record {
                 body.place.map_or(Ok(()), |place| check_place(&place))?;
                 self.check_grant(action)
             }
+            Kind::LINK => {
+                self.named_digest()?;
+                let body: LinkBody = self.read()?;
+                self.check_grant(if body.removed { Action::Delete } else { Action::Publish })
+            }
             Kind::HOLDING => {
                 let body: Result<HoldingBody, _> = self.read();
                 holding_name(&self.key.name)
@@ -331,6 +338,11 @@ impl Key {
     /// The key of an artifact in a repository.
     pub fn artifact(repository: &RepoName, manifest: &Digest) -> Self {
         Key { kind: Kind::ARTIFACT, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
+    }
+
+    /// The key of a blob that was taken out of a repository.
+    pub fn link(repository: &RepoName, blob: &Digest) -> Self {
+        Key { kind: Kind::LINK, scope: repository.as_str().into(), name: alloc::format!("{blob}") }
     }
 
     /// The key of an artifact's status.

@@ -83,6 +83,8 @@ impl Replica {
             Input::Publish { .. }
             | Input::Untag { .. }
             | Input::Unpublish { .. }
+            | Input::Unlink { .. }
+            | Input::Relink { .. }
             | Input::SetStatus { .. }
             | Input::AddGrant { .. } => self.write(now, input, &mut out),
             Input::Persisted { write } => self.persisted(now, write, &mut out),
@@ -212,6 +214,13 @@ impl Replica {
             }
             Input::Unpublish { request, repository, manifest } => {
                 (request, writes.unpublication(catalog, wall, &repository, &manifest), None)
+            }
+            Input::Unlink { request, repository, blob } => {
+                (request, one(writes.unlinking(catalog, wall, &repository, &blob)), None)
+            }
+            Input::Relink { request, repository, blob } => {
+                let record = writes.relinking(catalog, wall, &repository, &blob);
+                (request, record.map(|record| record.into_iter().collect()), None)
             }
             Input::SetStatus { request, repository, manifest, state, reason } => {
                 let artifact = (&repository, &manifest);

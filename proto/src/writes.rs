@@ -7,7 +7,10 @@ use ed25519_dalek::SigningKey;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody},
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, State, StatusBody,
+        TagBody,
+    },
     catalog::Catalog,
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
@@ -246,6 +249,36 @@ impl Writes {
         let key = Key::artifact(repository, manifest);
         records.push(self.author(catalog, wall, key, Some(grant.clone()), &ArtifactBody { place: None }));
         Ok(records)
+    }
+
+    /// The record that takes a blob out of a repository. Whether it was in is the caller's to know: pushes
+    /// alone leave no record.
+    pub fn unlinking(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        blob: &Digest,
+    ) -> Result<Record, Refusal> {
+        let grant = self.grant(catalog, Action::Delete, repository, wall)?;
+        let body = LinkBody { removed: true };
+        Ok(self.author(catalog, wall, Key::link(repository, blob), Some(grant), &body))
+    }
+
+    /// The record that lets a blob be linked again, unless it may be.
+    pub fn relinking(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        blob: &Digest,
+    ) -> Result<Option<Record>, Refusal> {
+        let key = Key::link(repository, blob);
+        if !catalog.is_unlinked(repository, blob) && self.highest_pending(&key) == 0 {
+            return Ok(None);
+        }
+        let grant = self.grant(catalog, Action::Publish, repository, wall)?;
+        Ok(Some(self.author(catalog, wall, key, Some(grant), &LinkBody { removed: false })))
     }
 
     /// The record that says what state an artifact is in.

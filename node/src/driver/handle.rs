@@ -77,6 +77,16 @@ impl ReplicaHandle {
         self.write(|request| Input::Unpublish { request, repository, manifest }).await
     }
 
+    /// Takes a blob out of a repository.
+    pub async fn unlink(&self, repository: RepoName, blob: Digest) -> Result<(), Refusal> {
+        self.write(|request| Input::Unlink { request, repository, blob }).await
+    }
+
+    /// Lets a blob that was taken out of a repository be linked there again.
+    pub async fn relink(&self, repository: RepoName, blob: Digest) -> Result<(), Refusal> {
+        self.write(|request| Input::Relink { request, repository, blob }).await
+    }
+
     /// Says what state an artifact is in.
     pub async fn set_status(
         &self,

@@ -3,16 +3,16 @@
 
 use std::{io, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use waystation_oci::range::{Part, Wanted};
-use waystation_proto::{Digest, RepoName, event::BlobRef};
+use waystation_proto::{Digest, RepoName, event::BlobRef, grant::Action};
 
 use super::{
     Asked, Registry,
     error::{ApiError, Code},
     parts::Content,
+    reply,
 };
 use crate::store::{BlobReader, Held, LinkEntry};
 
@@ -25,15 +25,9 @@ impl Registry {
         repository: &RepoName,
         digest: Digest,
     ) -> Result<Response, ApiError> {
-        let link = match self.inner.store.index().link(repository, &digest) {
-            Some(link) => link,
-            None => {
-                let patience = if asked.is_head() { HEAD_PATIENCE } else { GET_PATIENCE };
-                self.late_link(repository, &digest, patience).await.ok_or_else(|| {
-                    ApiError::blob_unknown(&digest, format!("not in repository {repository}"))
-                })?
-            }
-        };
+        let patience = if asked.is_head() { HEAD_PATIENCE } else { GET_PATIENCE };
+        let link = self.visible(repository, &digest, patience).await;
+        let link = link.ok_or_else(|| unlinked(repository, &digest))?;
         let held = self.inner.store.index().held(&digest);
         let size = held.map_or(link.size, |held| held.size);
         let content = Content { digest: &digest, media_type: BLOB_TYPE, size };
@@ -63,6 +57,31 @@ impl Registry {
             }
         };
         answered.map_err(ApiError::storage)
+    }
+
+    /// DELETE: takes the blob out of the repository, on every node of the mesh. Manifests that name it stay,
+    /// and so do its bytes where something else needs them.
+    pub(super) async fn delete_blob(
+        &self,
+        repository: RepoName,
+        digest: Digest,
+    ) -> Result<Response, ApiError> {
+        self.inner.replica.may(Action::Delete, repository.clone()).await?;
+        if self.visible(&repository, &digest, HEAD_PATIENCE).await.is_none() {
+            return Err(unlinked(&repository, &digest));
+        }
+        self.inner.replica.unlink(repository, digest).await?;
+        Ok(reply::empty(StatusCode::ACCEPTED))
+    }
+
+    /// The link through which a blob is visible in a repository.
+    async fn visible(&self, repository: &RepoName, digest: &Digest, patience: Duration) -> Option<LinkEntry> {
+        let index = self.inner.store.index();
+        match index.link(repository, digest) {
+            Some(link) => Some(link),
+            None if index.is_removed(repository, digest) => None,
+            None => self.late_link(repository, digest, patience).await,
+        }
     }
 
     /// Whether another node says to hold something of the artifact that links a blob.
@@ -105,39 +124,10 @@ impl Registry {
             }
         }
     }
+}
 
-    /// The link of a blob that belongs to an artifact whose index is not here yet: gets the missing indexes
-    /// of the repository, a bounded number in a bounded time, until one of them links it.
-    async fn late_link(
-        &self,
-        repository: &RepoName,
-        digest: &Digest,
-        patience: Duration,
-    ) -> Option<LinkEntry> {
-        let index = self.inner.store.index();
-        let mut lacking = Vec::new();
-        for (_, manifest, entry) in index.artifacts(Some(repository)).into_iter().take(LATE_PROBES) {
-            let (hash, size) = (entry.place.index, entry.place.index_size);
-            if lacking.len() < LATE_WANTS && self.inner.store.probe(hash, size).await.len() < size {
-                lacking.push(manifest);
-            }
-        }
-        let wants = lacking.into_iter().map(|manifest| {
-            let replica = &self.inner.replica;
-            async move { replica.want_artifact(repository.clone(), manifest, false).await }
-        });
-        let mut wants = stream::iter(wants).buffer_unordered(LATE_AT_ONCE);
-        let search = async {
-            while let Some(result) = wants.next().await {
-                let link = result.ok().and_then(|()| index.link(repository, digest));
-                if link.is_some() {
-                    return link;
-                }
-            }
-            None
-        };
-        tokio::time::timeout(patience, search).await.unwrap_or(None)
-    }
+fn unlinked(repository: &RepoName, digest: &Digest) -> ApiError {
+    ApiError::blob_unknown(digest, format!("not in repository {repository}"))
 }
 
 /// A part of bytes in memory.
@@ -157,13 +147,7 @@ fn too_short() -> io::Error {
 }
 
 const BLOB_TYPE: &str = "application/octet-stream";
-/// How many artifacts of a repository are looked at for one unlinked blob.
-const LATE_PROBES: usize = 256;
-/// How many missing indexes are fetched for one unlinked blob.
-const LATE_WANTS: usize = 32;
-/// How many of them at a time.
-const LATE_AT_ONCE: usize = 8;
-/// How long a GET waits for them in all.
+/// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a HEAD waits: clients that push ask before every blob.
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);

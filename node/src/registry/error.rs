@@ -43,6 +43,8 @@ pub enum Code {
     SizeInvalid,
     Denied,
     Unsupported,
+    #[serde(rename = "TOOMANYREQUESTS")]
+    TooManyRequests,
     Unknown,
 }
 
@@ -125,6 +127,9 @@ impl From<IngestError> for ApiError {
             IngestError::Interrupted(_) => ApiError::bad(Code::BlobUploadInvalid, message),
             IngestError::UnknownUpload => ApiError::new(404, Code::BlobUploadUnknown, message),
             IngestError::OutOfOrder { .. } => ApiError::new(416, Code::BlobUploadInvalid, message),
+            IngestError::Busy(_) => ApiError::new(429, Code::TooManyRequests, message)
+                .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS),
+            IngestError::Full(_) => ApiError::new(507, Code::Unknown, message),
             IngestError::Storage(why) => ApiError::storage(why),
         }
     }
@@ -193,6 +198,9 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+/// After how many seconds a client may ask again for what others are in the way of.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderName, StatusCode, header},
+    http::{StatusCode, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -62,7 +62,7 @@ impl Registry {
             }
         };
         if let Some(warning) = warning {
-            reply::set(response.headers_mut(), WARNING, &reply::warning(&warning));
+            reply::set(response.headers_mut(), reply::WARNING, &reply::warning(&warning));
         }
         Ok(response)
     }
@@ -214,7 +214,6 @@ fn verified(expected: Digest, bytes: &[u8]) -> Result<Digest, ApiError> {
     ))
 }
 
-const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Longest manifest that is answered, in bytes: nodes may take longer ones than this node does.
 const READ_LIMIT: u64 = 16 << 20;
 /// Most tags that one push sets (the specification asks for ten).

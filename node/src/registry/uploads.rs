@@ -3,10 +3,13 @@
 
 use axum::{
     body::{Body, HttpBody},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     response::Response,
 };
-use waystation_oci::{path, range};
+use waystation_oci::{
+    path::{self, Route},
+    range,
+};
 use waystation_proto::{Digest, RepoName, grant::Action};
 
 use super::{
@@ -29,8 +32,9 @@ impl Registry {
         self.inner.replica.may(Action::Publish, repository.clone()).await?;
         if let Some(mount) = asked.parameter("mount") {
             let digest = path::digest(mount)?;
-            if let Some(held) = self.mountable(repository, asked.parameter("from"), &digest) {
+            if let Some(held) = self.mountable(asked, repository, asked.parameter("from"), digest) {
                 self.inner.store.link(repository, &held).await?;
+                self.relinked(repository, digest).await?;
                 return Ok(stored(repository, &digest));
             }
         } else if let Some(digest) = asked.parameter("digest") {
@@ -38,6 +42,7 @@ impl Registry {
             let limit = self.blob_limit(asked)?;
             let held = self.inner.store.ingest(Some(repository), digest, limit, incoming(body)).await?;
             self.sealed(&held).await;
+            self.relinked(repository, digest).await?;
             return Ok(stored(repository, &digest));
         }
         if let Some(algorithm) = asked.parameter("digest-algorithm")
@@ -49,15 +54,31 @@ impl Registry {
         Ok(session(StatusCode::ACCEPTED, repository, &id, 0))
     }
 
-    /// A held blob that a client may take over from `from`, or from this repository itself.
-    fn mountable(&self, repository: &RepoName, from: Option<&str>, digest: &Digest) -> Option<Held> {
-        let from = match from {
-            Some(from) => from.parse().ok()?,
-            None => repository.clone(),
-        };
+    /// A held blob that a client may take over: from the repository that it names, else from any that it may
+    /// read from.
+    fn mountable(
+        &self,
+        asked: &Asked,
+        repository: &RepoName,
+        from: Option<&str>,
+        digest: Digest,
+    ) -> Option<Held> {
         let index = self.inner.store.index();
-        index.link(&from, digest)?;
-        index.held(digest)
+        let held = index.held(&digest)?;
+        let may_read = |name: &RepoName| {
+            self.allow(asked.origin, &Route::Blob(name.clone(), digest), &Method::GET).is_ok()
+        };
+        let found = match from {
+            Some(from) => {
+                let from = from.parse().ok()?;
+                index.link(&from, &digest).is_some() && may_read(&from)
+            }
+            None => {
+                index.link(repository, &digest).is_some()
+                    || index.repositories_with(&digest, MOUNT_PROBES).iter().any(may_read)
+            }
+        };
+        found.then_some(held)
     }
 
     /// PATCH: appends a chunk, or a stream of unknown length.
@@ -89,6 +110,7 @@ impl Registry {
         }
         let held = self.inner.store.upload_finish(repository, id, digest).await?;
         self.sealed(&held).await;
+        self.relinked(repository, digest).await?;
         Ok(stored(repository, &digest))
     }
 
@@ -140,12 +162,23 @@ impl Registry {
         Ok(limit)
     }
 
+    /// A blob that was deleted from the repository, here or elsewhere, is in it again.
+    async fn relinked(&self, repository: &RepoName, digest: Digest) -> Result<(), ApiError> {
+        if self.inner.store.index().is_removed(repository, &digest) {
+            self.inner.replica.relink(repository.clone(), digest).await?;
+        }
+        Ok(())
+    }
+
     /// Tells the replica of a blob that a client pushed.
     async fn sealed(&self, held: &Held) {
         self.ingested(held.size);
         self.inner.replica.sealed(held.hash).await;
     }
 }
+
+/// How many repositories are looked at for a blob that a client wants to mount without saying from where.
+const MOUNT_PROBES: usize = 1000;
 
 /// 201 for a blob.
 fn stored(repository: &RepoName, digest: &Digest) -> Response {

@@ -41,6 +41,8 @@ pub struct Index {
     links: Tree,
     /// (repository, manifest, digest) → nothing: which links an artifact made.
     reached: Tree,
+    /// (repository, digest) → nothing: blobs that were taken out, whose links are hidden.
+    removed: Tree,
     holders: Tree,
     nodes: Tree,
     grants: Tree,
@@ -128,6 +130,10 @@ impl Index {
     /// Whether and how a blob is visible in a repository.
     pub fn link(&self, repository: &RepoName, digest: &Digest) -> Option<LinkEntry> {
         let prefix = keys::in_repository(repository, digest);
+        // Looked up first, so that a link which comes and goes meanwhile is at worst missed.
+        if self.is_removed(repository, digest) {
+            return None;
+        }
         let (key, value) = self.rows(self.links.scan_prefix(&prefix)).next()?;
         let row: LinkRow = decode(&value)?;
         Some(LinkEntry {
@@ -136,6 +142,29 @@ impl Index {
             manifest: keys::read_link_maker(&key[prefix.len()..]),
             media_type: row.media_type,
         })
+    }
+
+    /// Repositories in which a blob is visible, at most the first `limit` of those that have any links.
+    pub fn repositories_with(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
+        let (mut found, mut from) = (Vec::new(), Vec::new());
+        for _ in 0..limit {
+            let next = self.rows(self.links.range::<Vec<u8>, _>(from..)).next();
+            let name = next.and_then(|(key, _)| keys::read_repository(&key).map(|(name, _)| name));
+            let Some(repository) = name else { break };
+            // Past all rows of the repository, as in `repositories`.
+            from = [repository.as_str().as_bytes(), &[1]].concat();
+            if self.link(&repository, digest).is_some() {
+                found.push(repository);
+            }
+        }
+        found
+    }
+
+    /// Whether a blob was taken out of a repository.
+    pub fn is_removed(&self, repository: &RepoName, digest: &Digest) -> bool {
+        let key = keys::in_repository(repository, digest);
+        // What cannot be read is not served.
+        self.logged(self.removed.contains_key(key)).unwrap_or(true)
     }
 
     /// What a node says to hold of it.
@@ -177,6 +206,7 @@ impl Index {
             artifacts: tree("artifacts")?,
             links: tree("links")?,
             reached: tree("reached")?,
+            removed: tree("removed")?,
             holders: tree("holders")?,
             nodes: tree("nodes")?,
             grants: tree("grants")?,
@@ -250,6 +280,12 @@ impl Index {
                 self.place_artifact(repository, manifest, place.clone())
             }
             Change::Reachable { repository, index } => self.reach(repository, index),
+            Change::Link { repository, blob, removed: true } => {
+                self.removed.insert(keys::in_repository(repository, blob), &[]).map(|_| ())
+            }
+            Change::Link { repository, blob, removed: false } => {
+                self.removed.remove(keys::in_repository(repository, blob)).map(|_| ())
+            }
             Change::Status { repository, manifest, state, reason } => {
                 self.judge_artifact(repository, manifest, (*state, reason.clone()))
             }
@@ -368,7 +404,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.
