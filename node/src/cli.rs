@@ -9,6 +9,7 @@ use crate::config::Config;
 
 mod archive;
 mod bundle;
+mod client_config;
 mod demo;
 mod docker;
 mod download;
@@ -55,6 +56,8 @@ enum Command {
     /// Make meshes, let machines join, say who may publish.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    /// Say or write what lets a container engine of this machine pull from a node.
+    ClientConfig(client_config::ClientConfigArgs),
     /// Show it: three nodes on this machine, an image published at one, pulled from the others.
     Demo(demo::DemoArgs),
 }
@@ -115,6 +118,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
+        Command::ClientConfig(args) => client_config::run(args).await,
         Command::Demo(args) => demo::run(args).await,
     }
 }
