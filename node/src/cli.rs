@@ -23,6 +23,7 @@ mod push;
 mod serve;
 mod show;
 mod table;
+mod tls;
 
 pub use exit::Failure;
 
@@ -55,6 +56,9 @@ enum Command {
     /// Make meshes, let machines join, say who may publish.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    /// Trust a node that made its own certificate.
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// Show it: three nodes on this machine, an image published at one, pulled from the others.
     Demo(demo::DemoArgs),
 }
@@ -115,6 +119,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
+        Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
     }
 }

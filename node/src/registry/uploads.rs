@@ -14,7 +14,10 @@ use super::{
     error::{ApiError, Code},
     path, range, reply,
 };
-use crate::store::{Held, IngestError};
+use crate::{
+    access,
+    store::{Held, IngestError},
+};
 
 impl Registry {
     /// POST: mounts, takes a whole blob, or opens a session. A node that could not publish here refuses
@@ -28,7 +31,7 @@ impl Registry {
         self.inner.replica.may(Action::Publish, repository.clone()).await?;
         if let Some(mount) = asked.parameter("mount") {
             let digest = path::digest(mount)?;
-            if let Some(held) = self.mountable(repository, asked.parameter("from"), &digest) {
+            if let Some(held) = self.mountable(asked, repository, &digest) {
                 self.inner.store.link(repository, &held).await?;
                 return Ok(stored(repository, &digest));
             }
@@ -48,12 +51,15 @@ impl Registry {
         Ok(session(StatusCode::ACCEPTED, repository, &id, 0))
     }
 
-    /// A held blob that a client may take over from `from`, or from this repository itself.
-    fn mountable(&self, repository: &RepoName, from: Option<&str>, digest: &Digest) -> Option<Held> {
-        let from = match from {
+    /// A held blob that this client may take over from another repository, or from this one itself.
+    fn mountable(&self, asked: &Asked, repository: &RepoName, digest: &Digest) -> Option<Held> {
+        let from = match asked.parameter("from") {
             Some(from) => from.parse().ok()?,
             None => repository.clone(),
         };
+        if !asked.may(access::Action::Pull, &from) {
+            return None;
+        }
         let index = self.inner.store.index();
         index.link(&from, digest)?;
         index.held(digest)
