@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use waystation_proto::body::Tier;
 
 use crate::{
+    access::config::{AuthConfig, LimitsConfig, TlsConfig},
     registry::Anonymous,
     upstream::config::{self as upstream, UpstreamConfig},
 };
@@ -23,6 +24,12 @@ pub struct Config {
     pub node: NodeConfig,
     /// The OCI endpoint.
     pub registry: RegistryConfig,
+    /// TLS of the OCI endpoint.
+    pub tls: TlsConfig,
+    /// Who clients of the OCI endpoint are and what they may do.
+    pub auth: AuthConfig,
+    /// What they may use at a time.
+    pub limits: LimitsConfig,
     /// The endpoint for health checks and metrics.
     pub admin: AdminConfig,
     /// The other nodes.
@@ -165,6 +172,9 @@ impl Config {
                 self.mesh.join.len()
             ));
         }
+        self.tls.complain(&mut wrong);
+        self.auth.complain(&mut wrong);
+        self.limits.complain(&mut wrong);
         let fixed = [
             ("registry.listen", Some(self.registry.listen)),
             ("admin.listen", self.admin.listen),
@@ -182,10 +192,35 @@ impl Config {
     }
 
     /// What clients may do that do not say who they are: what was asked for, else push where only this
-    /// machine can connect and nothing elsewhere.
+    /// machine can connect and it was not said who may what, and nothing elsewhere.
     pub fn anonymous(&self) -> Anonymous {
-        let default = if self.registry.listen.ip().is_loopback() { Anonymous::Push } else { Anonymous::None };
+        let ruled = self.auth.htpasswd.is_some() || !self.auth.rules.is_empty();
+        let open = self.registry.listen.ip().is_loopback() && !ruled;
+        let default = if open { Anonymous::Push } else { Anonymous::None };
         self.registry.anonymous.unwrap_or(default)
+    }
+
+    /// What clients may call this node, for a self-made certificate, beside what the machine knows itself.
+    pub fn names(&self) -> Vec<String> {
+        let host = |endpoint: &str| {
+            let (host, _) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
+            host.trim_matches(['[', ']']).to_owned()
+        };
+        let mut names = self.tls.names.clone();
+        names.extend(self.mesh.advertise.iter().map(|endpoint| host(endpoint)));
+        if !self.registry.listen.ip().is_unspecified() {
+            names.push(self.registry.listen.ip().to_string());
+        }
+        if let Some((_, rest)) = self.auth.public_url.split_once("://") {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            names.push(if has_port {
+                host(authority)
+            } else {
+                authority.trim_matches(['[', ']']).to_owned()
+            });
+        }
+        names
     }
 
     /// Where to listen for health checks and metrics, and whether another port will do if it is taken.
@@ -376,7 +411,7 @@ mod maybe_anonymous {
 }
 
 /// A path, or `""` for none.
-mod maybe_path {
+pub(crate) mod maybe_path {
     use super::{Deserialize, PathBuf};
 
     pub fn serialize<S: serde::Serializer>(value: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
@@ -418,7 +453,7 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 5] = ["node", "registry", "admin", "mesh", "log"];
+const SECTIONS: [&str; 8] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log"];
 
 #[cfg(test)]
 mod tests {
@@ -501,11 +536,26 @@ mod tests {
         assert_eq!(config.anonymous(), Anonymous::None);
         config.registry.anonymous = Some(Anonymous::Pull);
         assert_eq!(config.anonymous(), Anonymous::Pull);
+        let mut ruled = Config::default();
+        ruled.auth.htpasswd = Some("users".into());
+        assert_eq!(ruled.anonymous(), Anonymous::None);
         let asked = "127.0.0.1:9".parse().expect("an address");
         config.mesh.listen = Some(asked);
         config.admin.listen = Some(asked);
         assert_eq!(config.mesh_listen(true), asked);
         assert_eq!(config.admin_listen(), (asked, false));
+    }
+
+    #[test]
+    fn names_of_a_node() {
+        let mut config = Config::default();
+        config.tls.names = vec!["a.example".into()];
+        config.mesh.advertise = vec!["b.example:4717".into(), "[2001:db8::1]:4717".into()];
+        config.auth.public_url = "https://c.example:5000/x".into();
+        assert_eq!(config.names(), ["a.example", "b.example", "2001:db8::1", "127.0.0.1", "c.example"]);
+        config.registry.listen = "0.0.0.0:5000".parse().expect("an address");
+        config.auth.public_url = "https://[2001:db8::2]".into();
+        assert_eq!(config.names()[3..], ["2001:db8::2"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! performs its outputs; [`store`] says what is on disk and what a crash can lose; [`registry`] is the OCI
 //! endpoint; [`control`] and [`data`] are the two planes between nodes.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app;

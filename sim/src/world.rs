@@ -99,7 +99,7 @@ enum Occurrence {
     Told {
         host: usize,
         life: u64,
-        input: Input,
+        input: Box<Input>,
     },
     Arrives {
         from: usize,
@@ -364,7 +364,7 @@ impl World {
             Occurrence::Timer { host, life, timer } if self.lives(host, life) => {
                 self.tell(host, Input::TimerFired(timer));
             }
-            Occurrence::Told { host, life, input } if self.lives(host, life) => self.tell(host, input),
+            Occurrence::Told { host, life, input } if self.lives(host, life) => self.tell(host, *input),
             Occurrence::Arrives { from, to, connection, bytes, gossip } => {
                 self.arrive(from, to, connection, bytes, gossip);
             }

@@ -66,6 +66,7 @@ impl Api {
             fetches: driver.fetches as u64,
             blobs: (facts.blobs)(),
             data_plane: (facts.data_plane)(),
+            access: (facts.access)(),
         }
     }
 

@@ -15,7 +15,7 @@ use waystation_oci::{
 use waystation_proto::{Digest, Refusal, event::WantFailure};
 
 use super::reply;
-use crate::store::IngestError;
+use crate::{access, store::IngestError};
 
 /// An error of the distribution API.
 #[derive(Clone, Debug)]
@@ -41,11 +41,11 @@ pub enum Code {
     NameInvalid,
     NameUnknown,
     SizeInvalid,
-    Toomanyrequests,
     Denied,
-    Unsupported,
+    Unauthorized,
     #[serde(rename = "TOOMANYREQUESTS")]
     TooManyRequests,
+    Unsupported,
     Unknown,
 }
 
@@ -116,6 +116,18 @@ impl From<Refusal> for ApiError {
             Refusal::Unknown(_) => ApiError::new(404, Code::ManifestUnknown, message),
             Refusal::Invalid(_) => ApiError::bad(Code::ManifestInvalid, message),
             Refusal::Storage(why) => ApiError::storage(why),
+        }
+    }
+}
+
+impl From<access::Refusal> for ApiError {
+    fn from(refusal: access::Refusal) -> Self {
+        match refusal {
+            access::Refusal::Denied(message) => ApiError::denied(message),
+            access::Refusal::Login { message, challenge } => ApiError::new(401, Code::Unauthorized, message)
+                .with_header(header::WWW_AUTHENTICATE, &challenge),
+            access::Refusal::Busy(message, wait) => ApiError::new(429, Code::TooManyRequests, message)
+                .with_header(header::RETRY_AFTER, &wait.as_secs().max(1).to_string()),
         }
     }
 }

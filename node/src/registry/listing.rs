@@ -74,7 +74,8 @@ impl Registry {
         let more = repositories.len() > page.limit;
         repositories.truncate(page.limit);
         let last = repositories.last().map(RepoName::to_string).filter(|_| more);
-        let names: Vec<&str> = repositories.iter().map(RepoName::as_str).collect();
+        let names: Vec<&str> =
+            repositories.iter().filter(|name| asked.sees(name)).map(RepoName::as_str).collect();
         let mut response = reply::json("application/json", &json!({"repositories": names}));
         page.link(&mut response, "/v2/_catalog", last, "");
         Ok(response)

@@ -260,7 +260,7 @@ fn refused(error: &UpstreamError, unknown: Code, name: impl std::fmt::Display) -
         UpstreamError::Denied(_) => ApiError::denied(text),
         UpstreamError::RateLimited { retry_after } => {
             let seconds = retry_after.as_secs().max(1).to_string();
-            ApiError::new(429, Code::Toomanyrequests, text).with_header(header::RETRY_AFTER, &seconds)
+            ApiError::new(429, Code::TooManyRequests, text).with_header(header::RETRY_AFTER, &seconds)
         }
     }
 }

@@ -55,18 +55,18 @@ impl World {
                 let result = Err(PullFailure::Away("there are no upstreams here".into()));
                 self.at(
                     self.now + 1,
-                    Occurrence::Told { host, life, input: Input::Pulled { source, result } },
+                    Occurrence::Told { host, life, input: Box::new(Input::Pulled { source, result }) },
                 );
             }
             Output::Prove { source, hash, .. } => {
                 let input = Input::Proved { source, hash, proof: Proof::Fails };
-                self.at(self.now + 1, Occurrence::Told { host, life, input });
+                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
             }
             Output::LookUp { to, repository, digests } => {
                 let absent = |digest| Answer { digest, state: Standing::Absent };
                 let answers = digests.into_iter().map(absent).collect();
                 let input = Input::LookedUp { to, repository, answers };
-                self.at(self.now + 1, Occurrence::Told { host, life, input });
+                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
             }
             Output::Fetch { fetch, from, hash, range, .. } => self.fetch(host, fetch, &from, hash, range),
             Output::CancelFetch { fetch } => {

@@ -143,18 +143,19 @@ fn tls() -> (TlsAcceptor, String) {
     let ca_key = rcgen::KeyPair::generate().expect("a key");
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = ca.self_signed(&ca_key).expect("an authority");
+    let authority = ca.self_signed(&ca_key).expect("an authority");
+    let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
     params.is_ca = rcgen::IsCa::ExplicitNoCa;
-    let certificate = params.signed_by(&key, &ca, &ca_key).expect("a certificate");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate");
     let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .expect("a server");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (TlsAcceptor::from(Arc::new(config)), ca.pem())
+    (TlsAcceptor::from(Arc::new(config)), authority.pem())
 }
 
 /// An answer.
