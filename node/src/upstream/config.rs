@@ -160,6 +160,10 @@ fn check_one(upstream: &UpstreamConfig) -> impl Iterator<Item = String> {
         too_many("platforms", upstream.platforms.len(), MAX_PLATFORMS),
         (username.is_some() != password_file.is_some())
             .then(|| "username and password-file belong together; give both or none".to_owned()),
+        username
+            .as_ref()
+            .filter(|name| name.is_empty() || name.contains(':') || name.chars().any(char::is_control))
+            .map(|name| format!("username {name:?} cannot be sent; it must not be empty or hold a colon")),
         (docker_config.is_some() && (username.is_some() || password_file.is_some()))
             .then(|| "docker-config or username and password-file, not both".to_owned()),
         upstream.repositories.is_empty().then(|| {
@@ -415,7 +419,7 @@ mod tests {
     fn check_sees_the_whole() {
         let mut one = UpstreamConfig::named("docker.io");
         one.mirror_for_unqualified = true;
-        one.username = Some("me".into());
+        one.username = Some("m:e".into());
         one.connect_timeout = Duration::ZERO;
         let two = UpstreamConfig { repositories: Vec::new(), ..one.clone() };
         let both = UpstreamConfig {
@@ -425,11 +429,12 @@ mod tests {
         };
         let wrong = check(&[one, two, both, UpstreamConfig::default()]);
         let all = wrong.join("\n");
-        assert_eq!(wrong.len(), 10, "{all}");
+        assert_eq!(wrong.len(), 12, "{all}");
         for part in [
             "given twice",
             "username and password-file",
             "not both",
+            "hold a colon",
             "only one upstream",
             "namespace is missing",
         ] {

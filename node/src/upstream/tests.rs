@@ -28,8 +28,8 @@ fn tag(text: &str) -> Tag {
 fn config(endpoints: &[&str]) -> UpstreamConfig {
     UpstreamConfig {
         endpoints: endpoints.iter().map(|url| url.parse().expect("a URL")).collect(),
-        connect_timeout: Duration::from_millis(500),
-        read_timeout: Duration::from_millis(800),
+        // So long that a busy machine does not look like an upstream that is away.
+        connect_timeout: Duration::from_secs(10),
         ..UpstreamConfig::named("reg.example")
     }
 }
@@ -38,6 +38,12 @@ fn upstream(config: UpstreamConfig) -> Upstream {
     let namespace = config.namespace.clone();
     let all = Upstreams::new(&[config]).expect("valid").of_node(&NodeId([7; 32]));
     all.for_namespace(&namespace).expect("there")
+}
+
+/// One that is given up soon.
+fn hasty(endpoint: &str) -> Upstream {
+    let soon = Duration::from_millis(800);
+    upstream(UpstreamConfig { connect_timeout: soon, read_timeout: soon, ..config(&[endpoint]) })
 }
 
 fn at(endpoint: &str) -> Upstream {

@@ -23,7 +23,7 @@ fn found() -> axum::http::Response<axum::body::Body> {
 async fn one_that_is_silent_costs_one_time_out() {
     // Takes connections and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let upstream = at(&format!("http://{}", listener.local_addr().expect("bound")));
+    let upstream = hasty(&format!("http://{}", listener.local_addr().expect("bound")));
     let start = Instant::now();
     for n in 0..50 {
         let error = upstream.resolve("a", &tag("v1")).await.expect_err("away");
@@ -209,7 +209,7 @@ async fn a_stream_that_stalls_ends_and_counts() {
         // Held open until the test ends.
         std::future::pending::<()>().await;
     });
-    let upstream = at(&url);
+    let upstream = hasty(&url);
     let body = upstream.blob("a", &sha256(b"x"), 0).await.expect("begins");
     let (got, error) = collect_until(body.body).await;
     assert_eq!(got, b"hello");

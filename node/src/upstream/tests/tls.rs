@@ -11,8 +11,6 @@ use super::{
 fn trusting(url: &str, ca: &str) -> (Upstream, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut config = config(&[url]);
-    config.read_timeout = Duration::from_secs(20);
-    config.connect_timeout = Duration::from_secs(20);
     config.ca_file = Some(dir.path().join("ca.pem"));
     config.username = Some("me".into());
     config.password_file = Some(dir.path().join("password"));
