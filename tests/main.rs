@@ -6,6 +6,7 @@ mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.
+    mod access;
     mod admin;
     mod bad_input;
     mod cli;
@@ -22,4 +23,5 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod tls;
 }

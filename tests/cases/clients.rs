@@ -104,12 +104,12 @@ fn oras_pushes_a_file_and_pulls_it_elsewhere() {
 }
 
 /// An image that engines can unpack.
-fn image() -> Image {
+pub fn image() -> Image {
     Image::with_files(&[("hello", b"#!/bin/true\n"), ("etc/conf", &[b'x'; 200_000])])
 }
 
 /// As skopeo's `dir:` transport lays an image out.
-fn write_dir(folder: &Path, image: &Image) {
+pub fn write_dir(folder: &Path, image: &Image) {
     fs::create_dir(folder).unwrap();
     fs::write(folder.join("version"), "Directory Transport Version: 1.1\n").unwrap();
     fs::write(folder.join("manifest.json"), &image.manifest).unwrap();
@@ -128,7 +128,7 @@ fn reference(cluster: &Cluster, node: usize) -> String {
 
 /// Runs a client to its end; panics with all it said where it fails.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -137,7 +137,7 @@ fn run(command: &mut Command) -> String {
 }
 
 /// The client's path, where it is installed.
-fn client(name: &str) -> Option<PathBuf> {
+pub fn client(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
