@@ -7,6 +7,7 @@ mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.
+    mod access;
     mod admin;
     mod bad_input;
     mod blob_delete;
@@ -27,4 +28,5 @@ mod cases {
     mod shutdown;
     mod start_errors;
     mod uploads;
+    mod tls;
 }

@@ -347,7 +347,7 @@ impl Access {
             Login::Known(user) => Ok(Some(user)),
             Login::Unknown if left => Ok(None),
             Login::Unknown | Login::Wrong => {
-                logins.refused(&given.user, peer.address);
+                logins.refused(given, peer.address);
                 Err(self.login(place, need, Asking::Login, "wrong user or password; log in again"))
             }
             Login::Busy(wait) => {

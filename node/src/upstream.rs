@@ -190,6 +190,11 @@ impl Upstreams {
         self.all.is_empty()
     }
 
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Upstream> {
+        self.all.iter().map(|inner| self.upstream(inner))
+    }
+
     /// How they do.
     pub fn status(&self) -> Vec<UpstreamStatus> {
         self.all.iter().map(|inner| inner.status()).collect()

@@ -6,10 +6,10 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -44,8 +44,8 @@ pub enum Login {
     Busy(Duration),
 }
 
-/// Outcomes by the keyed hash of name and password, and until when they count.
-type Cache = HashMap<[u8; 32], (Login, Instant)>;
+/// Outcomes by the keyed hash of name and password, until when they count, and whether they were logged.
+type Cache = HashMap<[u8; 32], (Login, Instant, bool)>;
 
 struct State {
     users: Arc<Users>,
@@ -86,21 +86,41 @@ impl Logins {
         if let Some(known) = self.cached(&entry) {
             return known;
         }
-        let address = block(from);
-        let waiting = {
-            let mut state = self.state();
-            let now = Instant::now();
-            let wait = state.by_user.begin(&given.user, now).max(state.by_address.begin(&address, now));
-            Waiting { logins: self, user: given.user.clone(), from: address, wait, failed: false }
-        };
-        self.checked(given, entry, waiting).await
+        // A proxy on this machine stands for many clients; their names are throttled all the same.
+        let address = Some(block(from)).filter(|address| !address.is_loopback());
+        match self.begin(&given.user, address) {
+            Ok((waiting, wait)) => self.checked(given, entry, waiting, wait).await,
+            Err(wait) => Login::Busy(wait),
+        }
     }
 
-    async fn checked(&self, given: &Credentials, entry: [u8; 32], mut waiting: Waiting<'_>) -> Login {
-        if waiting.wait > WAIT_MAX {
-            return Login::Busy(waiting.wait);
+    fn begin(&self, user: &str, address: Option<IpAddr>) -> Result<(Waiting<'_>, Duration), Duration> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let by_address =
+            address.map(|address| state.by_address.begin(&address, now, WAIT_MAX)).transpose()?;
+        match state.by_user.begin(&user.to_owned(), now, WAIT_MAX) {
+            Ok(by_user) => {
+                let wait = by_user.max(by_address.unwrap_or_default());
+                Ok((Waiting { logins: self, user: user.to_owned(), from: address, failed: false }, wait))
+            }
+            Err(wait) => {
+                if let Some(address) = address {
+                    state.by_address.end(&address, false, now);
+                }
+                Err(wait)
+            }
         }
-        tokio::time::sleep(waiting.wait).await;
+    }
+
+    async fn checked(
+        &self,
+        given: &Credentials,
+        entry: [u8; 32],
+        mut waiting: Waiting<'_>,
+        wait: Duration,
+    ) -> Login {
+        tokio::time::sleep(wait).await;
         let Ok(Ok(permit)) = tokio::time::timeout(WAIT_MAX, self.checks.acquire()).await else {
             return Login::Busy(RETRY);
         };
@@ -120,13 +140,26 @@ impl Logins {
         };
         waiting.failed = !matches!(login, Login::Known(_));
         self.remember(entry, &login, &users);
+        if !waiting.failed {
+            self.state().by_user.forgive(&waiting.user);
+        }
         login
     }
 
-    /// Counts and logs a login that let nobody in.
-    pub fn refused(&self, user: &str, from: IpAddr) {
+    /// Counts a login that let nobody in, and logs it unless it is only repeated: clients do that with each
+    /// request.
+    pub fn refused(&self, given: &Credentials, from: IpAddr) {
         self.metrics.logins_failed.inc();
-        let shown: String = user.chars().take(64).collect();
+        let entry = self.entry(given);
+        let repeated = self
+            .state()
+            .refused
+            .get_mut(&entry)
+            .is_some_and(|(_, _, logged)| std::mem::replace(logged, true));
+        if repeated {
+            return;
+        }
+        let shown: String = given.user.chars().take(64).collect();
         warn!(user = ?shown, address = %from, "a login failed");
     }
 
@@ -169,7 +202,7 @@ impl Logins {
 
     fn cached(&self, entry: &[u8; 32]) -> Option<Login> {
         let state = self.state();
-        let (login, until) = state.right.get(entry).or_else(|| state.refused.get(entry))?;
+        let (login, until, _) = state.right.get(entry).or_else(|| state.refused.get(entry))?;
         (*until > Instant::now()).then(|| login.clone())
     }
 
@@ -185,12 +218,12 @@ impl Logins {
         let (cache, span) =
             if known { (&mut state.right, CACHED) } else { (&mut state.refused, REFUSED_CACHED) };
         if cache.len() >= CACHE_MAX {
-            cache.retain(|_, (_, until)| *until > now);
+            cache.retain(|_, (_, until, _)| *until > now);
         }
         if cache.len() >= CACHE_MAX {
             cache.clear();
         }
-        cache.insert(entry, (login.clone(), now + span));
+        cache.insert(entry, (login.clone(), now + span, false));
     }
 
     fn entry(&self, given: &Credentials) -> [u8; 32] {
@@ -208,8 +241,7 @@ impl Logins {
 struct Waiting<'a> {
     logins: &'a Logins,
     user: String,
-    from: IpAddr,
-    wait: Duration,
+    from: Option<IpAddr>,
     failed: bool,
 }
 
@@ -218,7 +250,9 @@ impl Drop for Waiting<'_> {
         let now = Instant::now();
         let mut state = self.logins.state();
         state.by_user.end(&self.user, self.failed, now);
-        state.by_address.end(&self.from, self.failed, now);
+        if let Some(from) = &self.from {
+            state.by_address.end(from, self.failed, now);
+        }
     }
 }
 
@@ -268,7 +302,8 @@ mod tests {
         assert_eq!(logins.check(&ann, home()).await, Login::Known("ann".into()));
         assert_eq!(logins.check(&given("ann", "two"), home()).await, Login::Wrong);
         assert_eq!(logins.check(&given("eve", "one"), home()).await, Login::Unknown);
-        assert_eq!((logins.state().right.len(), logins.state().refused.len()), (1, 2));
+        let remembered = |state: &State| (state.right.len(), state.refused.len());
+        assert_eq!(remembered(&logins.state()), (1, 2));
         let mark = logins.mark("ann", &[1; 32]);
         write(&path, &[("ann", "three"), ("bob", "two")]);
         logins.refresh();

@@ -1,10 +1,8 @@
 //! How long who failed to log in must wait before the next try counts. Pure: time is an argument.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use tokio::time::Instant;
 
 /// Failures and waits of one kind of key, bounded.
 pub struct Throttle<K> {
@@ -27,24 +25,23 @@ impl<K: Clone + Eq + Hash> Throttle<K> {
     }
 
     /// A try begins: how long it must wait before it is checked. Tries under way count as failures, so that
-    /// many at once gain nothing.
-    pub fn begin(&mut self, key: &K, now: Instant) -> Duration {
+    /// many at once gain nothing. Where the wait is above `patience`, it is the error, and nothing began.
+    pub fn begin(&mut self, key: &K, now: Instant, patience: Duration) -> Result<Duration, Duration> {
         if !self.tries.contains_key(key) && self.tries.len() >= KEYS_MAX {
             self.forget(now);
         }
         let fresh = Tries { failures: 0, under_way: 0, next: now, last: now };
         let tries = self.tries.entry(key.clone()).or_insert(fresh);
-        let forgiven = (now.saturating_duration_since(tries.last).as_secs() / FORGIVEN.as_secs())
-            .min(u64::from(u32::MAX));
-        tries.failures = tries.failures.saturating_sub(forgiven as u32);
-        let pause = pause(tries.failures + tries.under_way, self.longest);
         let wait = tries.next.saturating_duration_since(now);
-        if wait < self.longest {
-            tries.next = tries.next.max(now) + pause;
+        if wait > patience {
+            return Err(wait);
         }
+        let forgiven = now.saturating_duration_since(tries.last).as_secs() / FORGIVEN.as_secs();
+        tries.failures = tries.failures.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
         tries.under_way += 1;
+        tries.next = now + wait + pause(tries.failures + tries.under_way, self.longest);
         tries.last = now;
-        wait.max(pause).min(self.longest)
+        Ok(wait)
     }
 
     /// A try ended.
@@ -54,9 +51,17 @@ impl<K: Clone + Eq + Hash> Throttle<K> {
         if failed {
             tries.failures = tries.failures.saturating_add(1);
             tries.last = now;
-        } else if tries.failures == 0 && tries.under_way == 0 {
-            self.tries.remove(key);
+        } else if tries.under_way == 0 {
+            tries.next = tries.next.min(now + pause(tries.failures, self.longest));
+            if tries.failures == 0 {
+                self.tries.remove(key);
+            }
         }
+    }
+
+    /// Whoever this is has proved it: earlier failures count no more.
+    pub fn forgive(&mut self, key: &K) {
+        self.tries.remove(key);
     }
 
     /// Makes room: whoever has waited out goes, else who failed least.
@@ -92,33 +97,40 @@ const KEYS_MAX: usize = 4096;
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     #[test]
     fn waits_grow_and_are_forgiven() {
         let mut throttle = Throttle::new(Duration::from_secs(8));
-        let start = Instant::now();
-        let mut now = start;
+        let mut now = Instant::now();
         let mut waits = vec![];
         for _ in 0..10 {
-            let wait = throttle.begin(&"eve", now);
+            let wait = throttle.begin(&"eve", now, LONG).expect("patient");
             waits.push(wait.as_millis());
             now += wait;
             throttle.end(&"eve", true, now);
         }
         assert_eq!(waits, [0, 0, 0, 250, 500, 1000, 2000, 4000, 8000, 8000]);
-        assert_eq!(throttle.begin(&"ann", now), Duration::ZERO);
+        // Asking again and again makes the wait no longer.
+        for _ in 0..100 {
+            assert_eq!(throttle.begin(&"eve", now, Duration::from_secs(5)), Err(Duration::from_secs(8)));
+        }
+        assert_eq!(throttle.begin(&"ann", now, LONG), Ok(Duration::ZERO));
         throttle.end(&"ann", false, now);
-        now += FORGIVEN * 20;
-        assert_eq!(throttle.begin(&"eve", now), Duration::ZERO);
+        let later = now + FORGIVEN * 20;
+        assert_eq!(throttle.begin(&"eve", later, LONG), Ok(Duration::ZERO));
+        throttle.end(&"eve", true, later);
+        assert_eq!(throttle.begin(&"eve", later, LONG), Ok(Duration::ZERO));
     }
 
     #[test]
     fn tries_at_once_wait_for_one_another() {
         let mut throttle = Throttle::new(Duration::from_secs(8));
         let now = Instant::now();
-        let waits: Vec<_> = (0..12).map(|_| throttle.begin(&1, now).as_millis()).collect();
-        assert!(waits[..3].iter().all(|wait| *wait == 0), "{waits:?}");
-        assert!(waits.is_sorted() && waits[11] == 8000, "{waits:?}");
-        (0..12).for_each(|_| throttle.end(&1, false, now));
+        let waits: Vec<_> = (0..8).map(|_| throttle.begin(&1, now, LONG).expect("patient")).collect();
+        assert!(waits[..3].iter().all(Duration::is_zero), "{waits:?}");
+        assert!(waits.is_sorted() && waits[7] > Duration::from_secs(4), "{waits:?}");
+        (0..8).for_each(|_| throttle.end(&1, false, now));
         assert!(throttle.tries.is_empty());
     }
 
@@ -127,11 +139,11 @@ mod tests {
         let mut throttle = Throttle::new(Duration::from_secs(8));
         let now = Instant::now();
         for _ in 0..5 {
-            throttle.begin(&0, now);
+            throttle.begin(&0, now, LONG).expect("patient");
             throttle.end(&0, true, now);
         }
         for key in 1..KEYS_MAX * 2 {
-            throttle.begin(&key, now);
+            throttle.begin(&key, now, LONG).expect("patient");
             throttle.end(&key, true, now);
         }
         assert!(throttle.tries.len() <= KEYS_MAX);

@@ -87,7 +87,7 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
         ("root key", if status.holds_root_key { "held here".into() } else { "not here".into() }),
         ("version", status.version.clone()),
         ("up", span(status.uptime())),
-        ("OCI endpoint", status.listen.to_string()),
+        ("OCI endpoint", endpoint(&status)),
         ("mesh listener", status.mesh_listen.to_string()),
         ("told to others", or_dash(Some(&status.addresses.join(", ")))),
         ("admin endpoint", status.admin_listen.to_string()),
@@ -100,6 +100,24 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
             format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent)),
         ),
     ]))
+}
+
+/// Where clients find the node, and what of it needs somebody's attention.
+fn endpoint(status: &Status) -> String {
+    let access = &status.access;
+    let mut text = status.listen.to_string();
+    match access.certificate_days {
+        Some(days) if days < 0 => text += " (TLS, certificate has ended)",
+        Some(days) => text += &format!(" (TLS, certificate ends in {days} days)"),
+        None => {}
+    }
+    if access.logins_failed > 0 {
+        text += &format!(", {} logins failed", access.logins_failed);
+    }
+    if access.requests_limited > 0 {
+        text += &format!(", {} requests refused by limits", access.requests_limited);
+    }
+    text
 }
 
 /// The nodes of the mesh.
