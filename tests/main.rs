@@ -27,6 +27,6 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
-    mod uploads;
     mod tls;
+    mod uploads;
 }

@@ -3,12 +3,12 @@
 
 pub mod challenge;
 pub mod config;
+pub mod credentials;
 mod htpasswd;
 pub mod limits;
 mod logins;
 pub mod rules;
 pub mod scope;
-pub mod secret;
 mod stamp;
 mod throttle;
 pub mod tls;
@@ -27,18 +27,18 @@ use waystation_proto::RepoName;
 use self::{
     challenge::{Asking, Place},
     config::{AuthConfig, Challenge, LimitsConfig},
+    credentials::Credentials,
     limits::Limits,
     logins::{Login, Logins},
     rules::Rules,
     scope::Scopes,
-    secret::{Credentials, Secret},
     token::{Bearer, Kind, Tokens},
 };
 pub use self::{
     htpasswd::HtpasswdError,
     rules::{Action, Identity},
 };
-use crate::{identity::IdentityError, metrics::Metrics, registry::Anonymous};
+use crate::{identity::IdentityError, metrics::Metrics, registry::Anonymous, secret::Secret};
 
 /// The access rules of a node. Clones are the same.
 #[derive(Clone)]
@@ -65,6 +65,9 @@ pub trait Entitlement: Send + Sync + 'static {
 
     /// Whether any repository at all is left to an upstream: clients are then always asked who they are.
     fn leaves_any(&self) -> bool;
+
+    /// The repositories that clients may mean by this name, beside the one that is called so.
+    fn meanings(&self, name: &RepoName) -> Vec<RepoName>;
 }
 
 /// Who decides who may pull from a repository.
@@ -106,6 +109,8 @@ pub enum Need {
     Catalog,
     /// An action in a repository, and perhaps reading in another.
     Repository(Action, RepoName, Option<RepoName>),
+    /// Reading in a repository by another name, which comes first: tokens are for that, rules for the other.
+    Meant(RepoName, RepoName),
 }
 
 /// Why a request is not carried out.
@@ -275,7 +280,12 @@ impl Access {
                 }
             }
         };
-        let scopes = request.scopes.filter(|action, name| self.may(&identity, action, name));
+        // What a name means is known when it is used, and the rules are asked again then.
+        let scopes = request.scopes.filter(|action, name| {
+            let meant =
+                || self.entitlement.meanings(name).iter().any(|name| self.may(&identity, action, name));
+            self.may(&identity, action, name) || (action == Action::Pull && meant())
+        });
         let issue = |kind, bearer, scopes| self.inner.tokens.issue(kind, bearer, scopes, now);
         let refresh = matches!(bearer, Bearer::User(..)).then(|| bearer.clone()).filter(|_| request.offline);
         Ok(Issued {
@@ -325,7 +335,7 @@ impl Access {
         let left = match need {
             Need::Ping => self.entitlement.leaves_any(),
             Need::Catalog => false,
-            Need::Repository(_, repository, _) => self.is_left(repository),
+            Need::Repository(_, repository, _) | Need::Meant(_, repository) => self.is_left(repository),
         };
         match self.log_in(&given, peer, &place, left, need).await? {
             Some(user) => Ok(self.caller(Identity::User(user), place)),
@@ -423,7 +433,10 @@ impl Access {
                 _ => Ok(()),
             },
             Need::Repository(action, repository, _) => {
-                self.check_repository(caller, *action, repository, need)
+                self.check_repository(caller, *action, repository, repository, need)
+            }
+            Need::Meant(name, repository) => {
+                self.check_repository(caller, Action::Pull, name, repository, need)
             }
         }
     }
@@ -432,6 +445,7 @@ impl Access {
         &self,
         caller: &Caller,
         action: Action,
+        name: &RepoName,
         repository: &RepoName,
         need: &Need,
     ) -> Result<(), Refusal> {
@@ -440,8 +454,8 @@ impl Access {
             return Err(self.lacking(caller, word, repository, need));
         }
         match &caller.scopes {
-            Some(scopes) if !scopes.cover(action, repository) => {
-                let message = format!("the token is not for {word} in {repository}; fetch another");
+            Some(scopes) if !scopes.cover(action, name) && !scopes.cover(action, repository) => {
+                let message = format!("the token is not for {word} in {name}; fetch another");
                 Err(self.login(&caller.place, need, Asking::MoreScope, &message))
             }
             _ => Ok(()),
@@ -524,6 +538,10 @@ impl Entitlement for AllLocal {
 
     fn leaves_any(&self) -> bool {
         false
+    }
+
+    fn meanings(&self, _: &RepoName) -> Vec<RepoName> {
+        Vec::new()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, entitlement::Entitlements, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, names::Names, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
@@ -43,6 +43,8 @@ pub struct Mirror {
 
 struct Inner {
     upstreams: Upstreams,
+    /// What clients call the mesh.
+    own: Vec<String>,
     store: Store,
     tags: Tags,
     contents: Contents,
@@ -62,6 +64,7 @@ impl Mirror {
     /// Serves these upstreams. The errands that nobody waits for run until `stop`.
     pub fn start(
         upstreams: Upstreams,
+        own: Vec<String>,
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
@@ -73,7 +76,7 @@ impl Mirror {
         let contents = Contents::new(store.clone(), replica, node, downloads);
         let (entitlements, waiting) = (Entitlements::new(), Mutex::default());
         let inner =
-            Inner { upstreams, store, tags, contents, entitlements, background, errands: waiting };
+            Inner { upstreams, own, store, tags, contents, entitlements, background, errands: waiting };
         let mirror = Mirror { inner: Arc::new(inner) };
         let running = tokio::spawn(mirror.clone().run(errands, stop));
         (mirror, running)
@@ -82,7 +85,8 @@ impl Mirror {
     /// What a repository's name and `?ns=` mean.
     pub fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
         let index = self.inner.store.index();
-        names::target(&self.inner.upstreams, repository, namespace, |name| index.is_published(name))
+        let names = Names { upstreams: &self.inner.upstreams, own: &self.inner.own };
+        names.target(repository, namespace, |name| index.is_published(name))
     }
 
     /// The upstreams.
@@ -209,6 +213,10 @@ impl Entitlement for Mirror {
 
     fn leaves_any(&self) -> bool {
         self.inner.upstreams.iter().any(|upstream| upstream.config().access() == Access::VerifyUpstream)
+    }
+
+    fn meanings(&self, name: &RepoName) -> Vec<RepoName> {
+        self.inner.upstreams.iter().filter_map(|upstream| upstream.repository(name.as_str())).collect()
     }
 }
 

@@ -38,7 +38,7 @@ use self::{
     body::Readers,
     error::{ApiError, Code},
     listing::Subjects,
-    mirrored::Scope,
+    mirrored::{Meant, Scope},
     observe::{Observed, route_label},
     pace::Paced,
 };
@@ -167,8 +167,15 @@ impl Registry {
             match route? {
                 None => self.token(request, peer).await,
                 Some(route) => {
-                    let (asked, body) = self.admit(origin, &route, request, peer).await?;
-                    self.dispatch(route, &asked, body).await
+                    let query = parameters(request.uri())?;
+                    let meant = self.meant(route, request.method(), &query)?;
+                    let need = need(&meant, request.method(), &query);
+                    let (asked, body) = self.admit(origin, &need, request, query, peer).await?;
+                    self.entitle(&asked, &meant.scope).await?;
+                    match meant.scope {
+                        Scope::Mesh(route) => self.dispatch(route, &asked, body).await,
+                        Scope::Upstream(place, wanted) => self.mirrored(&asked, place, wanted).await,
+                    }
                 }
             }
         };
@@ -186,19 +193,18 @@ impl Registry {
     async fn admit(
         &self,
         origin: Origin,
-        route: &Route,
+        need: &Need,
         request: Request,
+        query: Vec<(String, String)>,
         peer: Peer,
     ) -> Result<(Asked, Body), ApiError> {
-        let query = parameters(request.uri())?;
         let (mut parts, body) = request.into_parts();
         let body = if body.is_end_stream() { body } else { Body::new(Paced::new(body)) };
         let caller = match origin {
             Origin::Socket => self.access.operator(),
             Origin::Network => {
                 let place = Place::of(&parts.uri, &parts.headers, peer.secure, None);
-                let need = need(route, &parts.method, &query);
-                self.access.admit(&mut parts.headers, place, peer, &need).await?
+                self.access.admit(&mut parts.headers, place, peer, need).await?
             }
         };
         Ok((Asked { origin, method: parts.method, headers: parts.headers, query, caller }, body))
@@ -213,13 +219,6 @@ impl Registry {
             Route::Upload(..) => "GET, PATCH, PUT, DELETE",
         };
         let read = matches!(asked.method, Method::GET | Method::HEAD);
-        let route = match read {
-            true => match self.scope(asked, route)? {
-                Scope::Upstream(place, wanted) => return self.mirrored(asked, &place, wanted).await,
-                Scope::Mesh(route) => route,
-            },
-            false => route,
-        };
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
             (Route::Catalog, _) if read => self.catalog(asked),
@@ -313,7 +312,19 @@ impl Asked {
 }
 
 /// What a request needs of its client.
-fn need(route: &Route, method: &Method, query: &[(String, String)]) -> Need {
+fn need(meant: &Meant, method: &Method, query: &[(String, String)]) -> Need {
+    let route = match (&meant.scope, &meant.alias) {
+        (Scope::Upstream(place, _), alias) => {
+            let name = place.repository.clone();
+            return Need::Meant(alias.clone().unwrap_or_else(|| name.clone()), name);
+        }
+        (Scope::Mesh(route), _) => route,
+    };
+    if let (Some(alias), Some(name), &Method::GET | &Method::HEAD) =
+        (&meant.alias, route.repository(), method)
+    {
+        return Need::Meant(alias.clone(), name.clone());
+    }
     let read = matches!(*method, Method::GET | Method::HEAD);
     let (pull, push) = (access::Action::Pull, access::Action::Push);
     let by_method = match *method {

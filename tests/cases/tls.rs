@@ -107,11 +107,11 @@ fn clients_push_and_pull_through_tls_with_a_login() {
         let copy = ["--insecure-policy", "copy", "--dest-creds", "ann:apple-7", "--dest-cert-dir", &certs];
         let (from, to) =
             (format!("dir:{}/in", folder.path().display()), format!("docker://{address}/a/b:v1"));
-        run(Command::new(&skopeo).args(copy).arg(&from).arg(&to));
+        run(Command::new(skopeo.path()).args(copy).arg(&from).arg(&to));
         let untrusting = ["--insecure-policy", "inspect", "--creds", "ann:apple-7"];
-        assert!(!Command::new(&skopeo).args(untrusting).arg(&to).output().unwrap().status.success());
+        assert!(!Command::new(skopeo.path()).args(untrusting).arg(&to).output().unwrap().status.success());
         if let Some(podman) = Client::find("podman", &["--version"]) {
-            podman_pulls(&podman, folder.path(), &address, &certs);
+            podman_pulls(podman.path(), folder.path(), &address, &certs);
         }
     }
     if let Some(curl) = Client::find("curl", &["--version"]) {
@@ -119,7 +119,7 @@ fn clients_push_and_pull_through_tls_with_a_login() {
             let ca = format!("{certs}/ca.crt");
             let url = format!("https://{address}/v2/_catalog");
             let arguments = ["-sS", "--max-time", "30", version, "--cacert", &ca, "-u", "ann:apple-7", &url];
-            assert!(run(Command::new(&curl).args(arguments)).contains("repositories"), "{version}");
+            assert!(run(Command::new(curl.path()).args(arguments)).contains("repositories"), "{version}");
         }
     }
 }

@@ -66,6 +66,7 @@ pub fn text(asking: Asking, realm: &str, need: &Need) -> String {
     };
     let scope = match need {
         Need::Ping => String::new(),
+        Need::Meant(name, _) => format!(",scope=\"repository:{name}:pull\""),
         Need::Catalog => ",scope=\"registry:catalog:*\"".to_owned(),
         Need::Repository(action, repository, from) => {
             let words = match action {

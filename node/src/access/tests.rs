@@ -179,6 +179,10 @@ async fn without_users_nobody_is_asked() {
 struct Mirror;
 
 impl Entitlement for Mirror {
+    fn meanings(&self, _: &RepoName) -> Vec<RepoName> {
+        Vec::new()
+    }
+
     fn authority(&self, repository: &RepoName) -> Authority {
         let left = repository.as_str().starts_with("mirror/");
         if left { Authority::Upstream } else { Authority::Local }

@@ -82,7 +82,8 @@ impl World {
         let none = Upstreams::new(&[]).expect("no upstreams");
         let downloads = Downloads::new(store.clone(), none.clone(), metrics.clone());
         let stop = CancellationToken::new();
-        let (mirror, _) = Mirror::start(none, store.clone(), replica.clone(), NODE, downloads, stop);
+        let (mirror, _) =
+            Mirror::start(none, Vec::new(), store.clone(), replica.clone(), NODE, downloads, stop);
         let registry = Registry::new(store.clone(), replica, NODE, mirror, config, metrics.clone());
         World { store, registry, metrics, rules, dir }
     }
