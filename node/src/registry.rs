@@ -35,7 +35,6 @@ pub use self::listen::{serve, serve_local};
 use self::{
     body::Readers,
     error::{ApiError, Code},
-    listing::Subjects,
     mirrored::Scope,
     observe::{Observed, route_label},
 };
@@ -61,7 +60,6 @@ struct Inner {
     readers: Arc<Readers>,
     growing: GrowingReaders,
     mirror: Mirror,
-    subjects: Subjects,
 }
 
 /// How the endpoint behaves.
@@ -107,8 +105,7 @@ impl Registry {
         metrics: Metrics,
     ) -> Self {
         let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
-        let subjects = Subjects::default();
-        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror, subjects };
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror };
         Registry { inner: Arc::new(inner) }
     }
 

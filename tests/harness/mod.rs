@@ -6,6 +6,6 @@ pub mod http;
 pub mod image;
 pub mod node;
 pub mod registry;
-pub mod upstream;
 pub mod sealed;
+pub mod upstream;
 pub mod wait;
