@@ -37,7 +37,6 @@ pub use self::listen::{serve, serve_clients, serve_local};
 use self::{
     body::Readers,
     error::{ApiError, Code},
-    listing::Subjects,
     mirrored::{Meant, Scope},
     observe::{Observed, route_label},
     pace::Paced,
@@ -69,7 +68,6 @@ struct Inner {
     readers: Arc<Readers>,
     growing: GrowingReaders,
     mirror: Mirror,
-    subjects: Subjects,
 }
 
 /// How the endpoint behaves.
@@ -116,9 +114,8 @@ impl Registry {
         metrics: Metrics,
     ) -> Self {
         let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
-        let subjects = Subjects::default();
         let access = Access::anonymous(config.anonymous, &metrics);
-        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror, subjects };
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror };
         Registry { inner: Arc::new(inner), access }
     }
 

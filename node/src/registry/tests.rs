@@ -693,6 +693,7 @@ async fn referrers_that_only_the_mesh_has_are_found() {
                 store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
                 let (repository, place) = (name("a"), Some(place));
                 store.index().apply(&Change::Artifact { repository, manifest: manifest_digest, place });
+                store.index().apply(&Change::Reachable { repository: name("a"), index });
                 Ok(())
             }
             .boxed()
