@@ -101,6 +101,12 @@ impl Downloads {
         let asked_for = self.inner.on_behalf.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
         let upstream = asked_for.unwrap_or(upstream);
         let _slot = self.inner.slots.acquire().await;
+        // Another download may have ended after this one was ordered.
+        let index = self.inner.store.index();
+        let linked = index.link(&source.repository, &source.digest);
+        if let Some(held) = linked.and_then(|_| index.held(&source.digest)) {
+            return Ok((held.hash, held.size));
+        }
         let result = if is_manifest {
             self.manifest(&upstream, &path, &source).await
         } else {
