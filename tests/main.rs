@@ -2,6 +2,7 @@
 //! never through its code. `harness` starts nodes and is the client; `cases` has one promise a file.
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
+mod conformance;
 mod harness;
 
 mod cases {
@@ -9,9 +10,11 @@ mod cases {
     mod access;
     mod admin;
     mod bad_input;
+    mod blob_delete;
     mod cli;
     mod clients;
     mod closed_mesh;
+    mod conformance;
     mod crash_rounds;
     mod cut_link;
     mod dedup;
@@ -19,9 +22,11 @@ mod cases {
     mod grants;
     mod isolation;
     mod one_fetch;
+    mod pull_through;
     mod push_pull;
     mod restart;
     mod shutdown;
     mod start_errors;
     mod tls;
+    mod uploads;
 }

@@ -106,6 +106,9 @@ pub enum Need {
     Catalog,
     /// An action in a repository, and perhaps reading in another.
     Repository(Action, RepoName, Option<RepoName>),
+    /// Reading in a repository that the client calls by another name, as engines ask mirrors: named, then
+    /// meant. Rules are about what is meant; a token may be for either.
+    Alias(RepoName, RepoName),
 }
 
 /// Why a request is not carried out.
@@ -275,11 +278,14 @@ impl Access {
                 }
             }
         };
-        let scopes = request.scopes.filter(|action, name| self.may(&identity, action, name));
+        // A name may stand for another, which only its request tells: so reading is kept as it was asked for.
+        // Each request is held against the rules anyway.
+        let scopes = request.scopes.clone().filter(|action, name| self.may(&identity, action, name));
+        let kept = request.scopes.filter(|action, name| action == Action::Pull || self.may(&identity, action, name));
         let issue = |kind, bearer, scopes| self.inner.tokens.issue(kind, bearer, scopes, now);
         let refresh = matches!(bearer, Bearer::User(..)).then(|| bearer.clone()).filter(|_| request.offline);
         Ok(Issued {
-            token: issue(Kind::Access, bearer, scopes.clone()),
+            token: issue(Kind::Access, bearer, kept),
             refresh: refresh.map(|bearer| issue(Kind::Refresh, bearer, Scopes::default())),
             scopes,
             life: self.inner.tokens.life(),
@@ -325,7 +331,7 @@ impl Access {
         let left = match need {
             Need::Ping => self.entitlement.leaves_any(),
             Need::Catalog => false,
-            Need::Repository(_, repository, _) => self.is_left(repository),
+            Need::Repository(_, repository, _) | Need::Alias(_, repository) => self.is_left(repository),
         };
         match self.log_in(&given, peer, &place, left, need).await? {
             Some(user) => Ok(self.caller(Identity::User(user), place)),
@@ -425,6 +431,7 @@ impl Access {
             Need::Repository(action, repository, _) => {
                 self.check_repository(caller, *action, repository, need)
             }
+            Need::Alias(_, meant) => self.check_repository(caller, Action::Pull, meant, need),
         }
     }
 
@@ -440,7 +447,7 @@ impl Access {
             return Err(self.lacking(caller, word, repository, need));
         }
         match &caller.scopes {
-            Some(scopes) if !scopes.cover(action, repository) => {
+            Some(scopes) if !scopes.cover(action, repository) && !need.is_named_in(scopes) => {
                 let message = format!("the token is not for {word} in {repository}; fetch another");
                 Err(self.login(&caller.place, need, Asking::MoreScope, &message))
             }
@@ -472,6 +479,13 @@ impl Access {
         };
         let challenge = challenge::text(asking, &place.realm(&self.inner.public_url), need);
         Refusal::Login { message: message.to_owned(), challenge }
+    }
+}
+
+impl Need {
+    /// Whether a token is for the name that the client uses.
+    fn is_named_in(&self, scopes: &Scopes) -> bool {
+        matches!(self, Need::Alias(named, _) if scopes.cover(Action::Pull, named))
     }
 }
 

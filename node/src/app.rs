@@ -34,10 +34,12 @@ use crate::{
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
+    mirror::{Downloads, Mirror},
     registry::{self, Origin, Registry, RegistryConfig},
     shutdown::Signals,
     socket::{LocalSocket, SocketError},
     store::{OpenError, Opened, Store},
+    upstream::{UpstreamConfigError, Upstreams},
 };
 
 /// Why a node could not start, or did not go on. The texts say what to do.
@@ -55,6 +57,9 @@ pub enum StartError {
     /// The data plane.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Upstreams, as configured.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamConfigError),
     /// The local socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -175,12 +180,15 @@ impl Node {
         let mesh_listen = planes.listen;
         let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
         let blobs = store.clone();
+        let upstreams = Upstreams::new(&config.upstream)?.of_node(&home.identity.node_id());
+        let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,
             store: store.clone(),
             control: planes.control,
             data: planes.data,
+            downloads: downloads.clone(),
             metrics: metrics.clone(),
             advertise: addresses.clone(),
         };
@@ -209,10 +217,13 @@ impl Node {
         let ready = Ready::of(&facts);
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
+        let (mirror, errands) =
+            Mirror::start(upstreams, store.clone(), handle.clone(), facts.node, downloads, serving.clone());
         let registry = Registry::new(
             store.clone(),
             handle.clone(),
             facts.node,
+            mirror,
             RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() },
             metrics.clone(),
         )
@@ -223,7 +234,8 @@ impl Node {
             write_ready(path, &ready)?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
-        let listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
+        let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
+        listeners.push(errands);
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })

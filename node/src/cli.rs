@@ -9,6 +9,7 @@ use crate::config::Config;
 
 mod archive;
 mod bundle;
+mod client_config;
 mod demo;
 mod docker;
 mod download;
@@ -56,6 +57,8 @@ enum Command {
     /// Make meshes, let machines join, say who may publish.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    /// Say or write what lets a container engine of this machine pull from a node.
+    ClientConfig(client_config::ClientConfigArgs),
     /// Trust a node that made its own certificate.
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -119,6 +122,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
+        Command::ClientConfig(args) => client_config::run(args).await,
         Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
     }

@@ -13,6 +13,7 @@ use waystation_proto::body::Tier;
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
     registry::Anonymous,
+    upstream::config::{self as upstream, UpstreamConfig},
 };
 
 /// Everything that can be configured. `configs/node.toml` lists each key with its default and reason.
@@ -35,6 +36,9 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// Foreign registries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<UpstreamConfig>,
 }
 
 /// `[node]`
@@ -183,6 +187,7 @@ impl Config {
                 }
             }
         }
+        wrong.extend(upstream::check(&self.upstream));
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(wrong)) }
     }
 
@@ -324,6 +329,18 @@ fn complaints(document: &toml::Table, name: &str) -> Vec<String> {
                 for (key, value) in keys {
                     let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
                     test(section, toml::Value::Table(alone), format!("{section}.{key}"));
+                }
+            }
+            toml::Value::Array(all) if section == "upstream" => {
+                for (n, keys) in all.iter().filter_map(toml::Value::as_table).enumerate() {
+                    for (key, value) in keys {
+                        let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+                        test(
+                            section,
+                            toml::Value::Array(vec![alone.into()]),
+                            format!("upstream {}: {key}", n + 1),
+                        );
+                    }
                 }
             }
             other => test(section, other.clone(), section.clone()),

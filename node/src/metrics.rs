@@ -44,6 +44,8 @@ pub struct Metrics {
     pub blobs_ingested: Counter,
     /// Their bytes.
     pub bytes_ingested: Counter,
+    /// Bytes downloaded from upstreams.
+    pub upstream_bytes: Family<UpstreamLabels, Counter>,
     /// Logins that let nobody in.
     pub logins_failed: Counter,
     /// Requests and connections refused because too much was under way.
@@ -115,6 +117,13 @@ labels!(
     }
 );
 
+/// One of the upstreams that are configured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// Its name.
+    pub upstream: String,
+}
+
 /// A limit of the registry's listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LimitLabels {
@@ -173,6 +182,7 @@ impl Metrics {
             bytes_served: Counter::default(),
             blobs_ingested: Counter::default(),
             bytes_ingested: Counter::default(),
+            upstream_bytes: Family::default(),
             logins_failed: Counter::default(),
             limited: Family::default(),
             certificate_end: Gauge::default(),
@@ -203,6 +213,12 @@ impl Metrics {
         page
     }
 
+    /// Something was downloaded from an upstream.
+    pub fn pulled(&self, upstream: &str, bytes: u64) {
+        let labels = UpstreamLabels { upstream: upstream.to_owned() };
+        self.upstream_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
     /// Requests and connections refused by any limit.
     pub fn limited_in_all(&self) -> u64 {
         use LimitLabel::{ConnectionsPerAddress, Requests, RequestsPerAddress};
@@ -222,6 +238,7 @@ impl Metrics {
         all.register("http_sent_bytes", "Bytes of bodies sent to clients", self.bytes_served.clone());
         all.register("ingested_blobs", "Blobs and manifests pushed by clients", self.blobs_ingested.clone());
         all.register("ingested_bytes", "Bytes pushed by clients", self.bytes_ingested.clone());
+        all.register("upstream_bytes", "Bytes downloaded from upstreams", self.upstream_bytes.clone());
         all.register("logins_failed", "Logins that let nobody in", self.logins_failed.clone());
         all.register(
             "limited",

@@ -4,13 +4,14 @@
 mod blobs;
 mod body;
 mod error;
+mod late;
 mod listen;
 mod listing;
 mod manifests;
+mod mirrored;
 mod observe;
 mod pace;
-mod path;
-mod range;
+mod parts;
 mod reply;
 mod token;
 mod uploads;
@@ -24,11 +25,12 @@ use axum::{
     Router,
     body::{Body, HttpBody},
     extract::{Query, Request},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
+use waystation_oci::path::Route;
 use waystation_proto::{NodeId, RepoName, verdict::Requester};
 
 pub use self::listen::{serve, serve_clients, serve_local};
@@ -36,9 +38,9 @@ use self::{
     body::Readers,
     error::{ApiError, Code},
     listing::Subjects,
-    observe::Observed,
+    mirrored::Scope,
+    observe::{Observed, route_label},
     pace::Paced,
-    path::Route,
 };
 use crate::{
     access::{
@@ -47,6 +49,7 @@ use crate::{
     },
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
+    mirror::{GrowingReaders, Mirror, Target},
     store::Store,
 };
 
@@ -64,6 +67,8 @@ struct Inner {
     config: RegistryConfig,
     metrics: Metrics,
     readers: Arc<Readers>,
+    growing: GrowingReaders,
+    mirror: Mirror,
     subjects: Subjects,
 }
 
@@ -106,15 +111,15 @@ impl Registry {
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
+        mirror: Mirror,
         config: RegistryConfig,
         metrics: Metrics,
     ) -> Self {
-        let (readers, subjects) = (Arc::new(Readers::new()), Subjects::default());
+        let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
+        let subjects = Subjects::default();
         let access = Access::anonymous(config.anonymous, &metrics);
-        Registry {
-            inner: Arc::new(Inner { store, replica, node, config, metrics, readers, subjects }),
-            access,
-        }
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror, subjects };
+        Registry { inner: Arc::new(inner), access }
     }
 
     /// The same endpoint under these access rules.
@@ -142,7 +147,7 @@ impl Registry {
             Route::parse(uri.path()).map(Some)
         };
         let label = match &route {
-            Ok(Some(route)) => route.label(),
+            Ok(Some(route)) => route_label(route),
             Ok(None) => RouteLabel::Token,
             Err(_) => RouteLabel::Unknown,
         };
@@ -192,23 +197,39 @@ impl Registry {
             Origin::Socket => self.access.operator(),
             Origin::Network => {
                 let place = Place::of(&parts.uri, &parts.headers, peer.secure, None);
-                let need = need(route, &parts.method, &query);
+                let need = self.meant(need(route, &parts.method, &query), &query);
                 self.access.admit(&mut parts.headers, place, peer, &need).await?
             }
         };
         Ok((Asked { origin, method: parts.method, headers: parts.headers, query, caller }, body))
     }
 
+    /// What is needed where a name to read from means a repository of an upstream.
+    fn meant(&self, need: Need, query: &[(String, String)]) -> Need {
+        let Need::Repository(access::Action::Pull, named, _) = &need else { return need };
+        let namespace = query.iter().find(|(key, _)| key == "ns").map(|(_, value)| value.as_str());
+        match self.inner.mirror.target(named.clone(), namespace) {
+            Target::Upstream(place) if place.repository != *named => Need::Alias(named.clone(), place.repository),
+            _ => need,
+        }
+    }
+
     async fn dispatch(&self, route: Route, asked: &Asked, body: Body) -> Result<Response, ApiError> {
         let allowed = match &route {
-            Route::Base | Route::Catalog | Route::Tags(_) | Route::Blob(..) | Route::Referrers(..) => {
-                "GET, HEAD"
-            }
+            Route::Base | Route::Catalog | Route::Tags(_) | Route::Referrers(..) => "GET, HEAD",
+            Route::Blob(..) => "GET, HEAD, DELETE",
             Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
             Route::Uploads(_) => "POST",
             Route::Upload(..) => "GET, PATCH, PUT, DELETE",
         };
         let read = matches!(asked.method, Method::GET | Method::HEAD);
+        let route = match read {
+            true => match self.scope(asked, route)? {
+                Scope::Upstream(place, wanted) => return self.mirrored(asked, &place, wanted).await,
+                Scope::Mesh(route) => route,
+            },
+            false => route,
+        };
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
             (Route::Catalog, _) if read => self.catalog(asked),
@@ -226,6 +247,7 @@ impl Registry {
                 self.delete_manifest(repository, reference).await
             }
             (Route::Blob(repository, digest), _) if read => self.blob(asked, &repository, digest).await,
+            (Route::Blob(repository, digest), Method::DELETE) => self.delete_blob(repository, digest).await,
             (Route::Uploads(repository), Method::POST) => self.start_upload(asked, body, &repository).await,
             (Route::Upload(repository, id), Method::GET) => self.upload_status(&repository, &id).await,
             (Route::Upload(repository, id), Method::PATCH) => {
@@ -293,17 +315,10 @@ impl Asked {
         self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// 304, if the client says to have exactly this.
-    fn unchanged(&self, etag: &str) -> Option<Response> {
-        let known =
-            self.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let matches = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
-        if !known.flat_map(|tags| tags.split(',')).any(|tag| matches(tag.trim())) {
-            return None;
-        }
-        let mut response = reply::empty(StatusCode::NOT_MODIFIED);
-        reply::set(response.headers_mut(), header::ETAG, etag);
-        Some(response)
+    /// Where the client says that its bytes belong.
+    fn content_range(&self) -> Option<&str> {
+        // What is no text is read as what has the wrong form.
+        self.headers.get(header::CONTENT_RANGE).map(|value| value.to_str().unwrap_or_default())
     }
 }
 

@@ -24,6 +24,7 @@ mod blobs;
 mod dirs;
 mod draft;
 mod ground;
+mod incoming;
 mod index;
 mod ingest;
 mod reading;
@@ -40,12 +41,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use waystation_proto::{
-    Digest, Hash, NodeId, RepoName,
+    Digest, Hash, NodeId, RepoName, Wall,
     body::{ArtifactPlace, State},
     ranges::Ranges,
     record::Record,
 };
 
+pub use incoming::{Growth, Incoming};
 pub use index::Index;
 
 /// The bytes of a request body or a file, as they come.
@@ -134,7 +136,13 @@ pub enum IngestError {
         /// Where the next chunk must start.
         have: u64,
     },
-    /// The disk failed or is full.
+    /// Somebody else is in the way; it may work later.
+    #[error("{0}")]
+    Busy(String),
+    /// The disk is full. What was being stored is not kept; of an upload, what it had before is.
+    #[error("could not be stored: {0}")]
+    Full(String),
+    /// The disk failed.
     #[error("could not be stored: {0}")]
     Storage(String),
 }
@@ -170,6 +178,19 @@ pub struct LinkEntry {
     pub manifest: Option<Digest>,
     /// As the manifest says; `application/octet-stream` for blobs that were only uploaded.
     pub media_type: String,
+}
+
+/// Where a node saw a tag of an upstream point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SightingEntry {
+    /// Who.
+    pub node: NodeId,
+    /// The manifest.
+    pub manifest: Digest,
+    /// When, by that node's clock.
+    pub seen: Wall,
+    /// Whether the node may publish there.
+    pub granted: bool,
 }
 
 /// How bytes of a held blob are read.
@@ -241,6 +262,23 @@ impl Store {
         self.0.ingest_manifest(digest, bytes, index).await
     }
 
+    /// Begins a download: a blob that comes over one or more connections and may be read meanwhile.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn incoming(&self, expected: Digest) -> Result<Incoming, IngestError> {
+        Incoming::new(self.0.clone(), expected).await
+    }
+
+    /// Reads all of a sealed blob that somebody without authority said to have a digest. If it has, it is held
+    /// under that digest and linked into the repository, durably; if not, the digest that it has is returned.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn prove(&self, repository: &RepoName, held: Held) -> Result<Result<(), Digest>, IngestError> {
+        self.0.prove(repository, held).await
+    }
+
     /// Durably links a held blob into a repository (mount).
     ///
     /// # Errors
@@ -253,7 +291,7 @@ impl Store {
     /// are on disk, and it goes on after a restart. A session that rests for 24 hours expires.
     ///
     /// # Errors
-    /// `Storage`, also where too many sessions are open.
+    /// `Busy` where too many sessions are open, `Full`, `Storage`.
     pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
         self.0.upload_start(repository).await
     }

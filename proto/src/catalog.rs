@@ -9,12 +9,12 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, TagBody},
     event::Change,
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
     reconcile::{Position, Sum, position},
-    record::{Key, Kind, Record, RecordError, RecordId, holding_name},
+    record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     time::Wall,
 };
 
@@ -173,6 +173,12 @@ impl Catalog {
         self.get(&Key::artifact(repository, manifest))?.read::<ArtifactBody>().ok()?.place
     }
 
+    /// Whether a blob was taken out of a repository.
+    pub fn is_unlinked(&self, repository: &RepoName, blob: &Digest) -> bool {
+        let body = self.get(&Key::link(repository, blob)).and_then(|record| record.read::<LinkBody>().ok());
+        body.is_some_and(|body| body.removed)
+    }
+
     /// In which repositories an artifact is.
     pub fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
         self.repositories.get(manifest).into_iter().flatten()
@@ -289,11 +295,22 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
                 place: body.place,
             }
         }
+        Kind::LINK => Change::Link {
+            repository: record.repository()?,
+            blob: record.named_digest()?,
+            removed: record.read::<LinkBody>()?.removed,
+        },
         Kind::HOLDING => {
             let (manifest, node) =
                 holding_name(&record.key.name).ok_or(RecordError::Malformed("holding's name"))?;
             let body: HoldingBody = record.read()?;
             Change::Holding { manifest, node, state: body.state }
+        }
+        Kind::SIGHTING => {
+            let (tag, node) =
+                sighting_name(&record.key.name).ok_or(RecordError::Malformed("sighting's name"))?;
+            let (repository, granted) = (record.repository()?, record.grant.is_some());
+            Change::Sighting { repository, tag, node, body: record.read()?, granted }
         }
         Kind::NODE => Change::Node { node: record.author, body: record.read()? },
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),

@@ -9,7 +9,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, SightingBody, StatusBody, TagBody},
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
     index::ArtifactIndex,
@@ -34,10 +34,14 @@ impl Kind {
     pub const GRANT: Kind = Kind(5);
     /// [`ArtifactBody`].
     pub const ARTIFACT: Kind = Kind(6);
+    /// [`LinkBody`].
+    pub const LINK: Kind = Kind(7);
+    /// [`SightingBody`].
+    pub const SIGHTING: Kind = Kind(8);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=6).contains(&self.0)
+        (1..=8).contains(&self.0)
     }
 }
 
@@ -260,6 +264,11 @@ impl Record {
                 body.place.map_or(Ok(()), |place| check_place(&place))?;
                 self.check_grant(action)
             }
+            Kind::LINK => {
+                self.named_digest()?;
+                let body: LinkBody = self.read()?;
+                self.check_grant(if body.removed { Action::Delete } else { Action::Publish })
+            }
             Kind::HOLDING => {
                 let body: Result<HoldingBody, _> = self.read();
                 holding_name(&self.key.name)
@@ -277,6 +286,15 @@ impl Record {
                     return Err(RecordError::Malformed("node record of another node"));
                 }
                 Ok(())
+            }
+            Kind::SIGHTING => {
+                let _: SightingBody = self.read()?;
+                self.repository()?;
+                let own = sighting_name(&self.key.name).is_some_and(|(_, node)| node == self.author);
+                if !own {
+                    return Err(RecordError::Malformed("sighting of another node"));
+                }
+                self.grant.as_ref().map_or(Ok(()), |_| self.check_grant(Action::Publish))
             }
             Kind::GRANT => {
                 let grant: Grant = self.read()?;
@@ -333,6 +351,11 @@ impl Key {
         Key { kind: Kind::ARTIFACT, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
     }
 
+    /// The key of a blob that was taken out of a repository.
+    pub fn link(repository: &RepoName, blob: &Digest) -> Self {
+        Key { kind: Kind::LINK, scope: repository.as_str().into(), name: alloc::format!("{blob}") }
+    }
+
     /// The key of an artifact's status.
     pub fn status(repository: &RepoName, manifest: &Digest) -> Self {
         Key { kind: Kind::STATUS, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
@@ -341,6 +364,12 @@ impl Key {
     /// The key of what a node holds of an artifact.
     pub fn holding(manifest: &Digest, node: &NodeId) -> Self {
         Key { kind: Kind::HOLDING, scope: String::new(), name: alloc::format!("{manifest}/{node}") }
+    }
+
+    /// The key of what a node saw an upstream's tag point at.
+    pub fn sighting(repository: &RepoName, tag: &Tag, node: &NodeId) -> Self {
+        let name = alloc::format!("{tag}/{node}");
+        Key { kind: Kind::SIGHTING, scope: repository.as_str().into(), name }
     }
 
     /// The key of a node.
@@ -366,6 +395,12 @@ impl Key {
 pub fn holding_name(name: &str) -> Option<(Digest, NodeId)> {
     let (digest, node) = name.split_once('/')?;
     Some((digest.parse().ok()?, node.parse().ok()?))
+}
+
+/// The tag and the node that a sighting's name speaks of.
+pub fn sighting_name(name: &str) -> Option<(Tag, NodeId)> {
+    let (tag, node) = name.split_once('/')?;
+    Some((tag.parse().ok()?, node.parse().ok()?))
 }
 
 fn bounded(text: &str, max: usize) -> Result<(), RecordError> {

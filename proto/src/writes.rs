@@ -7,7 +7,10 @@ use ed25519_dalek::SigningKey;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody},
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, SightingBody, State,
+        StatusBody, TagBody,
+    },
     catalog::Catalog,
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
@@ -248,6 +251,36 @@ impl Writes {
         Ok(records)
     }
 
+    /// The record that takes a blob out of a repository. Whether it was in is the caller's to know: pushes
+    /// alone leave no record.
+    pub fn unlinking(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        blob: &Digest,
+    ) -> Result<Record, Refusal> {
+        let grant = self.grant(catalog, Action::Delete, repository, wall)?;
+        let body = LinkBody { removed: true };
+        Ok(self.author(catalog, wall, Key::link(repository, blob), Some(grant), &body))
+    }
+
+    /// The record that lets a blob be linked again, unless it may be.
+    pub fn relinking(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        blob: &Digest,
+    ) -> Result<Option<Record>, Refusal> {
+        let key = Key::link(repository, blob);
+        if !catalog.is_unlinked(repository, blob) && self.highest_pending(&key) == 0 {
+            return Ok(None);
+        }
+        let grant = self.grant(catalog, Action::Publish, repository, wall)?;
+        Ok(Some(self.author(catalog, wall, key, Some(grant), &LinkBody { removed: false })))
+    }
+
     /// The record that says what state an artifact is in.
     pub fn status(
         &self,
@@ -284,6 +317,26 @@ impl Writes {
         let key = Key::holding(manifest, &self.me);
         let said = self.own_word(catalog, &key).map_or(HoldingState::Gone, |body: HoldingBody| body.state);
         (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
+    }
+
+    /// The record that says where an upstream's tag was seen to point, unless that was said not long ago.
+    pub fn sighting(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        tag: &Tag,
+        manifest: Digest,
+    ) -> Option<Record> {
+        let key = Key::sighting(repository, tag, &self.me);
+        let said: Option<SightingBody> = self.own_word(catalog, &key);
+        let age = |said: SightingBody| wall.0.checked_sub(said.seen.0);
+        let fresh = said.is_some_and(|said| {
+            said.manifest == manifest && age(said).is_some_and(|age| age < SIGHTING_RENEWED)
+        });
+        let grant = || catalog.grant_for(&self.me, Action::Publish, repository, wall).0;
+        let body = SightingBody { manifest, seen: wall };
+        (!fresh).then(|| self.author(catalog, wall, key, grant(), &body))
     }
 
     /// The record that says who this node is, unless that is known already.
@@ -328,5 +381,7 @@ impl Writes {
     }
 }
 
+/// After how many seconds a tag that has not moved is told of again.
+const SIGHTING_RENEWED: u64 = 6 * 60 * 60;
 /// Contradictions in one matter that are answered: two nodes with one key would never stop.
 const CONTRADICTIONS_MAX: u32 = 3;

@@ -9,7 +9,7 @@ use harness::{Node, WALL, digest, grant, key, node, repository, tag, trust};
 use proptest::prelude::*;
 use waystation_proto::{
     Change, Digest, NodeId, Record,
-    body::{HoldingBody, HoldingState, State, StatusBody, TagBody},
+    body::{HoldingBody, HoldingState, LinkBody, State, StatusBody, TagBody},
     catalog::{Applied, Catalog, Limits},
     record::{Key, Kind},
 };
@@ -27,7 +27,7 @@ struct Seed {
 }
 
 fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0u8..4, 0u8..2, 1u8..4, 1u64..4, 0u8..3);
+    let seed = (0u8..5, 0u8..2, 1u8..4, 1u64..4, 0u8..3);
     let seed =
         seed.prop_map(|(kind, name, author, version, content)| Seed { kind, name, author, version, content });
     prop::collection::vec(seed, 1..24)
@@ -54,6 +54,10 @@ fn record(seed: Seed) -> Record {
             let key_of = Key::holding(&digest(name), &node(author));
             Record::author(&mesh, &author_key, None, key_of, version, WALL, &HoldingBody { state })
         }
+        3 => {
+            let body = LinkBody { removed: content > 0 };
+            Record::author(&mesh, &author_key, write, Key::link(&app, &digest(name)), version, WALL, &body)
+        }
         _ => {
             let key_of = Key { kind: Kind(999), scope: String::new(), name: name.to_string() };
             Record::author(&mesh, &author_key, None, key_of, version, WALL, &content)
@@ -76,8 +80,9 @@ fn content(catalog: &Catalog) -> impl PartialEq + std::fmt::Debug + use<> {
         (0..2).map(|n| catalog.holders(&digest(n)).collect()).collect();
     let tags: Vec<Option<Digest>> =
         ["t0", "t1"].map(|name| catalog.tag(&repository("team/app"), &tag(name))).to_vec();
+    let unlinked = [0, 1].map(|n| catalog.is_unlinked(&repository("team/app"), &digest(n)));
     let sums = [0..=u128::MAX, 0..=u128::MAX / 3].map(|range| catalog.sum(range));
-    (records, holders, tags, sums)
+    (records, holders, tags, unlinked, sums)
 }
 
 proptest! {
@@ -173,7 +178,7 @@ proptest! {
 fn a_full_catalog_takes_nothing_new_but_still_what_replaces() {
     let limits = Limits { records: 3, unknown: 1 };
     let mut catalog = Catalog::default();
-    let seed = Seed { kind: 3, name: 0, author: 1, version: 1, content: 0 };
+    let seed = Seed { kind: 4, name: 0, author: 1, version: 1, content: 0 };
     assert_eq!(catalog.apply(record(seed), limits), Applied::New);
     assert_eq!(catalog.apply(record(Seed { name: 1, ..seed }), limits), Applied::Full, "unknown kinds");
     assert_eq!(catalog.apply(record(Seed { version: 2, ..seed }), limits), Applied::New);

@@ -9,7 +9,7 @@ use harness::{
     tag_record, trust,
 };
 use waystation_proto::{
-    Event, Hash, Input, Record, Refusal, RequestId, Timer,
+    Change, Event, Hash, Input, Record, Refusal, RequestId, Timer,
     body::{State, TagBody},
     grant::{Action, Actions, Grant},
     index::ArtifactIndex,
@@ -287,4 +287,43 @@ fn a_restart_brings_on_what_was_on_its_way() {
     again.meet(2, "here");
     again.deliver_all();
     assert!(again.events.contains(&Event::ArtifactComplete { manifest: digest(9) }));
+}
+
+#[test]
+fn a_blob_is_taken_out_and_linked_again() {
+    let mut here = Node::granted(1);
+    let (repository, blob) = (repository(APP), digest(5));
+    let changed = |here: &Node, removed| {
+        let change = Change::Link { repository: self::repository(APP), blob, removed };
+        here.changes.iter().filter(|found| **found == change).count()
+    };
+    // Nothing to write where nothing was taken out.
+    here.tell(Input::Relink { request: RequestId(1), repository: repository.clone(), blob });
+    assert_eq!((here.answers(1), changed(&here, false)), (vec![&written(1)], 0));
+    here.tell(Input::Unlink { request: RequestId(2), repository: repository.clone(), blob });
+    assert_eq!((here.answers(2), changed(&here, true)), (vec![&written(2)], 1));
+    assert!(here.replica.catalog().is_unlinked(&repository, &blob));
+    here.tell(Input::Relink { request: RequestId(3), repository: repository.clone(), blob });
+    assert_eq!((here.answers(3), changed(&here, false)), (vec![&written(3)], 1));
+    assert!(!here.replica.catalog().is_unlinked(&repository, &blob));
+    assert!(here.replica.catalog().iter().all(|record| record.check(&trust()).is_ok()));
+}
+
+#[test]
+fn links_need_the_grant_for_what_they_do() {
+    let (app, blob) = (repository(APP), digest(5));
+    let link = |actions: &[Action], removed| {
+        let grant = grant_for(1, "team/*", Actions::of(actions), None, 1);
+        let body = waystation_proto::body::LinkBody { removed };
+        Record::author(&trust().mesh, &key(1), Some(grant), Key::link(&app, &blob), 1, WALL, &body)
+    };
+    for (action, removed, counts) in [
+        (Action::Delete, true, true),
+        (Action::Delete, false, false),
+        (Action::Publish, true, false),
+        (Action::Publish, false, true),
+        (Action::Status, true, false),
+    ] {
+        assert_eq!(link(&[action], removed).check(&trust()).is_ok(), counts, "{action:?} {removed}");
+    }
 }

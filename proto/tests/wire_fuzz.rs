@@ -153,6 +153,14 @@ fn clients() -> impl Strategy<Value = Input> {
             repository: app(),
             manifest: digest(n)
         }),
+        (request.clone(), 1u8..10, any::<bool>()).prop_map(move |(request, n, out)| {
+            let (repository, blob) = (app(), digest(n));
+            if out {
+                Input::Unlink { request, repository, blob }
+            } else {
+                Input::Relink { request, repository, blob }
+            }
+        }),
         (request.clone(), 0usize..600).prop_map(move |(request, length)| Input::SetStatus {
             request,
             repository: app(),

@@ -11,8 +11,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::clients::{client, image, run, write_dir};
+use super::clients::{client, image, write_dir};
 use crate::harness::{
+    clients::run,
     http::{Http, Request},
     image::{Image, digest},
     node::{Node, Options, temp_dir, waystation},

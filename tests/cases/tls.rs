@@ -15,8 +15,9 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::clients::{client, image, run, write_dir};
+use super::clients::{client, image, write_dir};
 use crate::harness::{
+    clients::run,
     node::{Node, Options, temp_dir},
     wait::until_true,
 };

@@ -24,23 +24,26 @@ impl Image {
 
     /// One layer that is an archive of these files: what container engines can unpack.
     pub fn with_files(files: &[(&str, &[u8])]) -> Self {
-        let mut archive = tar::Builder::new(vec![]);
-        for (path, bytes) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(0o644);
-            archive.append_data(&mut header, path, *bytes).unwrap();
-        }
-        Self::of(vec![archive.into_inner().unwrap()])
+        Self::of(vec![archive(files, 0o644)])
+    }
+
+    /// One layer with this static busybox: containers of it say the greeting and end.
+    pub fn saying(greeting: &str, busybox: &[u8]) -> Self {
+        let layer = archive(&[("bin/busybox", busybox)], 0o755);
+        Self::running(&["/bin/busybox", "echo", greeting], vec![layer])
     }
 
     /// These layers.
     pub fn of(layers: Vec<Vec<u8>>) -> Self {
+        Self::running(&["/hello"], layers)
+    }
+
+    fn running(command: &[&str], layers: Vec<Vec<u8>>) -> Self {
         let diff_ids: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
         let config = to_bytes(&json!({
-            "architecture": "amd64",
+            "architecture": architecture(),
             "os": "linux",
-            "config": {"Cmd": ["/hello"]},
+            "config": {"Cmd": command},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }));
         let layer_descriptors: Vec<_> = layers.iter().map(|layer| descriptor(LAYER_TYPE, layer)).collect();
@@ -69,6 +72,18 @@ impl Image {
     }
 }
 
+/// A tar archive of these files, all with this mode.
+pub fn archive(files: &[(&str, &[u8])], mode: u32) -> Vec<u8> {
+    let mut archive = tar::Builder::new(vec![]);
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(mode);
+        archive.append_data(&mut header, path, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
 /// The same bytes for the same seed, in every process.
 pub fn random_bytes(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
@@ -84,6 +99,15 @@ pub fn digest(bytes: &[u8]) -> String {
 /// An OCI descriptor of these bytes.
 pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()})
+}
+
+/// This machine's, as OCI (as Go) names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 pub fn to_bytes(value: &Value) -> Vec<u8> {

@@ -1,8 +1,11 @@
 //! Nodes, meshes of nodes, and a client of its own: what tests and measurements share.
 
+pub mod clients;
 pub mod cluster;
 pub mod http;
 pub mod image;
 pub mod node;
 pub mod registry;
+pub mod sealed;
+pub mod upstream;
 pub mod wait;

@@ -126,10 +126,16 @@ impl Registry {
     /// Waits until the tag points at this image here.
     #[track_caller]
     pub fn wait_for_tag(&self, repository: &str, tag: &str, image: &Image) {
+        self.wait_for_digest(repository, tag, &image.digest());
+    }
+
+    /// Waits until the tag points at this digest here.
+    #[track_caller]
+    pub fn wait_for_digest(&self, repository: &str, tag: &str, digest: &str) {
         let target = format!("/v2/{repository}/manifests/{tag}");
         until_true(&format!("{repository}:{tag} is visible at {:?}", self.http), || {
-            self.http.head(&target).header("Accept", MANIFEST_TYPE).try_send().is_ok_and(|answer| {
-                answer.status == 200 && answer.header("docker-content-digest") == Some(&*image.digest())
+            self.http.head(&target).header("Accept", ACCEPTED).try_send().is_ok_and(|answer| {
+                answer.status == 200 && answer.header("docker-content-digest") == Some(digest)
             })
         });
     }
@@ -175,3 +181,7 @@ pub fn with_query(target: &str, query: &str) -> String {
     let separator = if target.contains('?') { '&' } else { '?' };
     format!("{target}{separator}{query}")
 }
+
+/// Types of manifests that clients push.
+const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+                        application/vnd.docker.distribution.manifest.v2+json";

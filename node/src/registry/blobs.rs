@@ -3,19 +3,15 @@
 
 use std::{io, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{StatusCode, header},
-    response::Response,
-};
+use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use waystation_proto::{Digest, RepoName, event::BlobRef};
+use waystation_oci::range::{Part, Wanted};
+use waystation_proto::{Digest, RepoName, event::BlobRef, grant::Action};
 
 use super::{
     Asked, Registry,
     error::{ApiError, Code},
-    range::Part,
+    parts::Content,
     reply,
 };
 use crate::store::{BlobReader, Held, LinkEntry};
@@ -29,42 +25,63 @@ impl Registry {
         repository: &RepoName,
         digest: Digest,
     ) -> Result<Response, ApiError> {
-        let link = match self.inner.store.index().link(repository, &digest) {
-            Some(link) => link,
-            None => {
-                let patience = if asked.is_head() { HEAD_PATIENCE } else { GET_PATIENCE };
-                self.late_link(repository, &digest, patience).await.ok_or_else(|| {
-                    ApiError::blob_unknown(&digest, format!("not in repository {repository}"))
-                })?
-            }
-        };
-        let etag = format!("\"{digest}\"");
-        if let Some(unchanged) = asked.unchanged(&etag) {
+        let patience = if asked.is_head() { HEAD_PATIENCE } else { GET_PATIENCE };
+        let link = self.visible(repository, &digest, patience).await;
+        let link = link.ok_or_else(|| unlinked(repository, &digest))?;
+        let held = self.inner.store.index().held(&digest);
+        let size = held.map_or(link.size, |held| held.size);
+        let content = Content { digest: &digest, media_type: BLOB_TYPE, size };
+        if let Some(unchanged) = content.unchanged(asked) {
             return Ok(unchanged);
         }
-        let held = self.inner.store.index().held(&digest);
         if asked.is_head() {
             if held.is_none() && !self.is_elsewhere(&link) {
                 return Err(ApiError::blob_unknown(&digest, "not held here, and no node says to hold it"));
             }
-            let size = held.map_or(link.size, |held| held.size);
-            return Ok(content(Part::Whole, size, BLOB_TYPE, &digest, Body::empty()));
+            return Ok(content.head());
         }
-        let size = held.map_or(link.size, |held| held.size);
-        let part = Part::of(&asked.headers, size, &etag)?;
-        let body = match held {
-            Some(held) => match self.blob_body(&held, part).await {
+        let wanted = content.wanted(asked)?;
+        let answered = match held {
+            Some(held) => match self.answer_blob(&held, &content, &wanted).await {
                 Err(lost) if is_lost(&lost) => {
                     self.inner.replica.lost(held.hash).await;
                     tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
                     let again = self.fetch(&digest, &link).await?;
-                    self.blob_body(&again, part).await
+                    self.answer_blob(&again, &content, &wanted).await
                 }
-                body => body,
+                answered => answered,
             },
-            None => self.blob_body(&self.fetch(&digest, &link).await?, part).await,
+            None => {
+                let held = self.fetch(&digest, &link).await?;
+                self.answer_blob(&held, &content, &wanted).await
+            }
         };
-        Ok(content(part, size, BLOB_TYPE, &digest, body.map_err(ApiError::storage)?))
+        answered.map_err(ApiError::storage)
+    }
+
+    /// DELETE: takes the blob out of the repository, on every node of the mesh. Manifests that name it stay,
+    /// and so do its bytes where something else needs them.
+    pub(super) async fn delete_blob(
+        &self,
+        repository: RepoName,
+        digest: Digest,
+    ) -> Result<Response, ApiError> {
+        self.inner.replica.may(Action::Delete, repository.clone()).await?;
+        if self.visible(&repository, &digest, HEAD_PATIENCE).await.is_none() {
+            return Err(unlinked(&repository, &digest));
+        }
+        self.inner.replica.unlink(repository, digest).await?;
+        Ok(reply::empty(StatusCode::ACCEPTED))
+    }
+
+    /// The link through which a blob is visible in a repository.
+    async fn visible(&self, repository: &RepoName, digest: &Digest, patience: Duration) -> Option<LinkEntry> {
+        let index = self.inner.store.index();
+        match index.link(repository, digest) {
+            Some(link) => Some(link),
+            None if index.is_removed(repository, digest) => None,
+            None => self.late_link(repository, digest, patience).await,
+        }
     }
 
     /// Whether another node says to hold something of the artifact that links a blob.
@@ -91,71 +108,36 @@ impl Registry {
         }))
     }
 
-    async fn blob_body(&self, held: &Held, part: Part) -> io::Result<Body> {
-        let (start, length) = part.span(held.size);
-        match self.inner.store.open_blob(held.hash, held.size).await? {
-            BlobReader::Memory(bytes) => Ok(Body::from(slice(&bytes, start, length)?)),
-            BlobReader::File(file, size) if start + length <= size => {
-                Ok(Body::from_stream(self.inner.readers.stream(file, start, length)))
-            }
-            BlobReader::File(..) => Err(too_short()),
-        }
-    }
-
-    /// The link of a blob that belongs to an artifact whose index is not here yet: gets the missing indexes
-    /// of the repository, a bounded number in a bounded time, until one of them links it.
-    async fn late_link(
+    pub(super) async fn answer_blob(
         &self,
-        repository: &RepoName,
-        digest: &Digest,
-        patience: Duration,
-    ) -> Option<LinkEntry> {
-        let index = self.inner.store.index();
-        let mut lacking = Vec::new();
-        for (_, manifest, entry) in index.artifacts(Some(repository)).into_iter().take(LATE_PROBES) {
-            let (hash, size) = (entry.place.index, entry.place.index_size);
-            if lacking.len() < LATE_WANTS && self.inner.store.probe(hash, size).await.len() < size {
-                lacking.push(manifest);
+        held: &Held,
+        content: &Content<'_>,
+        wanted: &Wanted,
+    ) -> io::Result<Response> {
+        match self.inner.store.open_blob(held.hash, held.size).await? {
+            BlobReader::Memory(bytes) => {
+                content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
+            }
+            BlobReader::File(_, size) if size < content.size => Err(too_short()),
+            BlobReader::File(file, _) => {
+                let readers = self.inner.readers.clone();
+                content.get(wanted, move |part| {
+                    // Parts are read one after another, so they can share the file's position.
+                    let stream = readers.stream(file.try_clone()?, part.start, part.length());
+                    Ok(Body::from_stream(stream))
+                })
             }
         }
-        let wants = lacking.into_iter().map(|manifest| {
-            let replica = &self.inner.replica;
-            async move { replica.want_artifact(repository.clone(), manifest, false).await }
-        });
-        let mut wants = stream::iter(wants).buffer_unordered(LATE_AT_ONCE);
-        let search = async {
-            while let Some(result) = wants.next().await {
-                let link = result.ok().and_then(|()| index.link(repository, digest));
-                if link.is_some() {
-                    return link;
-                }
-            }
-            None
-        };
-        tokio::time::timeout(patience, search).await.unwrap_or(None)
     }
 }
 
-/// An answer with content: its headers are the same for HEAD, whose body is empty.
-pub(super) fn content(part: Part, size: u64, content_type: &str, digest: &Digest, body: Body) -> Response {
-    let mut response = Response::new(body);
-    let (start, length) = part.span(size);
-    let headers = response.headers_mut();
-    reply::set(headers, header::CONTENT_TYPE, content_type);
-    reply::set(headers, header::CONTENT_LENGTH, &length.to_string());
-    reply::set(headers, header::ACCEPT_RANGES, "bytes");
-    reply::set(headers, header::ETAG, &format!("\"{digest}\""));
-    reply::set(headers, reply::CONTENT_DIGEST, &digest.to_string());
-    if let Part::Bytes { start: _, end } = part {
-        reply::set(headers, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    }
-    response
+fn unlinked(repository: &RepoName, digest: &Digest) -> ApiError {
+    ApiError::blob_unknown(digest, format!("not in repository {repository}"))
 }
 
 /// A part of bytes in memory.
-pub(super) fn slice(bytes: &Bytes, start: u64, length: u64) -> io::Result<Bytes> {
-    let bounds = usize::try_from(start).ok().zip(usize::try_from(start + length).ok());
+pub(super) fn slice(bytes: &Bytes, part: Part) -> io::Result<Bytes> {
+    let bounds = usize::try_from(part.start).ok().zip(usize::try_from(part.end).ok());
     let (start, end) = bounds.filter(|(_, end)| *end <= bytes.len()).ok_or_else(too_short)?;
     Ok(bytes.slice(start..end))
 }
@@ -169,14 +151,8 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
-const BLOB_TYPE: &str = "application/octet-stream";
-/// How many artifacts of a repository are looked at for one unlinked blob.
-const LATE_PROBES: usize = 256;
-/// How many missing indexes are fetched for one unlinked blob.
-const LATE_WANTS: usize = 32;
-/// How many of them at a time.
-const LATE_AT_ONCE: usize = 8;
-/// How long a GET waits for them in all.
+pub(super) const BLOB_TYPE: &str = "application/octet-stream";
+/// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a HEAD waits: clients that push ask before every blob.
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);

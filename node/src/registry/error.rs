@@ -7,10 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use waystation_oci::{
+    manifest::ManifestError,
+    path::PathError,
+    range::{ChunkError, RangeError},
+};
 use waystation_proto::{Digest, Refusal, event::WantFailure};
 
 use super::reply;
-use crate::{access, manifest::ManifestError, store::IngestError};
+use crate::{access, store::IngestError};
 
 /// An error of the distribution API.
 #[derive(Clone, Debug)]
@@ -88,12 +93,6 @@ impl ApiError {
         self.status.as_u16()
     }
 
-    /// The answer's error code.
-    #[cfg(test)]
-    pub fn code(&self) -> Code {
-        self.code
-    }
-
     /// A want that came to nothing; `unknown` is the code for what is not to be had.
     pub fn from_want(failure: WantFailure, unknown: Code, name: impl std::fmt::Display) -> Self {
         match failure {
@@ -103,6 +102,7 @@ impl ApiError {
             WantFailure::Stalled => {
                 ApiError::new(504, Code::Unknown, format!("{name}: {failure}; try again"))
             }
+            WantFailure::Upstream(why) => ApiError::new(404, unknown, format!("{name}: {why}")),
             WantFailure::Storage(why) => ApiError::storage(why),
         }
     }
@@ -141,6 +141,9 @@ impl From<IngestError> for ApiError {
             IngestError::Interrupted(_) => ApiError::bad(Code::BlobUploadInvalid, message),
             IngestError::UnknownUpload => ApiError::new(404, Code::BlobUploadUnknown, message),
             IngestError::OutOfOrder { .. } => ApiError::new(416, Code::BlobUploadInvalid, message),
+            IngestError::Busy(_) => ApiError::new(429, Code::TooManyRequests, message)
+                .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS),
+            IngestError::Full(_) => ApiError::new(507, Code::Unknown, message),
             IngestError::Storage(why) => ApiError::storage(why),
         }
     }
@@ -154,6 +157,38 @@ impl From<ManifestError> for ApiError {
             ManifestError::Size { .. } => ApiError::bad(Code::SizeInvalid, message),
             _ => ApiError::bad(Code::ManifestInvalid, message),
         }
+    }
+}
+
+impl From<PathError> for ApiError {
+    fn from(error: PathError) -> Self {
+        let message = error.to_string();
+        match error {
+            PathError::Elsewhere(_) => ApiError::new(404, Code::Unsupported, message),
+            PathError::Upload => ApiError::new(404, Code::BlobUploadUnknown, message),
+            PathError::TooLong | PathError::Encoding | PathError::Repository(..) => {
+                ApiError::bad(Code::NameInvalid, message)
+            }
+            PathError::Tag(..) => ApiError::bad(Code::ManifestInvalid, message),
+            PathError::Digest(..) => ApiError::bad(Code::DigestInvalid, message),
+        }
+    }
+}
+
+impl From<RangeError> for ApiError {
+    fn from(error: RangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            RangeError::Unsatisfiable { size } => ApiError::new(416, Code::SizeInvalid, message)
+                .with_header(header::CONTENT_RANGE, &format!("bytes */{size}")),
+            RangeError::TooMany => ApiError::bad(Code::Unsupported, message),
+        }
+    }
+}
+
+impl From<ChunkError> for ApiError {
+    fn from(error: ChunkError) -> Self {
+        ApiError::bad(Code::BlobUploadInvalid, error.to_string())
     }
 }
 
@@ -177,6 +212,9 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+/// After how many seconds a client may ask again for what others are in the way of.
+const RETRY_AFTER_SECONDS: &str = "5";
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::{
 
 use axum::{http::header, response::Response};
 use serde_json::{Value, json};
+use waystation_oci::path;
 use waystation_proto::{
     Digest, Hash, RepoName,
     index::{ArtifactIndex, EdgeKind},
@@ -62,7 +63,7 @@ impl Registry {
             .collect();
         let mut response =
             reply::json("application/json", &json!({"name": repository.as_str(), "tags": names}));
-        page.link(&mut response, &format!("/v2/{repository}/tags/list"), last);
+        page.link(&mut response, &format!("/v2/{repository}/tags/list"), last, "");
         Ok(response)
     }
 
@@ -76,40 +77,73 @@ impl Registry {
         let names: Vec<&str> =
             repositories.iter().filter(|name| asked.sees(name)).map(RepoName::as_str).collect();
         let mut response = reply::json("application/json", &json!({"repositories": names}));
-        page.link(&mut response, "/v2/_catalog", last);
+        page.link(&mut response, "/v2/_catalog", last, "");
         Ok(response)
     }
 
-    /// GET of the manifests whose subject is this one. Never 404: that would mean that the endpoint does
-    /// not know referrers, and clients would keep them under tags.
+    /// GET of the manifests whose subject is this one, in the order of their digests. Never 404: that would
+    /// mean that the endpoint does not know referrers, and clients would keep them under tags. A manifest that
+    /// such a client lists under a tag names its subject itself, so it is found like all others.
     pub(super) async fn referrers(
         &self,
         asked: &Asked,
         repository: &RepoName,
         subject: Digest,
     ) -> Result<Response, ApiError> {
-        let types: Vec<&str> = asked.parameters("artifactType").filter(|text| !text.is_empty()).collect();
-        let mut manifests = Vec::new();
+        // No media type has a blank: it was a plus that the client did not escape.
+        let types = asked.parameters("artifactType").map(|text| text.replace(' ', "+"));
+        let types: Vec<String> = types.filter(|text| !text.is_empty()).collect();
+        let page = Page::of(asked)?;
+        let last = page.last.as_deref().map(path::digest).transpose()?;
+        let unseen = self.bring_unseen(repository).await;
+        let (mut manifests, mut bytes, mut next) = (Vec::new(), 0, None);
         for (_, manifest, entry) in self.inner.store.index().artifacts(Some(repository)) {
-            if is_hidden(asked, &entry) || self.subject(&entry).await != Some(subject) {
+            let is_wanted = last.is_none_or(|last| manifest > last) && !is_hidden(asked, &entry);
+            if !is_wanted || self.subject(&entry).await != Some(subject) {
                 continue;
             }
             let descriptor = self.descriptor(&manifest, &entry).await;
             let own_type = descriptor.get("artifactType").and_then(Value::as_str);
-            if types.is_empty() || own_type.is_some_and(|own| types.contains(&own)) {
-                manifests.push(descriptor);
+            if !types.is_empty() && !own_type.is_some_and(|own| types.iter().any(|asked| asked == own)) {
+                continue;
             }
-            if manifests.len() == REFERRERS_MAX {
-                tracing::warn!(%repository, %subject, "more referrers than are listed");
+            let (text, limit) = (descriptor.to_string(), page.limit.min(REFERRERS_MAX));
+            // The first is always listed, however long: otherwise there would be no next page.
+            if manifests.len() == limit || (bytes + text.len() > REFERRERS_BYTES && bytes > 0) {
+                next = manifests.last().map(|(manifest, _): &(Digest, Value)| manifest.to_string());
                 break;
             }
+            bytes += text.len();
+            manifests.push((manifest, descriptor));
         }
+        let manifests: Vec<Value> = manifests.into_iter().map(|(_, descriptor)| descriptor).collect();
         let index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests});
         let mut response = reply::json(INDEX_TYPE, &index);
         if !types.is_empty() {
             reply::set(response.headers_mut(), reply::OCI_FILTERS, "artifactType");
         }
+        if unseen > 0 {
+            let text = format!("{unseen} manifests of {repository} could not be looked at; more may refer");
+            reply::set(response.headers_mut(), reply::WARNING, &reply::warning(&text));
+        }
+        let filters: String =
+            types.iter().map(|text| format!("&artifactType={}", reply::escape(text))).collect();
+        page.link(&mut response, &format!("/v2/{repository}/referrers/{subject}"), next, &filters);
         Ok(response)
+    }
+
+    /// Gets the indexes of a repository that are not here, so that what they are about is known. Returns how
+    /// many are still not.
+    async fn bring_unseen(&self, repository: &RepoName) -> usize {
+        let mut lacking = Vec::new();
+        for (_, manifest, entry) in self.inner.store.index().artifacts(Some(repository)) {
+            if self.inner.subjects.known(&entry.place.index).is_none() && !self.has_index(&entry).await {
+                lacking.push(manifest);
+            }
+        }
+        let beyond = lacking.len().saturating_sub(LATE_MAX);
+        lacking.truncate(LATE_MAX);
+        if lacking.is_empty() { 0 } else { beyond + self.bring_late(repository, lacking).await }
     }
 
     /// What an artifact is about, if its index is here.
@@ -141,7 +175,8 @@ impl Registry {
         if let Ok(bytes) = self.inner.store.read(entry.place.manifest, entry.place.manifest_size).await
             && let Ok(mut document) = serde_json::from_slice::<Value>(&bytes)
         {
-            annotations = document["annotations"].take();
+            // Another node may have published anything.
+            annotations = document.get_mut("annotations").map(Value::take).unwrap_or_default();
         }
         if annotations.as_object().is_some_and(|all| !all.is_empty()) {
             descriptor["annotations"] = annotations;
@@ -154,13 +189,13 @@ impl Registry {
 }
 
 /// Which part of a list is asked for.
-struct Page {
-    limit: usize,
-    last: Option<String>,
+pub(super) struct Page {
+    pub limit: usize,
+    pub last: Option<String>,
 }
 
 impl Page {
-    fn of(asked: &Asked) -> Result<Self, ApiError> {
+    pub fn of(asked: &Asked) -> Result<Self, ApiError> {
         let wrong = || ApiError::bad(Code::Unsupported, "the parameter n must be a number of entries");
         let limit = match asked.parameter("n") {
             Some(n) if n.bytes().all(|b| b.is_ascii_digit()) && !n.is_empty() => {
@@ -173,12 +208,12 @@ impl Page {
     }
 
     /// Points to the page after `last`, if there is one. A page of no entries has no next.
-    fn link(&self, response: &mut Response, path: &str, last: Option<String>) {
+    pub fn link(&self, response: &mut Response, path: &str, last: Option<String>, filters: &str) {
         if let Some(last) = last.filter(|_| self.limit > 0) {
             reply::set(
                 response.headers_mut(),
                 header::LINK,
-                &format!("<{path}?n={}&last={last}>; rel=\"next\"", self.limit),
+                &format!("<{path}?n={}&last={last}{filters}>; rel=\"next\"", self.limit),
             );
         }
     }
@@ -190,10 +225,14 @@ fn is_hidden(asked: &Asked, entry: &ArtifactEntry) -> bool {
     verdict(&facts, asked.requester(), Purpose::Use) == Verdict::Hide
 }
 
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Longest page; clients that want more follow the link.
 const PAGE_MAX: usize = 10_000;
-/// Most referrers listed.
+/// Most referrers on a page.
 const REFERRERS_MAX: usize = 1000;
+/// Longest page of referrers in bytes: clients take at most 4 MiB.
+const REFERRERS_BYTES: usize = 2 << 20;
+/// Most artifact indexes that are fetched for one list of referrers.
+const LATE_MAX: usize = 1000;
 /// Most artifact indexes whose subject is remembered, about 130 bytes each.
 const SUBJECTS_MAX: usize = 16_384;

@@ -3,11 +3,15 @@
 
 use axum::{
     body::Body,
-    http::{HeaderName, StatusCode, header},
+    http::{StatusCode, header},
     response::Response,
 };
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256, Sha512};
+use waystation_oci::{
+    manifest,
+    path::{self, Reference},
+};
 use waystation_proto::{
     Digest, RepoName, Tag,
     body::HoldingState,
@@ -17,14 +21,13 @@ use waystation_proto::{
 
 use super::{
     Asked, Registry,
-    blobs::{content, slice},
+    blobs::slice,
     body::{too_large, whole},
     error::{ApiError, Code},
-    path::Reference,
-    range::Part,
+    parts::Content,
     reply,
 };
-use crate::{manifest, store::ArtifactEntry};
+use crate::store::ArtifactEntry;
 
 impl Registry {
     /// HEAD and GET of a manifest.
@@ -46,21 +49,20 @@ impl Registry {
         let held = self.inner.store.index().held(&digest);
         let (hash, size) =
             held.map_or((entry.place.manifest, entry.place.manifest_size), |h| (h.hash, h.size));
-        let etag = format!("\"{digest}\"");
-        let media_type = &entry.place.media_type;
-        let mut response = match asked.unchanged(&etag) {
+        let content = Content { digest: &digest, media_type: &entry.place.media_type, size };
+        let mut response = match content.unchanged(asked) {
             Some(unchanged) => unchanged,
-            None if asked.is_head() => content(Part::Whole, size, media_type, &digest, Body::empty()),
+            None if asked.is_head() => content.head(),
             None => {
-                let part = Part::of(&asked.headers, size, &etag)?;
+                let wanted = content.wanted(asked)?;
                 let bytes = self.inner.store.read(hash, READ_LIMIT).await.map_err(ApiError::storage)?;
-                let (start, length) = part.span(size);
-                let bytes = slice(&bytes, start, length).map_err(ApiError::storage)?;
-                content(part, size, media_type, &digest, Body::from(bytes))
+                content
+                    .get(&wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
+                    .map_err(ApiError::storage)?
             }
         };
         if let Some(warning) = warning {
-            reply::set(response.headers_mut(), WARNING, &reply::warning(&warning));
+            reply::set(response.headers_mut(), reply::WARNING, &reply::warning(&warning));
         }
         Ok(response)
     }
@@ -179,15 +181,6 @@ impl Registry {
     }
 }
 
-impl std::fmt::Display for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Reference::Tag(tag) => tag.fmt(f),
-            Reference::Digest(digest) => digest.fmt(f),
-        }
-    }
-}
-
 /// The tags that a pushed manifest is to get.
 fn tags(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
     let mut tags = Vec::new();
@@ -195,7 +188,7 @@ fn tags(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
         tags.push(tag.clone());
     }
     for text in asked.parameters("tag") {
-        let tag = text.parse().map_err(|wrong| ApiError::bad(Code::ManifestInvalid, format!("{wrong}")))?;
+        let tag = path::tag(text)?;
         if !tags.contains(&tag) {
             tags.push(tag);
         }
@@ -221,7 +214,6 @@ fn verified(expected: Digest, bytes: &[u8]) -> Result<Digest, ApiError> {
     ))
 }
 
-const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Longest manifest that is answered, in bytes: nodes may take longer ones than this node does.
 const READ_LIMIT: u64 = 16 << 20;
 /// Most tags that one push sets (the specification asks for ten).

@@ -16,6 +16,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tracing::Span;
+use waystation_oci::path::Route;
 
 use crate::metrics::{MethodLabel, Metrics, RequestLabels, RouteLabel};
 
@@ -52,6 +53,19 @@ impl Observed {
             ending.bytes = length;
         }
         response
+    }
+}
+
+/// How requests to an endpoint are counted.
+pub fn route_label(route: &Route) -> RouteLabel {
+    match route {
+        Route::Base => RouteLabel::Base,
+        Route::Catalog => RouteLabel::Catalog,
+        Route::Tags(_) => RouteLabel::Tags,
+        Route::Manifest(..) => RouteLabel::Manifest,
+        Route::Blob(..) => RouteLabel::Blob,
+        Route::Uploads(_) | Route::Upload(..) => RouteLabel::Upload,
+        Route::Referrers(..) => RouteLabel::Referrers,
     }
 }
 

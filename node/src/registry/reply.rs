@@ -50,6 +50,16 @@ pub fn warning(text: &str) -> String {
     format!("299 - \"{quoted}\"")
 }
 
+/// A text as it stands in a query.
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// That an answer may not be what it would be at other times.
+pub const WARNING: HeaderName = HeaderName::from_static("warning");
 /// The digest of what is answered.
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// That this is a registry: old clients ask for it.
@@ -72,5 +82,6 @@ mod tests {
         assert_eq!(header_value("a\r\nb: c"), "a??b: c");
         assert_eq!(warning("still \"being\" validated\r\n"), "299 - \"still 'being' validated??\"");
         assert!(warning(&"x".repeat(10_000)).len() < 4096);
+        assert_eq!(escape("a/b+c&d é"), "a/b%2Bc%26d%20%C3%A9");
     }
 }

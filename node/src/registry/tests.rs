@@ -29,10 +29,11 @@ use waystation_proto::{
 use super::{Origin, Registry, RegistryConfig};
 use crate::{
     driver::handle::{Command, ReplicaHandle},
-    manifest,
     metrics::Metrics,
+    mirror::{Downloads, Mirror},
     registry::Anonymous,
     store::Store,
+    upstream::Upstreams,
 };
 
 const NODE: NodeId = NodeId([7; 32]);
@@ -78,7 +79,11 @@ impl World {
         tokio::spawn(replica(store.clone(), queue, rules.clone()));
         let metrics = Metrics::new();
         let replica = ReplicaHandle::new(commands);
-        let registry = Registry::new(store.clone(), replica, NODE, config, metrics.clone());
+        let none = Upstreams::new(&[]).expect("no upstreams");
+        let downloads = Downloads::new(store.clone(), none.clone(), metrics.clone());
+        let stop = CancellationToken::new();
+        let (mirror, _) = Mirror::start(none, store.clone(), replica.clone(), NODE, downloads, stop);
+        let registry = Registry::new(store.clone(), replica, NODE, mirror, config, metrics.clone());
         World { store, registry, metrics, rules, dir }
     }
 
@@ -195,6 +200,8 @@ fn write(store: &Store, input: Input) {
             }
             apply(Change::Artifact { repository, manifest, place: None });
         }
+        Input::Unlink { repository, blob, .. } => apply(Change::Link { repository, blob, removed: true }),
+        Input::Relink { repository, blob, .. } => apply(Change::Link { repository, blob, removed: false }),
         other => panic!("not expected: {other:?}"),
     }
 }
@@ -305,6 +312,136 @@ async fn ranges_of_blobs() {
     }
 }
 
+/// Takes a `multipart/byteranges` body apart: the Content-Range and the bytes of each part.
+fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    let boundary = answer.header("content-type").strip_prefix("multipart/byteranges; boundary=");
+    let boundary = boundary.expect("several parts");
+    let (mut rest, mut found) = (&answer.body[..], Vec::new());
+    let skip = |rest: &mut &[u8], text: &str| {
+        *rest = rest.strip_prefix(text.as_bytes()).unwrap_or_else(|| panic!("{text} is missing"));
+    };
+    loop {
+        if !found.is_empty() {
+            skip(&mut rest, "\r\n");
+        }
+        skip(&mut rest, &format!("--{boundary}"));
+        if rest == b"--\r\n" {
+            return found;
+        }
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").expect("a part's head");
+        let head = String::from_utf8(rest[..end].to_vec()).expect("text");
+        assert!(head.contains("\r\nContent-Type: "), "{head}");
+        let range = head.split("Content-Range: bytes ").nth(1).expect("a range").to_owned();
+        let (span, _) = range.split_once('/').expect("a size");
+        let (first, last) = span.split_once('-').expect("a span");
+        let length = last.parse::<usize>().expect("last") + 1 - first.parse::<usize>().expect("first");
+        rest = &rest[end + 4..];
+        found.push((range, rest[..length].to_vec()));
+        rest = &rest[length..];
+    }
+}
+
+#[tokio::test]
+async fn several_ranges_at_once() {
+    let world = World::new().await;
+    let large: Vec<u8> = (0..2_500_000_u32).map(|i| (i / 7) as u8).collect();
+    for bytes in [b"0123456789".repeat(1000), large] {
+        let digest = world.push_blob("a", &bytes).await;
+        let (path, size) = (format!("GET /v2/a/blobs/{digest}"), bytes.len());
+        // As many as asked for, in that order, touching and overlapping ones too.
+        let spans: Vec<_> =
+            (0..957).map(|n| ((n * 7919) % (size - 9), (n * 7919) % (size - 9) + 9)).collect();
+        let specs: Vec<String> = spans.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let got = world.ask(&path, &[("range", &format!("bytes={}", specs.join(",")))], "").await;
+        assert_eq!((got.status, got.header("content-length")), (206, got.body.len().to_string().as_str()));
+        assert_eq!((got.header("content-range"), got.header("content-encoding")), ("", ""));
+        assert_eq!(got.header("docker-content-digest"), digest.to_string());
+        let expected: Vec<_> = spans
+            .iter()
+            .map(|(first, last)| (format!("{first}-{last}/{size}"), bytes[*first..=*last].to_vec()))
+            .collect();
+        assert!(parts(&got) == expected, "{size}");
+
+        let one_left = world.ask(&path, &[("range", "bytes=99999999-,2-3")], "").await;
+        assert_eq!((one_left.status, &one_left.body[..]), (206, &bytes[2..4]));
+        assert_eq!(one_left.header("content-range"), format!("bytes 2-3/{size}"));
+        let none = world.ask(&path, &[("range", "bytes=99999999-,99999999-")], "").await;
+        none.fails_with(416, "SIZE_INVALID");
+        assert_eq!(none.header("content-range"), format!("bytes */{size}"));
+        let thrice = world.ask(&path, &[("range", "bytes=0-,0-,0-")], "").await;
+        assert_eq!((thrice.status, thrice.body == bytes), (200, true));
+        let many = format!("bytes={}", vec!["0-0"; 1001].join(","));
+        world.ask(&path, &[("range", &many)], "").await.fails_with(400, "UNSUPPORTED");
+    }
+}
+
+#[tokio::test]
+async fn conditions() {
+    let world = World::new().await;
+    let digest = world.push_image("a", "v1", b"0123456789").await;
+    let manifest = world.get("/v2/a/manifests/v1").await.body;
+    let layer = sha256(b"0123456789");
+    for (path, digest, body) in [
+        (format!("/v2/a/blobs/{layer}"), layer, Bytes::from("0123456789")),
+        ("/v2/a/manifests/v1".to_owned(), digest, manifest),
+    ] {
+        let (get, etag) = (format!("GET {path}"), format!("\"{digest}\""));
+        let fresh = world.ask(&get, &[("range", "bytes=2-3"), ("if-range", &etag)], "").await;
+        assert_eq!((fresh.status, fresh.body), (206, body.slice(2..4)));
+        for other in ["\"x\"", &format!("W/{etag}"), "Sun, 22 Nov 2026 06:00:00 GMT"] {
+            let whole = world.ask(&get, &[("range", "bytes=2-3"), ("if-range", other)], "").await;
+            assert_eq!((whole.status, &whole.body), (200, &body), "{other}");
+        }
+        let several = world.ask(&get, &[("range", "bytes=0-0,2-3")], "").await;
+        assert_eq!(parts(&several).len(), 2);
+        for method in ["GET", "HEAD"] {
+            let line = format!("{method} {path}");
+            for known in [etag.as_str(), "*", &format!("\"y\", W/{etag}")] {
+                let unchanged = world.ask(&line, &[("if-none-match", known)], "").await;
+                assert_eq!((unchanged.status, unchanged.body.len()), (304, 0), "{known}");
+                assert_eq!(unchanged.header("etag"), etag);
+            }
+        }
+        // A HEAD says what a GET without ranges would.
+        let head = world.ask(&format!("HEAD {path}"), &[("range", "bytes=0-1")], "").await;
+        assert_eq!((head.status, head.header("content-length")), (200, body.len().to_string().as_str()));
+        assert_eq!((head.header("accept-ranges"), head.header("etag")), ("bytes", etag.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn blobs_are_taken_out_and_pushed_again() {
+    let world = World::new().await;
+    let manifest = world.push_image("a", "v1", b"layer").await;
+    world.push_image("b", "v1", b"layer").await;
+    let layer = sha256(b"layer");
+    let (path, delete) = (format!("/v2/a/blobs/{layer}"), format!("DELETE /v2/a/blobs/{layer}"));
+    assert_eq!(world.ask(&delete, &[], "").await.status, 202);
+    world.get(&path).await.fails_with(404, "BLOB_UNKNOWN");
+    world.ask(&delete, &[], "").await.fails_with(404, "BLOB_UNKNOWN");
+    // The manifest stays, and so does what other repositories have.
+    assert_eq!(world.get("/v2/a/manifests/v1").await.status, 200);
+    assert_eq!(world.get(&format!("/v2/b/blobs/{layer}")).await.body, "layer");
+    let text = image((sha256(b"{}"), 2), (layer, 5)).to_string();
+    assert_eq!(sha256(text.as_bytes()), manifest);
+    world.ask("PUT /v2/a/manifests/v2", &[], text.clone()).await.fails_with(404, "MANIFEST_BLOB_UNKNOWN");
+    let mount = world.ask(&format!("POST /v2/c/blobs/uploads/?mount={layer}&from=a"), &[], "").await;
+    assert_eq!(mount.status, 202);
+
+    let mount = format!("POST /v2/a/blobs/uploads/?mount={layer}&from=b");
+    for again in ["push", "mount"] {
+        match again {
+            "push" => drop(world.push_blob("a", b"layer").await),
+            _ => assert_eq!(world.ask(&mount, &[], "").await.status, 201),
+        }
+        assert_eq!(world.get(&path).await.body, "layer", "{again}");
+        assert_eq!(world.ask("PUT /v2/a/manifests/v2", &[], text.clone()).await.status, 201);
+        assert_eq!(world.ask(&delete, &[], "").await.status, 202, "{again}");
+        world.get(&path).await.fails_with(404, "BLOB_UNKNOWN");
+    }
+    world.ask(&format!("DELETE /v2/nobody/blobs/{layer}"), &[], "").await.fails_with(404, "BLOB_UNKNOWN");
+}
+
 #[tokio::test]
 async fn upload_in_chunks_and_as_a_stream() {
     let world = World::new().await;
@@ -383,7 +520,7 @@ async fn blobs_are_visible_only_through_links() {
     let digest = world.push_blob("mine", b"bytes").await;
     world.get(&format!("/v2/other/blobs/{digest}")).await.fails_with(404, "BLOB_UNKNOWN");
     let mount = |from: &str| format!("POST /v2/other/blobs/uploads/?mount={digest}{from}");
-    for from in ["&from=nobody", "&from=../mine", ""] {
+    for from in ["&from=nobody", "&from=../mine"] {
         let session = world.ask(&mount(from), &[], "").await;
         assert_eq!(session.status, 202, "{from}");
         assert_eq!(world.ask(&format!("DELETE {}", session.header("location")), &[], "").await.status, 204);
@@ -391,8 +528,179 @@ async fn blobs_are_visible_only_through_links() {
     let mounted = world.ask(&mount("&from=mine"), &[], "").await;
     assert_eq!(mounted.status, 201);
     assert_eq!(world.get(mounted.header("location")).await.body, "bytes");
-    // Now it is here, so no source has to be named.
-    assert_eq!(world.ask(&mount(""), &[], "").await.status, 201);
+}
+
+#[tokio::test]
+async fn mounts_find_their_source() {
+    let world = World::new().await;
+    for n in 0..20 {
+        world.push_blob(&format!("full/{n}"), format!("other {n}").as_bytes()).await;
+    }
+    let digest = world.push_blob("mine", b"bytes").await;
+    let mount = format!("POST /v2/new/blobs/uploads/?mount={digest}");
+    let mounted = world.ask(&mount, &[], "").await;
+    assert_eq!((mounted.status, mounted.header("docker-content-digest")), (201, &*digest.to_string()));
+    assert_eq!(world.get(mounted.header("location")).await.body, "bytes");
+    // What was taken out everywhere is not found.
+    for repository in ["mine", "new"] {
+        let delete = format!("DELETE /v2/{repository}/blobs/{digest}");
+        assert_eq!(world.ask(&delete, &[], "").await.status, 202);
+    }
+    assert_eq!(world.ask(&mount, &[], "").await.status, 202);
+    let unknown = format!("POST /v2/new/blobs/uploads/?mount={}", sha256(b"unknown"));
+    assert_eq!(world.ask(&unknown, &[], "").await.status, 202);
+    let wrong = "POST /v2/new/blobs/uploads/?mount=sha256:x";
+    world.ask(wrong, &[], "").await.fails_with(400, "DIGEST_INVALID");
+}
+
+#[tokio::test]
+async fn too_many_sessions_are_an_answer() {
+    let world = World::new().await;
+    let start = "POST /v2/a/blobs/uploads/";
+    let mut first = None;
+    let refused = loop {
+        let answer = world.ask(start, &[], "").await;
+        if answer.status != 202 {
+            break answer;
+        }
+        first.get_or_insert(answer.header("location").to_owned());
+    };
+    refused.fails_with(429, "TOOMANYREQUESTS");
+    assert!(!refused.header("retry-after").is_empty());
+    // Sessions that are open go on, whole blobs are still taken, and a cancelled one makes room.
+    let first = first.expect("some were started");
+    assert_eq!(world.ask(&format!("PATCH {first}"), &[], "bytes").await.status, 202);
+    world.push_blob("a", b"whole").await;
+    assert_eq!(world.ask(&format!("DELETE {first}"), &[], "").await.status, 204);
+    assert_eq!(world.ask(start, &[], "").await.status, 202);
+    world.ask(start, &[], "").await.fails_with(429, "TOOMANYREQUESTS");
+}
+
+#[tokio::test]
+async fn many_uploads_at_once() {
+    let world = Arc::new(World::new().await);
+    let uploads = (0..64_u8).map(|n| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            let bytes = vec![n; 50_000 + usize::from(n)];
+            let at = world.ask("POST /v2/a/blobs/uploads/", &[], "").await.header("location").to_owned();
+            for (i, chunk) in bytes.chunks(20_000).enumerate() {
+                let range = format!("{}-{}", i * 20_000, i * 20_000 + chunk.len() - 1);
+                let patch =
+                    world.ask(&format!("PATCH {at}"), &[("content-range", &range)], chunk.to_vec()).await;
+                assert_eq!(patch.status, 202, "{}", patch.text());
+            }
+            let put = world.ask(&format!("PUT {at}?digest={}", sha256(&bytes)), &[], "").await;
+            assert_eq!(put.status, 201, "{}", put.text());
+            assert!(world.get(put.header("location")).await.body == bytes);
+        })
+    });
+    for upload in uploads.collect::<Vec<_>>() {
+        upload.await.expect("no panic");
+    }
+}
+
+/// A manifest about `subject` that differs by `n`.
+async fn push_referrer(world: &World, subject: Digest, n: usize, padding: usize) -> Digest {
+    let mut referrer = image((sha256(b"{}"), 2), (sha256(b"layer"), 5));
+    referrer["artifactType"] = json!(if n.is_multiple_of(2) { "a/even+x" } else { "a/odd" });
+    referrer["annotations"] = json!({"n": n.to_string(), "padding": "x".repeat(padding)});
+    referrer["subject"] = json!({"mediaType": IMAGE, "digest": subject.to_string(), "size": 1});
+    let (text, digest) = (referrer.to_string(), sha256(referrer.to_string().as_bytes()));
+    let put = world.ask(&format!("PUT /v2/a/manifests/{digest}"), &[], text).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    digest
+}
+
+/// Follows the links from `path` on: the digests of each page.
+async fn pages(world: &World, path: &str) -> Vec<Vec<String>> {
+    let (mut path, mut found) = (path.to_owned(), Vec::new());
+    loop {
+        let page = world.get(&path).await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let json = page.json();
+        let manifests = json["manifests"].as_array().expect("a list");
+        found.push(manifests.iter().map(|m| m["digest"].as_str().expect("a digest").to_owned()).collect());
+        let link = page.header("link");
+        let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else {
+            assert_eq!(link, "");
+            return found;
+        };
+        path = next.to_owned();
+    }
+}
+
+#[tokio::test]
+async fn referrers_come_in_pages() {
+    let world = World::new().await;
+    let subject = world.push_image("a", "v1", b"layer").await;
+    let mut all = Vec::new();
+    for n in 0..10 {
+        all.push(push_referrer(&world, subject, n, 0).await.to_string());
+    }
+    let (even, mut sorted): (Vec<_>, Vec<_>) = (all.iter().step_by(2).cloned().collect(), all.clone());
+    sorted.sort();
+    let path = format!("/v2/a/referrers/{subject}");
+    assert_eq!(pages(&world, &path).await, [sorted.clone()]);
+    let by_four = pages(&world, &format!("{path}?n=4")).await;
+    assert_eq!(by_four.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(by_four.concat(), sorted);
+    let filtered = pages(&world, &format!("{path}?n=2&artifactType=a/even%2Bx")).await;
+    assert_eq!(filtered.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    assert!(filtered.concat().iter().all(|digest| even.contains(digest)));
+    assert_eq!(pages(&world, &format!("{path}?n=0")).await, [Vec::<String>::new()]);
+    world.get(&format!("{path}?last=x")).await.fails_with(400, "DIGEST_INVALID");
+    // Long descriptors make short pages.
+    for n in 10..14 {
+        push_referrer(&world, subject, n, 900_000).await;
+    }
+    let long = pages(&world, &path).await;
+    assert!(long.len() > 1 && long.concat().len() == 14, "{long:?}");
+}
+
+#[tokio::test]
+async fn referrers_that_only_the_mesh_has_are_found() {
+    let world = World::new().await;
+    let (digest, manifest, index) = remote(&world, b"layer");
+    let about =
+        |edge: &waystation_proto::index::Edge| edge.kind == waystation_proto::index::EdgeKind::Subject;
+    assert!(!index.edges.iter().any(about));
+    let subject = sha256(b"subject");
+    // Nobody answers: an empty list, and it says so.
+    let unseen = world.get(&format!("/v2/a/referrers/{subject}")).await;
+    assert_eq!((unseen.status, unseen.json()["manifests"].clone()), (200, json!([])));
+    assert!(unseen.header("warning").contains("1 manifests of a could not be looked at"));
+    world.rules(|rules| {
+        rules.want = Arc::new(move |store, input| {
+            let (mut index, manifest) = (index.clone(), manifest.clone());
+            async move {
+                let Input::WantArtifact { .. } = input else { panic!("not expected: {input:?}") };
+                let edge = index.edges[0].clone();
+                let kind = waystation_proto::index::EdgeKind::Subject;
+                let edge =
+                    waystation_proto::index::Edge { kind, digest: sha256(b"subject"), hash: None, ..edge };
+                index.edges.push(edge);
+                let encoded = Bytes::from(index.encode());
+                let place = ArtifactPlace {
+                    manifest: index.hash,
+                    manifest_size: index.size,
+                    media_type: index.media_type.clone(),
+                    index: Hash::of(&encoded),
+                    index_size: encoded.len() as u64,
+                };
+                let manifest_digest = index.manifest;
+                store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
+                let (repository, place) = (name("a"), Some(place));
+                store.index().apply(&Change::Artifact { repository, manifest: manifest_digest, place });
+                Ok(())
+            }
+            .boxed()
+        });
+    });
+    let found = world.get(&format!("/v2/a/referrers/{subject}")).await;
+    assert_eq!(found.json()["manifests"][0]["digest"], digest.to_string(), "{}", found.text());
+    assert_eq!(found.json()["manifests"][0]["artifactType"], CONFIG);
+    assert_eq!(found.header("warning"), "");
 }
 
 #[tokio::test]
@@ -539,7 +847,7 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         let bytes = if *wanted == sha256(layer) { layer } else { b"{}" };
         Some((Hash::of(bytes), bytes.len() as u64))
     };
-    let parsed = manifest::parse(&manifest, None).expect("an image");
+    let parsed = waystation_oci::manifest::parse(&manifest, None).expect("an image");
     let index = parsed.into_index(digest, Hash::of(&manifest), known).expect("blobs known");
     let encoded = index.encode();
     let place = ArtifactPlace {

@@ -6,13 +6,14 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
+use waystation_oci::{path, range};
 use waystation_proto::{Digest, RepoName, grant::Action};
 
 use super::{
     Asked, Registry,
     body::{incoming, too_large},
     error::{ApiError, Code},
-    path, range, reply,
+    reply,
 };
 use crate::{
     access,
@@ -31,8 +32,9 @@ impl Registry {
         self.inner.replica.may(Action::Publish, repository.clone()).await?;
         if let Some(mount) = asked.parameter("mount") {
             let digest = path::digest(mount)?;
-            if let Some(held) = self.mountable(asked, repository, &digest) {
+            if let Some(held) = self.mountable(asked, repository, asked.parameter("from"), digest) {
                 self.inner.store.link(repository, &held).await?;
+                self.relinked(repository, digest).await?;
                 return Ok(stored(repository, &digest));
             }
         } else if let Some(digest) = asked.parameter("digest") {
@@ -40,6 +42,7 @@ impl Registry {
             let limit = self.blob_limit(asked)?;
             let held = self.inner.store.ingest(Some(repository), digest, limit, incoming(body)).await?;
             self.sealed(&held).await;
+            self.relinked(repository, digest).await?;
             return Ok(stored(repository, &digest));
         }
         if let Some(algorithm) = asked.parameter("digest-algorithm")
@@ -51,18 +54,29 @@ impl Registry {
         Ok(session(StatusCode::ACCEPTED, repository, &id, 0))
     }
 
-    /// A held blob that this client may take over from another repository, or from this one itself.
-    fn mountable(&self, asked: &Asked, repository: &RepoName, digest: &Digest) -> Option<Held> {
-        let from = match asked.parameter("from") {
-            Some(from) => from.parse().ok()?,
-            None => repository.clone(),
-        };
-        if !asked.may(access::Action::Pull, &from) {
-            return None;
-        }
+    /// A held blob that a client may take over: from the repository that it names, else from any that it may
+    /// read from.
+    fn mountable(
+        &self,
+        asked: &Asked,
+        repository: &RepoName,
+        from: Option<&str>,
+        digest: Digest,
+    ) -> Option<Held> {
         let index = self.inner.store.index();
-        index.link(&from, digest)?;
-        index.held(digest)
+        let held = index.held(&digest)?;
+        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name);
+        let found = match from {
+            Some(from) => {
+                let from = from.parse().ok()?;
+                index.link(&from, &digest).is_some() && may_read(&from)
+            }
+            None => {
+                index.link(repository, &digest).is_some()
+                    || index.repositories_with(&digest, MOUNT_PROBES).iter().any(may_read)
+            }
+        };
+        found.then_some(held)
     }
 
     /// PATCH: appends a chunk, or a stream of unknown length.
@@ -94,6 +108,7 @@ impl Registry {
         }
         let held = self.inner.store.upload_finish(repository, id, digest).await?;
         self.sealed(&held).await;
+        self.relinked(repository, digest).await?;
         Ok(stored(repository, &digest))
     }
 
@@ -117,7 +132,7 @@ impl Registry {
         id: &str,
     ) -> Result<u64, ApiError> {
         let limit = self.blob_limit(asked)?;
-        let chunk = range::chunk(&asked.headers)?;
+        let chunk = asked.content_range().map(range::chunk).transpose()?;
         let lengths = chunk.zip(asked.content_length());
         if lengths.is_some_and(|((_, length), sent)| length != sent) {
             return Err(ApiError::bad(Code::SizeInvalid, "Content-Range and Content-Length disagree"));
@@ -145,12 +160,23 @@ impl Registry {
         Ok(limit)
     }
 
+    /// A blob that was deleted from the repository, here or elsewhere, is in it again.
+    async fn relinked(&self, repository: &RepoName, digest: Digest) -> Result<(), ApiError> {
+        if self.inner.store.index().is_removed(repository, &digest) {
+            self.inner.replica.relink(repository.clone(), digest).await?;
+        }
+        Ok(())
+    }
+
     /// Tells the replica of a blob that a client pushed.
     async fn sealed(&self, held: &Held) {
         self.ingested(held.size);
         self.inner.replica.sealed(held.hash).await;
     }
 }
+
+/// How many repositories are looked at for a blob that a client wants to mount without saying from where.
+const MOUNT_PROBES: usize = 1000;
 
 /// 201 for a blob.
 fn stored(repository: &RepoName, digest: &Digest) -> Response {

@@ -27,8 +27,8 @@ use waystation_proto::{
     index::ArtifactIndex,
 };
 
-use super::{ArtifactEntry, Held, LinkEntry, TagEntry};
-use rows::{ArtifactRow, HeldRow, LinkRow, TagRow, decode, encode};
+use super::{ArtifactEntry, Held, LinkEntry, SightingEntry, TagEntry};
+use rows::{ArtifactRow, HeldRow, LinkRow, SightingRow, TagRow, decode, encode};
 
 /// Lookups by repository, tag, digest and holder. Reading never blocks writing.
 pub struct Index {
@@ -41,9 +41,13 @@ pub struct Index {
     links: Tree,
     /// (repository, manifest, digest) → nothing: which links an artifact made.
     reached: Tree,
+    /// (repository, digest) → nothing: blobs that were taken out, whose links are hidden.
+    removed: Tree,
     holders: Tree,
     nodes: Tree,
     grants: Tree,
+    /// (repository, tag, node) → where it saw the tag of an upstream point.
+    sightings: Tree,
     /// Held where a row is read, changed and written back.
     changing: Mutex<()>,
     /// Whether it is marked as complete. Read while something is written, so that no change falls between.
@@ -107,6 +111,12 @@ impl Index {
             .collect()
     }
 
+    /// Whether an artifact was published in a repository, and is still.
+    pub fn is_published(&self, repository: &RepoName) -> bool {
+        let mut rows = self.rows(self.artifacts.scan_prefix(keys::repository(repository)));
+        rows.any(|(_, value)| decode::<ArtifactRow>(&value).is_some_and(|row| row.place.is_some()))
+    }
+
     /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
     pub fn repositories(&self, last: Option<&str>, limit: usize) -> Vec<RepoName> {
         let mut found = Vec::new();
@@ -128,6 +138,10 @@ impl Index {
     /// Whether and how a blob is visible in a repository.
     pub fn link(&self, repository: &RepoName, digest: &Digest) -> Option<LinkEntry> {
         let prefix = keys::in_repository(repository, digest);
+        // Looked up first, so that a link which comes and goes meanwhile is at worst missed.
+        if self.is_removed(repository, digest) {
+            return None;
+        }
         let (key, value) = self.rows(self.links.scan_prefix(&prefix)).next()?;
         let row: LinkRow = decode(&value)?;
         Some(LinkEntry {
@@ -136,6 +150,41 @@ impl Index {
             manifest: keys::read_link_maker(&key[prefix.len()..]),
             media_type: row.media_type,
         })
+    }
+
+    /// Held blobs of at most `size` bytes that were pulled, pushed or mounted into a repository, at most `limit`.
+    pub fn linked(&self, repository: &RepoName, size: u64, limit: usize) -> Vec<Held> {
+        self.rows(self.links.scan_prefix(keys::repository(repository)))
+            .filter_map(|(key, value)| {
+                let (_, digest, _) = keys::read_in_repository(&key)?;
+                let small = decode::<LinkRow>(&value)?.size <= size;
+                self.held(&digest).filter(|_| small)
+            })
+            .take(limit)
+            .collect()
+    }
+
+    /// Repositories in which a blob is visible, at most the first `limit` of those that have any links.
+    pub fn repositories_with(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
+        let (mut found, mut from) = (Vec::new(), Vec::new());
+        for _ in 0..limit {
+            let next = self.rows(self.links.range::<Vec<u8>, _>(from..)).next();
+            let name = next.and_then(|(key, _)| keys::read_repository(&key).map(|(name, _)| name));
+            let Some(repository) = name else { break };
+            // Past all rows of the repository, as in `repositories`.
+            from = [repository.as_str().as_bytes(), &[1]].concat();
+            if self.link(&repository, digest).is_some() {
+                found.push(repository);
+            }
+        }
+        found
+    }
+
+    /// Whether a blob was taken out of a repository.
+    pub fn is_removed(&self, repository: &RepoName, digest: &Digest) -> bool {
+        let key = keys::in_repository(repository, digest);
+        // What cannot be read is not served.
+        self.logged(self.removed.contains_key(key)).unwrap_or(true)
     }
 
     /// What a node says to hold of it.
@@ -149,6 +198,33 @@ impl Index {
         self.rows(self.holders.scan_prefix(&prefix))
             .filter_map(|(key, value)| Some((NodeId(key[prefix.len()..].try_into().ok()?), decode(&value)?)))
             .collect()
+    }
+
+    /// Where nodes, this one included, saw a tag of an upstream point.
+    pub fn sightings(&self, repository: &RepoName, tag: &Tag) -> Vec<SightingEntry> {
+        let prefix = keys::sightings(repository, tag);
+        self.rows(self.sightings.scan_prefix(&prefix))
+            .filter_map(|(key, value)| {
+                let node = NodeId(key[prefix.len()..].try_into().ok()?);
+                let SightingRow { manifest, seen, granted } = decode(&value)?;
+                Some(SightingEntry { node, manifest, seen, granted })
+            })
+            .collect()
+    }
+
+    /// Tags of an upstream's repository that some node saw, in lexical order after `last`, at most `limit`.
+    pub fn sighted_tags(&self, repository: &RepoName, last: Option<&str>, limit: usize) -> Vec<Tag> {
+        let all = keys::repository(repository);
+        let from = keys::named(repository, last.unwrap_or(""));
+        let rows = self.rows(self.sightings.range(from..)).take_while(|(key, _)| key.starts_with(&all));
+        let tags = rows.filter_map(|(key, _)| {
+            let name = key[all.len()..].split(|byte| *byte == 0).next()?;
+            std::str::from_utf8(name).ok()?.parse::<Tag>().ok()
+        });
+        let mut tags: Vec<Tag> = tags.filter(|tag| Some(tag.as_str()) != last).take(limit * 4).collect();
+        tags.dedup();
+        tags.truncate(limit);
+        tags
     }
 
     /// All nodes that said what they are.
@@ -177,9 +253,11 @@ impl Index {
             artifacts: tree("artifacts")?,
             links: tree("links")?,
             reached: tree("reached")?,
+            removed: tree("removed")?,
             holders: tree("holders")?,
             nodes: tree("nodes")?,
             grants: tree("grants")?,
+            sightings: tree("sightings")?,
             changing: Mutex::new(()),
             left: RwLock::new(false),
             broken: AtomicBool::new(false),
@@ -250,6 +328,12 @@ impl Index {
                 self.place_artifact(repository, manifest, place.clone())
             }
             Change::Reachable { repository, index } => self.reach(repository, index),
+            Change::Link { repository, blob, removed: true } => {
+                self.removed.insert(keys::in_repository(repository, blob), &[]).map(|_| ())
+            }
+            Change::Link { repository, blob, removed: false } => {
+                self.removed.remove(keys::in_repository(repository, blob)).map(|_| ())
+            }
             Change::Status { repository, manifest, state, reason } => {
                 self.judge_artifact(repository, manifest, (*state, reason.clone()))
             }
@@ -258,6 +342,10 @@ impl Index {
             }
             Change::Holding { manifest, node, state } => {
                 put(&self.holders, keys::holder(manifest, node), state)
+            }
+            Change::Sighting { repository, tag, node, body, granted } => {
+                let row = SightingRow { manifest: body.manifest, seen: body.seen, granted: *granted };
+                put(&self.sightings, keys::sighting(repository, tag, node), &row)
             }
             Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
             Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),
@@ -368,7 +456,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.

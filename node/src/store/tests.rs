@@ -135,10 +135,7 @@ async fn a_full_disk_is_an_answer() {
     let a = repo("a");
     let free = |bytes: Option<u64>| *store.0.dirs.room.pretended.lock().expect("no panic") = bytes;
     let is_full = |result: Result<(), IngestError>| {
-        assert!(
-            matches!(&result, Err(IngestError::Storage(why)) if why.contains("free space")),
-            "{result:?}"
-        );
+        assert!(matches!(&result, Err(IngestError::Full(why)) if why.contains("free space")), "{result:?}");
     };
     let (large, small) = (bytes(1, 3_000_000), bytes(2, 1000));
     let id = store.upload_start(&a).await.expect("started");
@@ -386,6 +383,26 @@ async fn resting_uploads_are_closed_and_then_expire() {
     in_minutes(25 * 60);
     assert!(matches!(store.upload_length(&a, &id).await, Err(IngestError::UnknownUpload)));
     assert!(!path.exists() && !is_open());
+}
+
+#[tokio::test]
+async fn where_there_are_many_uploads_those_that_were_left_expire_sooner() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let a = repo("a");
+    let now = std::time::Instant::now();
+    let later = |minutes: u64| now + std::time::Duration::from_secs(minutes * 60);
+    let mut ids = Vec::new();
+    while let Ok(id) = store.upload_start(&a).await {
+        ids.push(id);
+        assert!(ids.len() < 100_000, "there is a limit");
+    }
+    assert!(matches!(store.upload_start(&a).await, Err(IngestError::Busy(_))));
+    assert!(!store.0.uploads.has_room(later(50)));
+    assert!(store.upload_length(&a, &ids[0]).await.is_ok());
+    assert!(store.0.uploads.has_room(later(70)));
+    assert!(matches!(store.upload_length(&a, &ids[0]).await, Err(IngestError::UnknownUpload)));
+    assert!(files_below(&dir.path().join("uploads")).is_empty());
 }
 
 #[tokio::test]

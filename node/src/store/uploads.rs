@@ -77,19 +77,21 @@ impl Uploads {
     }
 
     /// Whether there is room for one more session.
-    fn has_room(&self) -> bool {
+    pub fn has_room(&self, now: Instant) -> bool {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept.is_none_or(|last| last.elapsed() > SWEEP) {
-            self.sweep(Instant::now());
-            *swept = Some(Instant::now());
+        if swept.is_none_or(|last| now.saturating_duration_since(last) > SWEEP) {
+            self.sweep(now);
+            *swept = Some(now);
         }
         self.sessions().len() < MAX_UPLOADS
     }
 
     /// Removes what has expired, and closes the files of what rests: a client that went away must not keep
-    /// them open for a day.
+    /// them open for a day. Where there are many sessions, those that were left expire sooner.
     pub fn sweep(&self, now: Instant) {
-        self.sessions().retain(|_, session| {
+        let mut sessions = self.sessions();
+        let expiry = if sessions.len() > MANY_UPLOADS { EXPIRY_OF_MANY } else { EXPIRY };
+        sessions.retain(|_, session| {
             // Not by the file's time: the clock may have been set since.
             let rest = now.saturating_duration_since(*session.used());
             if rest < REST || Arc::strong_count(session) > 1 {
@@ -98,10 +100,10 @@ impl Uploads {
             if let Ok(mut draft) = session.draft.try_lock() {
                 *draft = None;
             }
-            if rest > EXPIRY {
+            if rest > expiry {
                 remove_file(&session.path);
             }
-            rest <= EXPIRY
+            rest <= expiry
         });
     }
 
@@ -125,7 +127,7 @@ impl Session {
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Draft>>, IngestError> {
         *self.used() = Instant::now();
         tokio::time::timeout(TURN, self.draft.clone().lock_owned()).await.map_err(|_| {
-            IngestError::Interrupted("another request still writes to the upload; try again later".to_owned())
+            IngestError::Busy("another request still writes to the upload; try again later".to_owned())
         })
     }
 
@@ -145,8 +147,8 @@ impl Session {
 impl Inner {
     /// See [`super::Store::upload_start`].
     pub async fn upload_start(&self, repository: &RepoName) -> Result<String, IngestError> {
-        if !self.uploads.has_room() {
-            return Err(IngestError::Storage(format!(
+        if !self.uploads.has_room(Instant::now()) {
+            return Err(IngestError::Busy(format!(
                 "{MAX_UPLOADS} uploads are open already; finish or cancel some, or wait until they expire"
             )));
         }
@@ -258,6 +260,10 @@ fn rest_of(metadata: &fs::Metadata) -> Duration {
 
 /// Most sessions open at once.
 const MAX_UPLOADS: usize = 4096;
+/// From how many sessions on those that were left expire sooner.
+const MANY_UPLOADS: usize = MAX_UPLOADS / 2;
+/// How long a session may rest where there are many.
+const EXPIRY_OF_MANY: Duration = Duration::from_secs(60 * 60);
 /// How long a session may rest.
 const EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 /// After which rest a session's file is closed; whoever goes on waits until it has been hashed again.

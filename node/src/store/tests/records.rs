@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     MeshId, NodeId, Tag,
-    body::{ArtifactBody, HoldingBody, HoldingState, NodeBody, StatusBody, TagBody, Tier},
+    body::{ArtifactBody, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, TagBody, Tier},
     event::Change,
     glob::Glob,
     grant::{Actions, Grant},
@@ -157,6 +157,35 @@ async fn lookups_are_the_same_after_the_index_is_lost() {
         fs::write(file, "no database").expect("written");
     }
     assert_eq!(everything(&open(&dir).await), before, "after the index was overwritten");
+}
+
+#[tokio::test]
+async fn links_stay_hidden_while_their_blob_is_out() {
+    let (a, top, base) = (repo("a"), sha256(b"top"), sha256(b"base"));
+    let out = [top, base].map(|blob| record(Key::link(&a, &blob), 1, &LinkBody { removed: true }));
+    for removal_first in [true, false] {
+        let dir = TempDir::new().expect("a directory");
+        let store = open(&dir).await;
+        if removal_first {
+            apply(&store, &out);
+        }
+        publish(&store).await;
+        store.persist(out.to_vec()).await.expect("persisted");
+        apply(&store, &out);
+        let hidden = |store: &Store| [top, base].map(|blob| store.index().link(&a, &blob)) == [None, None];
+        assert!(hidden(&store));
+        assert!(store.index().link(&a, &sha256(b"m1")).is_some());
+        let index_dir = store.0.dirs.index();
+        store.shutdown().await;
+        drop(store);
+        fs::remove_dir_all(&index_dir).expect("removed");
+        let store = open(&dir).await;
+        assert!(hidden(&store), "after the index was built again");
+        // Linked again: by whatever links it.
+        apply(&store, &[record(Key::link(&a, &top), 2, &LinkBody { removed: false })]);
+        assert_eq!(store.index().link(&a, &top).and_then(|link| link.manifest), Some(sha256(b"m1")));
+        assert_eq!(store.index().link(&a, &base), None);
+    }
 }
 
 #[tokio::test]

@@ -81,6 +81,21 @@ impl Parsed {
         &self.media_type
     }
 
+    /// What it names, in its order.
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// Whether it names other manifests: an image index, or Docker's manifest list.
+    pub fn is_list(&self) -> bool {
+        self.media_type == DOCKER_LIST || MediaType::from(self.media_type.as_str()) == MediaType::ImageIndex
+    }
+
+    /// What the manifest calls the kind of artifact that it is, or its config's media type.
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.artifact_type.as_deref()
+    }
+
     /// The manifest that this one is about.
     pub fn subject(&self) -> Option<Digest> {
         self.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest)
@@ -215,7 +230,7 @@ impl Document {
     }
 
     fn artifact_type(&self) -> Result<Option<String>, ManifestError> {
-        let own = self.artifact_type.as_ref();
+        let own = self.artifact_type.as_ref().filter(|text| !text.is_empty());
         let config = self.config.as_ref().and_then(|config| config.media_type.as_ref());
         own.or(config).filter(|text| !text.is_empty()).map(|text| checked_type(text)).transpose()
     }

@@ -1,10 +1,9 @@
 //! Which endpoint a request's path means. Repository names contain slashes and may look like endpoints
 //! themselves, so paths are read by hand and from the right. Nothing that leaves here is unchecked text.
 
-use waystation_proto::{Digest, RepoName, Tag};
+use std::fmt;
 
-use super::error::{ApiError, Code};
-use crate::metrics::RouteLabel;
+use waystation_proto::{Digest, RepoName, Tag, id::InvalidName};
 
 /// An endpoint of the distribution spec, with its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,17 +35,40 @@ pub enum Reference {
     Digest(Digest),
 }
 
+/// Why a path names nothing that could be here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It is not one of the API's.
+    #[error("{0:?} is not a path of the OCI distribution API")]
+    Elsewhere(String),
+    /// It is longer than any that could be meant.
+    #[error("the path is longer than {MAX_PATH} bytes")]
+    TooLong,
+    /// It does not decode to text.
+    #[error("the path's percent-encoding is broken")]
+    Encoding,
+    /// There is no repository of such a name.
+    #[error("{0:.300?}: {1}")]
+    Repository(String, InvalidName),
+    /// No manifest has such a tag.
+    #[error("{0:.200?}: {1}")]
+    Tag(String, InvalidName),
+    /// Nothing has such a digest, or its algorithm is not served here.
+    #[error("{0:.200?}: {1}")]
+    Digest(String, InvalidName),
+    /// No upload has such an id.
+    #[error("no such upload")]
+    Upload,
+}
+
 impl Route {
     /// Reads a raw path, percent-encoded as it came.
     ///
     /// # Errors
-    /// 404 for paths outside the API, 400 for names and digests that cannot exist.
-    pub fn parse(raw: &str) -> Result<Self, ApiError> {
+    /// For paths outside the API, and for names and digests that cannot exist.
+    pub fn parse(raw: &str) -> Result<Self, PathError> {
         if raw.len() > MAX_PATH {
-            return Err(ApiError::bad(
-                Code::NameInvalid,
-                format!("the path is longer than {MAX_PATH} bytes"),
-            ));
+            return Err(PathError::TooLong);
         }
         let path = decode(raw)?;
         let rest = match path.strip_prefix("/v2") {
@@ -72,64 +94,67 @@ impl Route {
             _ => Err(elsewhere(&path)),
         }
     }
-
-    /// How requests to it are counted.
-    pub fn label(&self) -> RouteLabel {
-        match self {
-            Route::Base => RouteLabel::Base,
-            Route::Catalog => RouteLabel::Catalog,
-            Route::Tags(_) => RouteLabel::Tags,
-            Route::Manifest(..) => RouteLabel::Manifest,
-            Route::Blob(..) => RouteLabel::Blob,
-            Route::Uploads(_) | Route::Upload(..) => RouteLabel::Upload,
-            Route::Referrers(..) => RouteLabel::Referrers,
-        }
-    }
 }
 
 impl Reference {
     /// A tag, or a digest if there is a colon in it.
     ///
     /// # Errors
-    /// 400 where it is neither.
-    pub fn parse(text: &str) -> Result<Self, ApiError> {
+    /// [`PathError::Tag`] and [`PathError::Digest`].
+    pub fn parse(text: &str) -> Result<Self, PathError> {
         if text.contains(':') {
             return digest(text).map(Reference::Digest);
         }
-        text.parse()
-            .map(Reference::Tag)
-            .map_err(|wrong| ApiError::bad(Code::ManifestInvalid, format!("{text:?}: {wrong}")))
+        tag(text).map(Reference::Tag)
     }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Tag(tag) => tag.fmt(f),
+            Reference::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+/// A tag.
+///
+/// # Errors
+/// [`PathError::Tag`].
+pub fn tag(text: &str) -> Result<Tag, PathError> {
+    text.parse().map_err(|wrong| PathError::Tag(text.to_owned(), wrong))
 }
 
 /// A digest of an algorithm that is served here.
 ///
 /// # Errors
-/// 400 DIGEST_INVALID.
-pub fn digest(text: &str) -> Result<Digest, ApiError> {
-    text.parse().map_err(|wrong| ApiError::bad(Code::DigestInvalid, format!("{text:.100?}: {wrong}")))
+/// [`PathError::Digest`].
+pub fn digest(text: &str) -> Result<Digest, PathError> {
+    text.parse().map_err(|wrong| PathError::Digest(text.to_owned(), wrong))
 }
 
-fn repository(parts: &[&str]) -> Result<RepoName, ApiError> {
+fn repository(parts: &[&str]) -> Result<RepoName, PathError> {
     let name = parts.join("/");
-    name.parse().map_err(|wrong| ApiError::bad(Code::NameInvalid, format!("{name:?}: {wrong}")))
+    name.parse().map_err(|wrong| PathError::Repository(name, wrong))
 }
 
-fn upload(id: &str) -> Result<String, ApiError> {
+fn upload(id: &str) -> Result<String, PathError> {
     let plain = id.len() <= MAX_UPLOAD_ID && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if !plain {
-        return Err(ApiError::new(404, Code::BlobUploadUnknown, "no such upload"));
+        return Err(PathError::Upload);
     }
     Ok(id.to_owned())
 }
 
-fn elsewhere(path: &str) -> ApiError {
-    ApiError::new(404, Code::Unsupported, format!("{path:?} is not a path of the OCI distribution API"))
+fn elsewhere(path: &str) -> PathError {
+    PathError::Elsewhere(path.to_owned())
 }
 
 /// Undoes percent-encoding, once. What it gives is checked as names, so that no escape is dangerous.
-fn decode(raw: &str) -> Result<String, ApiError> {
-    let wrong = || ApiError::bad(Code::NameInvalid, "the path's percent-encoding is broken");
+fn decode(raw: &str) -> Result<String, PathError> {
+    let wrong = || PathError::Encoding;
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -138,9 +163,10 @@ fn decode(raw: &str) -> Result<String, ApiError> {
             rest = after;
             continue;
         }
-        let (hex, after) = after.split_at_checked(2).ok_or_else(wrong)?;
-        let decoded = data_encoding::HEXLOWER_PERMISSIVE.decode(hex).map_err(|_| wrong())?;
-        bytes.extend(decoded);
+        let [high, low, after @ ..] = after else { return Err(wrong()) };
+        let (high, low) = digit(high).zip(digit(low)).ok_or_else(wrong)?;
+        // Two hexadecimal digits are a byte.
+        bytes.push((high * 16 + low) as u8);
         rest = after;
     }
     String::from_utf8(bytes).map_err(|_| wrong())
@@ -196,7 +222,7 @@ mod tests {
             ("/v2/tags/list/tags/list".to_owned(), Route::Tags(name("tags/list"))),
         ];
         for (path, expected) in table {
-            assert_eq!(Route::parse(&path).map_err(|error| error.code()), Ok(expected), "{path}");
+            assert_eq!(Route::parse(&path), Ok(expected), "{path}");
         }
     }
 
@@ -205,37 +231,45 @@ mod tests {
         let long = format!("/v2/{}/tags/list", "a".repeat(241));
         let longer = format!("/v2/{}/tags/list", "a".repeat(4000));
         let table = [
-            ("/v2/A/tags/list", 400, Code::NameInvalid),
-            ("/v2/../tags/list", 400, Code::NameInvalid),
-            ("/v2/a/../../b/tags/list", 400, Code::NameInvalid),
-            ("/v2/a%2f..%2fb/tags/list", 400, Code::NameInvalid),
-            ("/v2/%252e%252e/tags/list", 400, Code::NameInvalid),
-            ("/v2/a%00b/tags/list", 400, Code::NameInvalid),
-            ("/v2/a%/tags/list", 400, Code::NameInvalid),
-            ("/v2/a%zz/tags/list", 400, Code::NameInvalid),
-            ("/v2/%ff/tags/list", 400, Code::NameInvalid),
-            ("/v2//tags/list", 400, Code::NameInvalid),
-            ("/v2/tags/list", 400, Code::NameInvalid),
-            ("/v2//a/tags/list", 400, Code::NameInvalid),
-            (&long, 400, Code::NameInvalid),
-            (&longer, 400, Code::NameInvalid),
-            ("/v2/a/manifests/", 400, Code::ManifestInvalid),
-            ("/v2/a/manifests/.x", 400, Code::ManifestInvalid),
-            ("/v2/a/manifests/sha256:bad", 400, Code::DigestInvalid),
-            ("/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e", 400, Code::DigestInvalid),
-            ("/v2/a/blobs/latest", 400, Code::DigestInvalid),
-            ("/v2/a/blobs/uploads/a%2e%2e", 404, Code::BlobUploadUnknown),
-            ("/v2/a/referrers/x", 400, Code::DigestInvalid),
-            ("/v2x", 404, Code::Unsupported),
-            ("/v1/search", 404, Code::Unsupported),
-            ("/v2/a", 404, Code::Unsupported),
-            ("/v2/a/tags/list/", 404, Code::Unsupported),
-            ("/", 404, Code::Unsupported),
-            ("", 404, Code::Unsupported),
+            ("/v2/A/tags/list", "name"),
+            ("/v2/../tags/list", "name"),
+            ("/v2/a/../../b/tags/list", "name"),
+            ("/v2/a%2f..%2fb/tags/list", "name"),
+            ("/v2/%252e%252e/tags/list", "name"),
+            ("/v2/a%00b/tags/list", "name"),
+            ("/v2/a%/tags/list", "encoding"),
+            ("/v2/a%zz/tags/list", "encoding"),
+            ("/v2/%ff/tags/list", "encoding"),
+            ("/v2//tags/list", "name"),
+            ("/v2/tags/list", "name"),
+            ("/v2//a/tags/list", "name"),
+            (&long, "name"),
+            (&longer, "long"),
+            ("/v2/a/manifests/", "tag"),
+            ("/v2/a/manifests/.x", "tag"),
+            ("/v2/a/manifests/sha256:bad", "digest"),
+            ("/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e", "digest"),
+            ("/v2/a/blobs/latest", "digest"),
+            ("/v2/a/blobs/uploads/a%2e%2e", "upload"),
+            ("/v2/a/referrers/x", "digest"),
+            ("/v2x", "elsewhere"),
+            ("/v1/search", "elsewhere"),
+            ("/v2/a", "elsewhere"),
+            ("/v2/a/tags/list/", "elsewhere"),
+            ("/", "elsewhere"),
+            ("", "elsewhere"),
         ];
-        for (path, status, code) in table {
-            let error = Route::parse(path).expect_err(path);
-            assert_eq!((error.status(), error.code()), (status, code), "{path}");
+        for (path, expected) in table {
+            let found = match Route::parse(path).expect_err(path) {
+                PathError::Elsewhere(_) => "elsewhere",
+                PathError::TooLong => "long",
+                PathError::Encoding => "encoding",
+                PathError::Repository(..) => "name",
+                PathError::Tag(..) => "tag",
+                PathError::Digest(..) => "digest",
+                PathError::Upload => "upload",
+            };
+            assert_eq!(found, expected, "{path}");
         }
     }
 }
