@@ -281,7 +281,8 @@ impl Access {
         // A name may stand for another, which only its request tells: so reading is kept as it was asked for.
         // Each request is held against the rules anyway.
         let scopes = request.scopes.clone().filter(|action, name| self.may(&identity, action, name));
-        let kept = request.scopes.filter(|action, name| action == Action::Pull || self.may(&identity, action, name));
+        let kept =
+            request.scopes.filter(|action, name| action == Action::Pull || self.may(&identity, action, name));
         let issue = |kind, bearer, scopes| self.inner.tokens.issue(kind, bearer, scopes, now);
         let refresh = matches!(bearer, Bearer::User(..)).then(|| bearer.clone()).filter(|_| request.offline);
         Ok(Issued {

@@ -209,7 +209,9 @@ impl Registry {
         let Need::Repository(access::Action::Pull, named, _) = &need else { return need };
         let namespace = query.iter().find(|(key, _)| key == "ns").map(|(_, value)| value.as_str());
         match self.inner.mirror.target(named.clone(), namespace) {
-            Target::Upstream(place) if place.repository != *named => Need::Alias(named.clone(), place.repository),
+            Target::Upstream(place) if place.repository != *named => {
+                Need::Alias(named.clone(), place.repository)
+            }
             _ => need,
         }
     }

@@ -1,30 +1,8 @@
-//! Passwords while they are in memory: they cannot be printed, and are wiped when they go.
-
-use std::fmt;
+//! What clients prove with who they are, while it is in memory.
 
 use zeroize::Zeroizing;
 
-/// Text that must not appear in any log, error or answer.
-#[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Keeps the text from now on.
-    pub fn new(text: String) -> Self {
-        Secret(Zeroizing::new(text))
-    }
-
-    /// The text itself: for a check, or for the one who is to be shown it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
+pub use crate::secret::Secret;
 
 /// A user's name and password, as a client sent them.
 #[derive(Clone, Debug)]

@@ -149,7 +149,8 @@ async fn a_mirror_is_asked_under_other_names() {
     // What is meant decides, whatever it is called.
     assert!(world.admit(None, &alias("app", "public/app")).await.is_ok());
     challenge(world.admit(None, &alias("public/app", "team/app")).await);
-    let issued = world.token(password("ann", "one"), "repository:app:pull,push", false).await.expect("issued");
+    let issued =
+        world.token(password("ann", "one"), "repository:app:pull,push", false).await.expect("issued");
     assert_eq!(issued.scopes.text(), "");
     let bearer = format!("Bearer {}", issued.token);
     assert!(world.admit(Some(&bearer), &alias("app", "team/app")).await.is_ok());
