@@ -133,7 +133,7 @@ mod tests {
         for (name, password, expected) in
             [("ann", "one", true), ("ann", "two", false), ("bob", "two", true), ("eve", "one", false)]
         {
-            assert_eq!(users.verify(name, &Secret::new(password.into())), expected, "{name}");
+            assert_eq!(users.verify(name, &Secret::new(password)), expected, "{name}");
         }
     }
 

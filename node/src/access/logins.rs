@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn given(user: &str, password: &str) -> Credentials {
-        Credentials::new(user.into(), Secret::new(password.into())).expect("short")
+        Credentials::new(user.into(), Secret::new(password)).expect("short")
     }
 
     fn home() -> IpAddr {

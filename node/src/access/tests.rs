@@ -58,7 +58,7 @@ fn place() -> Place {
 }
 
 fn given(user: &str, password: &str) -> Credentials {
-    Credentials::new(user.into(), Secret::new(password.into())).expect("short")
+    Credentials::new(user.into(), Secret::new(password)).expect("short")
 }
 
 fn password(user: &str, password: &str) -> Option<Proof> {

@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn credentials_for_upstreams_are_kept_for_a_while() {
         let tokens = tokens();
-        let given = |n: usize| Credentials::new(format!("u{n}"), Secret::new("p".into())).expect("short");
+        let given = |n: usize| Credentials::new(format!("u{n}"), Secret::new("p")).expect("short");
         let Bearer::Foreign(first) = tokens.keep(given(0), 0) else { panic!("foreign") };
         assert_eq!(tokens.kept(first).expect("kept").user, "u0");
         for n in 1..=FOREIGN_MAX {
