@@ -208,7 +208,6 @@ impl Node {
             granter: home.root.map(granter),
             access: guard.status(&metrics),
         };
-        let ready = Ready::of(&facts);
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
         let (mirror, errands) =
@@ -223,9 +222,8 @@ impl Node {
         )
         .with_access(guard.access.clone());
         announce_start(&facts, started);
-        guard.warn(&config);
         if let Some(path) = &config.node.ready_file {
-            write_ready(path, &ready)?;
+            write_ready(path, &Ready::of(&facts))?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));

@@ -28,14 +28,16 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// What the configuration says.
+    /// What the configuration says; warns of what an operator would not want.
     pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, ServeError> {
         let data_dir = &config.node.data_dir;
         let limits = affordable(config.limits);
         let access = Access::open(&config.auth, limits, config.anonymous(), data_dir, metrics)?;
         let names = config.names();
         let tls = Tls::open(&config.tls, data_dir, Box::new(move || names.clone()), metrics)?;
-        Ok(Guard { access, tls })
+        let guard = Guard { access, tls };
+        guard.warn(config);
+        Ok(guard)
     }
 
     /// For `waystation status`.
@@ -49,8 +51,7 @@ impl Guard {
         })
     }
 
-    /// Says at the start what an operator would not want.
-    pub fn warn(&self, config: &Config) {
+    fn warn(&self, config: &Config) {
         let listen = config.registry.listen;
         if config.auth.htpasswd.is_some() && self.tls.is_none() && !listen.ip().is_loopback() {
             warn!(%listen, "clients log in without TLS, so their passwords can be read on the network; set tls.certificate and tls.key, or tls.self_made");
