@@ -3,12 +3,12 @@
 
 pub mod challenge;
 pub mod config;
+pub mod credentials;
 mod htpasswd;
 pub mod limits;
 mod logins;
 pub mod rules;
 pub mod scope;
-pub mod secret;
 mod stamp;
 mod throttle;
 pub mod tls;
@@ -27,18 +27,18 @@ use waystation_proto::RepoName;
 use self::{
     challenge::{Asking, Place},
     config::{AuthConfig, Challenge, LimitsConfig},
+    credentials::Credentials,
     limits::Limits,
     logins::{Login, Logins},
     rules::Rules,
     scope::Scopes,
-    secret::{Credentials, Secret},
     token::{Bearer, Kind, Tokens},
 };
 pub use self::{
     htpasswd::HtpasswdError,
     rules::{Action, Identity},
 };
-use crate::{identity::IdentityError, metrics::Metrics, registry::Anonymous};
+use crate::{identity::IdentityError, metrics::Metrics, registry::Anonymous, secret::Secret};
 
 /// The access rules of a node. Clones are the same.
 #[derive(Clone)]
@@ -65,6 +65,9 @@ pub trait Entitlement: Send + Sync + 'static {
 
     /// Whether any repository at all is left to an upstream: clients are then always asked who they are.
     fn leaves_any(&self) -> bool;
+
+    /// The repositories that clients may mean by this name, beside the one that is called so.
+    fn meanings(&self, name: &RepoName) -> Vec<RepoName>;
 }
 
 /// Who decides who may pull from a repository.
@@ -106,9 +109,8 @@ pub enum Need {
     Catalog,
     /// An action in a repository, and perhaps reading in another.
     Repository(Action, RepoName, Option<RepoName>),
-    /// Reading in a repository that the client calls by another name, as engines ask mirrors: named, then
-    /// meant. Rules are about what is meant; a token may be for either.
-    Alias(RepoName, RepoName),
+    /// Reading in a repository by another name, which comes first: tokens are for that, rules for the other.
+    Meant(RepoName, RepoName),
 }
 
 /// Why a request is not carried out.
@@ -278,15 +280,16 @@ impl Access {
                 }
             }
         };
-        // A name may stand for another, which only its request tells: so reading is kept as it was asked for.
-        // Each request is held against the rules anyway.
-        let scopes = request.scopes.clone().filter(|action, name| self.may(&identity, action, name));
-        let kept =
-            request.scopes.filter(|action, name| action == Action::Pull || self.may(&identity, action, name));
+        // What a name means is known when it is used, and the rules are asked again then.
+        let scopes = request.scopes.filter(|action, name| {
+            let meant =
+                || self.entitlement.meanings(name).iter().any(|name| self.may(&identity, action, name));
+            self.may(&identity, action, name) || (action == Action::Pull && meant())
+        });
         let issue = |kind, bearer, scopes| self.inner.tokens.issue(kind, bearer, scopes, now);
         let refresh = matches!(bearer, Bearer::User(..)).then(|| bearer.clone()).filter(|_| request.offline);
         Ok(Issued {
-            token: issue(Kind::Access, bearer, kept),
+            token: issue(Kind::Access, bearer, scopes.clone()),
             refresh: refresh.map(|bearer| issue(Kind::Refresh, bearer, Scopes::default())),
             scopes,
             life: self.inner.tokens.life(),
@@ -332,7 +335,7 @@ impl Access {
         let left = match need {
             Need::Ping => self.entitlement.leaves_any(),
             Need::Catalog => false,
-            Need::Repository(_, repository, _) | Need::Alias(_, repository) => self.is_left(repository),
+            Need::Repository(_, repository, _) | Need::Meant(_, repository) => self.is_left(repository),
         };
         match self.log_in(&given, peer, &place, left, need).await? {
             Some(user) => Ok(self.caller(Identity::User(user), place)),
@@ -430,9 +433,11 @@ impl Access {
                 _ => Ok(()),
             },
             Need::Repository(action, repository, _) => {
-                self.check_repository(caller, *action, repository, need)
+                self.check_repository(caller, *action, repository, repository, need)
             }
-            Need::Alias(_, meant) => self.check_repository(caller, Action::Pull, meant, need),
+            Need::Meant(name, repository) => {
+                self.check_repository(caller, Action::Pull, name, repository, need)
+            }
         }
     }
 
@@ -440,6 +445,7 @@ impl Access {
         &self,
         caller: &Caller,
         action: Action,
+        name: &RepoName,
         repository: &RepoName,
         need: &Need,
     ) -> Result<(), Refusal> {
@@ -448,8 +454,8 @@ impl Access {
             return Err(self.lacking(caller, word, repository, need));
         }
         match &caller.scopes {
-            Some(scopes) if !scopes.cover(action, repository) && !need.is_named_in(scopes) => {
-                let message = format!("the token is not for {word} in {repository}; fetch another");
+            Some(scopes) if !scopes.cover(action, name) && !scopes.cover(action, repository) => {
+                let message = format!("the token is not for {word} in {name}; fetch another");
                 Err(self.login(&caller.place, need, Asking::MoreScope, &message))
             }
             _ => Ok(()),
@@ -480,13 +486,6 @@ impl Access {
         };
         let challenge = challenge::text(asking, &place.realm(&self.inner.public_url), need);
         Refusal::Login { message: message.to_owned(), challenge }
-    }
-}
-
-impl Need {
-    /// Whether a token is for the name that the client uses.
-    fn is_named_in(&self, scopes: &Scopes) -> bool {
-        matches!(self, Need::Alias(named, _) if scopes.cover(Action::Pull, named))
     }
 }
 
@@ -539,6 +538,10 @@ impl Entitlement for AllLocal {
 
     fn leaves_any(&self) -> bool {
         false
+    }
+
+    fn meanings(&self, _: &RepoName) -> Vec<RepoName> {
+        Vec::new()
     }
 }
 

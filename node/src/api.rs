@@ -16,7 +16,10 @@ use waystation_proto::{
     grant::{Action, Actions, Grant},
 };
 
-use crate::mesh::RootKey;
+use crate::{
+    mesh::RootKey,
+    upstream::{UpstreamStatus, Upstreams},
+};
 
 mod answer;
 
@@ -52,6 +55,8 @@ pub struct NodeFacts {
     pub blobs: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// How clients of the OCI endpoint are received.
     pub access: Arc<dyn Fn() -> AccessStatus + Send + Sync>,
+    /// The registries that are pulled through.
+    pub upstreams: Upstreams,
     /// Signs grants; absent where the mesh's root key is not in the data directory.
     pub granter: Option<Granter>,
 }
@@ -100,6 +105,9 @@ pub struct Status {
     pub data_plane: DataPlane,
     /// How clients of the OCI endpoint are received.
     pub access: AccessStatus,
+    /// How the registries do that are pulled through.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// How clients of the OCI endpoint are received, since the start.
@@ -390,6 +398,7 @@ mod tests {
                 logins_failed: 12,
                 requests_limited: 13,
             },
+            upstreams: vec![],
         };
         assert_eq!(
             serde_json::to_string(&status).expect("encodes"),

@@ -207,11 +207,20 @@ impl Node {
             blobs: Arc::new(move || blobs.index().held_count() as u64),
             granter: home.root.map(granter),
             access: guard.status(&metrics),
+            upstreams: upstreams.clone(),
         };
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
-        let (mirror, errands) =
-            Mirror::start(upstreams, store.clone(), handle.clone(), facts.node, downloads, serving.clone());
+        let (mirror, errands) = Mirror::start(
+            upstreams,
+            config.registry.names.clone(),
+            store.clone(),
+            handle.clone(),
+            facts.node,
+            downloads,
+            serving.clone(),
+        );
+        let entitlement = mirror.clone();
         let registry = Registry::new(
             store.clone(),
             handle.clone(),
@@ -220,7 +229,7 @@ impl Node {
             RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() },
             metrics.clone(),
         )
-        .with_access(guard.access.clone());
+        .with_access(guard.access.clone().with_entitlement(Arc::new(entitlement)));
         announce_start(&facts, started);
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &Ready::of(&facts))?;

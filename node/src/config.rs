@@ -67,6 +67,8 @@ pub struct RegistryConfig {
     /// What clients may do that do not say who they are; absent where not asked for.
     #[serde(with = "maybe_anonymous")]
     pub anonymous: Option<Anonymous>,
+    /// Names under which clients know what the mesh publishes: containerd says them in `?ns=`.
+    pub names: Vec<String>,
 }
 
 /// `[admin]`
@@ -266,7 +268,7 @@ impl Default for NodeConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None }
+        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None, names: Vec::new() }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod contents;
 mod downloads;
+mod entitlement;
 mod growing;
 mod names;
 mod tags;
@@ -17,18 +18,21 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, names::Names, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
+    entitlement::Entitled,
     growing::GrowingReaders,
     names::{Place, Target},
     tags::Resolved,
 };
 use crate::{
+    access::{Authority, Entitlement},
     driver::handle::ReplicaHandle,
+    secret::Secret,
     store::Store,
-    upstream::{UpstreamError, Upstreams},
+    upstream::{Access, UpstreamError, Upstreams},
 };
 
 /// The upstreams' contents as this node serves them. Clones are the same.
@@ -39,9 +43,12 @@ pub struct Mirror {
 
 struct Inner {
     upstreams: Upstreams,
+    /// What clients call the mesh.
+    own: Vec<String>,
     store: Store,
     tags: Tags,
     contents: Contents,
+    entitlements: Entitlements,
     background: mpsc::Sender<Errand>,
     /// Manifests that are being completed, or wait for it.
     errands: Mutex<BTreeSet<(RepoName, Digest)>>,
@@ -57,6 +64,7 @@ impl Mirror {
     /// Serves these upstreams. The errands that nobody waits for run until `stop`.
     pub fn start(
         upstreams: Upstreams,
+        own: Vec<String>,
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
@@ -66,7 +74,9 @@ impl Mirror {
         let (background, errands) = mpsc::channel(ERRANDS_MAX);
         let tags = Tags::new(store.clone(), replica.clone(), node);
         let contents = Contents::new(store.clone(), replica, node, downloads);
-        let inner = Inner { upstreams, store, tags, contents, background, errands: Mutex::default() };
+        let (entitlements, waiting) = (Entitlements::new(), Mutex::default());
+        let inner =
+            Inner { upstreams, own, store, tags, contents, entitlements, background, errands: waiting };
         let mirror = Mirror { inner: Arc::new(inner) };
         let running = tokio::spawn(mirror.clone().run(errands, stop));
         (mirror, running)
@@ -75,12 +85,18 @@ impl Mirror {
     /// What a repository's name and `?ns=` mean.
     pub fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
         let index = self.inner.store.index();
-        names::target(&self.inner.upstreams, repository, namespace, |name| index.is_published(name))
+        let names = Names { upstreams: &self.inner.upstreams, own: &self.inner.own };
+        names.target(repository, namespace, |name| index.is_published(name))
     }
 
     /// The upstreams.
     pub fn upstreams(&self) -> &Upstreams {
         &self.inner.upstreams
+    }
+
+    /// Whether these credentials may have what is in an upstream's repository.
+    pub async fn entitled(&self, place: &Place, user: &str, password: &Secret) -> Entitled {
+        self.inner.entitlements.check(place, user, password).await
     }
 
     /// Where a tag points.
@@ -185,6 +201,22 @@ impl Mirror {
                 tracing::debug!(manifest = %errand.manifest, %error, "not brought here");
             }
         }
+    }
+}
+
+impl Entitlement for Mirror {
+    fn authority(&self, repository: &RepoName) -> Authority {
+        let upstream = self.inner.upstreams.of_repository(repository);
+        let left = upstream.is_some_and(|(upstream, _)| upstream.config().access() == Access::VerifyUpstream);
+        if left { Authority::Upstream } else { Authority::Local }
+    }
+
+    fn leaves_any(&self) -> bool {
+        self.inner.upstreams.iter().any(|upstream| upstream.config().access() == Access::VerifyUpstream)
+    }
+
+    fn meanings(&self, name: &RepoName) -> Vec<RepoName> {
+        self.inner.upstreams.iter().filter_map(|upstream| upstream.repository(name.as_str())).collect()
     }
 }
 

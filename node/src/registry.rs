@@ -37,8 +37,7 @@ pub use self::listen::{serve, serve_clients, serve_local};
 use self::{
     body::Readers,
     error::{ApiError, Code},
-    listing::Subjects,
-    mirrored::Scope,
+    mirrored::{Meant, Scope},
     observe::{Observed, route_label},
     pace::Paced,
 };
@@ -49,7 +48,7 @@ use crate::{
     },
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
-    mirror::{GrowingReaders, Mirror, Target},
+    mirror::{GrowingReaders, Mirror},
     store::Store,
 };
 
@@ -69,7 +68,6 @@ struct Inner {
     readers: Arc<Readers>,
     growing: GrowingReaders,
     mirror: Mirror,
-    subjects: Subjects,
 }
 
 /// How the endpoint behaves.
@@ -116,9 +114,8 @@ impl Registry {
         metrics: Metrics,
     ) -> Self {
         let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
-        let subjects = Subjects::default();
         let access = Access::anonymous(config.anonymous, &metrics);
-        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror, subjects };
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror };
         Registry { inner: Arc::new(inner), access }
     }
 
@@ -167,8 +164,15 @@ impl Registry {
             match route? {
                 None => self.token(request, peer).await,
                 Some(route) => {
-                    let (asked, body) = self.admit(origin, &route, request, peer).await?;
-                    self.dispatch(route, &asked, body).await
+                    let query = parameters(request.uri())?;
+                    let meant = self.meant(route, request.method(), &query)?;
+                    let need = need(&meant, request.method(), &query);
+                    let (asked, body) = self.admit(origin, &need, request, query, peer).await?;
+                    self.entitle(&asked, &meant.scope).await?;
+                    match meant.scope {
+                        Scope::Mesh(route) => self.dispatch(route, &asked, body).await,
+                        Scope::Upstream(place, wanted) => self.mirrored(&asked, place, wanted).await,
+                    }
                 }
             }
         };
@@ -186,34 +190,21 @@ impl Registry {
     async fn admit(
         &self,
         origin: Origin,
-        route: &Route,
+        need: &Need,
         request: Request,
+        query: Vec<(String, String)>,
         peer: Peer,
     ) -> Result<(Asked, Body), ApiError> {
-        let query = parameters(request.uri())?;
         let (mut parts, body) = request.into_parts();
         let body = if body.is_end_stream() { body } else { Body::new(Paced::new(body)) };
         let caller = match origin {
             Origin::Socket => self.access.operator(),
             Origin::Network => {
                 let place = Place::of(&parts.uri, &parts.headers, peer.secure, None);
-                let need = self.meant(need(route, &parts.method, &query), &query);
-                self.access.admit(&mut parts.headers, place, peer, &need).await?
+                self.access.admit(&mut parts.headers, place, peer, need).await?
             }
         };
         Ok((Asked { origin, method: parts.method, headers: parts.headers, query, caller }, body))
-    }
-
-    /// What is needed where a name to read from means a repository of an upstream.
-    fn meant(&self, need: Need, query: &[(String, String)]) -> Need {
-        let Need::Repository(access::Action::Pull, named, _) = &need else { return need };
-        let namespace = query.iter().find(|(key, _)| key == "ns").map(|(_, value)| value.as_str());
-        match self.inner.mirror.target(named.clone(), namespace) {
-            Target::Upstream(place) if place.repository != *named => {
-                Need::Alias(named.clone(), place.repository)
-            }
-            _ => need,
-        }
     }
 
     async fn dispatch(&self, route: Route, asked: &Asked, body: Body) -> Result<Response, ApiError> {
@@ -225,13 +216,6 @@ impl Registry {
             Route::Upload(..) => "GET, PATCH, PUT, DELETE",
         };
         let read = matches!(asked.method, Method::GET | Method::HEAD);
-        let route = match read {
-            true => match self.scope(asked, route)? {
-                Scope::Upstream(place, wanted) => return self.mirrored(asked, &place, wanted).await,
-                Scope::Mesh(route) => route,
-            },
-            false => route,
-        };
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
             (Route::Catalog, _) if read => self.catalog(asked),
@@ -325,7 +309,19 @@ impl Asked {
 }
 
 /// What a request needs of its client.
-fn need(route: &Route, method: &Method, query: &[(String, String)]) -> Need {
+fn need(meant: &Meant, method: &Method, query: &[(String, String)]) -> Need {
+    let route = match (&meant.scope, &meant.alias) {
+        (Scope::Upstream(place, _), alias) => {
+            let name = place.repository.clone();
+            return Need::Meant(alias.clone().unwrap_or_else(|| name.clone()), name);
+        }
+        (Scope::Mesh(route), _) => route,
+    };
+    if let (Some(alias), Some(name), &Method::GET | &Method::HEAD) =
+        (&meant.alias, route.repository(), method)
+    {
+        return Need::Meant(alias.clone(), name.clone());
+    }
     let read = matches!(*method, Method::GET | Method::HEAD);
     let (pull, push) = (access::Action::Pull, access::Action::Push);
     let by_method = match *method {

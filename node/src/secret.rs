@@ -1,16 +1,18 @@
-//! Text that must not be seen: passwords and tokens. Owns that it is never printed, logged or serialised; where it
+//! Text that must not be seen: passwords and tokens. Owns that it is never printed, logged or serialised, and wiped when it goes; where it
 //! comes from and where it goes is its holder's business.
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 /// A password or token. Shows itself only where [`Secret::expose`] is written.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes the text.
     pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+        Secret(Zeroizing::new(text.into()))
     }
 
     /// The text, for the one place that sends it.

@@ -24,7 +24,7 @@ use reqwest::{
     Method, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use waystation_proto::{Digest, NodeId, RepoName, Tag};
 
@@ -100,7 +100,7 @@ pub struct BlobBody {
 }
 
 /// How an upstream does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
     /// Its name.
     pub namespace: String,
@@ -109,7 +109,7 @@ pub struct UpstreamStatus {
 }
 
 /// How an endpoint does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
     /// As configured.
     pub url: String,
@@ -188,6 +188,11 @@ impl Upstreams {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Upstream> {
+        self.all.iter().map(|inner| self.upstream(inner))
     }
 
     /// How they do.

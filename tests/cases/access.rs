@@ -11,9 +11,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::clients::{client, image, write_dir};
+use super::clients::{image, write_dir};
+use crate::harness::clients::{Client, run};
 use crate::harness::{
-    clients::run,
     http::{Http, Request},
     image::{Image, digest},
     node::{Node, Options, temp_dir, waystation},
@@ -200,12 +200,12 @@ fn clients_log_in_either_way() {
         let guarded = Guarded::start(&auth, RULES);
         let address = guarded.node.ready("listen").to_owned();
         let image = image();
-        if let Some(skopeo) = client("skopeo") {
+        if let Some(skopeo) = Client::find("skopeo", &["--version"]) {
             write_dir(&guarded.folder.path().join("in"), &image);
             let from = format!("dir:{}/in", guarded.folder.path().display());
             let there = format!("docker://{address}/team/app:v1");
             let copy = ["--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false"];
-            run(Command::new(&skopeo)
+            run(Command::new(skopeo.path())
                 .args(copy)
                 .args(["--dest-creds", "ann:apple-7"])
                 .arg(&from)
@@ -214,19 +214,20 @@ fn clients_log_in_either_way() {
             let copy = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
             let creds = ["--src-creds", "olga:orange-8", "--dest-creds", "olga:orange-8"];
             let public = format!("docker://{address}/public/app:v1");
-            run(Command::new(&skopeo).args(copy).args(creds).arg(&there).arg(&public));
+            run(Command::new(skopeo.path()).args(copy).args(creds).arg(&there).arg(&public));
             let inspect = ["inspect", "--raw", "--tls-verify=false", "--no-creds"];
-            run(Command::new(&skopeo).args(inspect).arg(&public));
-            let refused = Command::new(&skopeo).args(inspect).arg(&there).output().unwrap();
+            run(Command::new(skopeo.path()).args(inspect).arg(&public));
+            let refused = Command::new(skopeo.path()).args(inspect).arg(&there).output().unwrap();
             assert!(!refused.status.success());
             let tags = ["list-tags", "--tls-verify=false", "--creds", "ann:apple-7"];
-            let tags = run(Command::new(&skopeo).args(tags).arg(format!("docker://{address}/team/app")));
+            let tags =
+                run(Command::new(skopeo.path()).args(tags).arg(format!("docker://{address}/team/app")));
             assert!(tags.contains("v1"));
             let delete = ["delete", "--tls-verify=false", "--creds", "olga:orange-8"];
-            run(Command::new(&skopeo).args(delete).arg(&public));
+            run(Command::new(skopeo.path()).args(delete).arg(&public));
         }
-        if let Some(podman) = client("podman") {
-            let podman = Podman { program: podman, folder: guarded.folder.path() };
+        if let Some(podman) = Client::find("podman", &["--version"]) {
+            let podman = Podman { program: podman.path().to_owned(), folder: guarded.folder.path() };
             let login = |password: &str| {
                 podman.command(&["login", "--tls-verify=false", "-u", "olga", "-p", password, &address])
             };

@@ -2,13 +2,9 @@
 //! other, and is the same to the last byte. A missing client is a failure where CI runs, and said loudly
 //! elsewhere.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use crate::harness::{
-    clients::Client,
     cluster::Cluster,
     image::{Image, digest},
     node::Node,
@@ -73,9 +69,4 @@ pub fn write_dir(folder: &Path, image: &Image) {
     for blob in image.blobs() {
         fs::write(folder.join(digest(blob).trim_start_matches("sha256:")), blob).unwrap();
     }
-}
-
-/// The path of a client, where it is installed.
-pub fn client(name: &str) -> Option<PathBuf> {
-    Client::find(name, &["--version"]).map(|client| client.path().to_owned())
 }

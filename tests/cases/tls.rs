@@ -15,9 +15,9 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use super::clients::{client, image, write_dir};
+use super::clients::{image, write_dir};
+use crate::harness::clients::{Client, run};
 use crate::harness::{
-    clients::run,
     node::{Node, Options, temp_dir},
     wait::until_true,
 };
@@ -102,24 +102,24 @@ fn clients_push_and_pull_through_tls_with_a_login() {
     fs::create_dir(&certs).unwrap();
     fs::write(certs.join("ca.crt"), node.cli(&["tls", "ca"]).expect(0).stdout).unwrap();
     let certs = certs.display().to_string();
-    if let Some(skopeo) = client("skopeo") {
+    if let Some(skopeo) = Client::find("skopeo", &["--version"]) {
         write_dir(&folder.path().join("in"), &image());
         let copy = ["--insecure-policy", "copy", "--dest-creds", "ann:apple-7", "--dest-cert-dir", &certs];
         let (from, to) =
             (format!("dir:{}/in", folder.path().display()), format!("docker://{address}/a/b:v1"));
-        run(Command::new(&skopeo).args(copy).arg(&from).arg(&to));
+        run(Command::new(skopeo.path()).args(copy).arg(&from).arg(&to));
         let untrusting = ["--insecure-policy", "inspect", "--creds", "ann:apple-7"];
-        assert!(!Command::new(&skopeo).args(untrusting).arg(&to).output().unwrap().status.success());
-        if let Some(podman) = client("podman") {
-            podman_pulls(&podman, folder.path(), &address, &certs);
+        assert!(!Command::new(skopeo.path()).args(untrusting).arg(&to).output().unwrap().status.success());
+        if let Some(podman) = Client::find("podman", &["--version"]) {
+            podman_pulls(podman.path(), folder.path(), &address, &certs);
         }
     }
-    if let Some(curl) = client("curl") {
+    if let Some(curl) = Client::find("curl", &["--version"]) {
         for version in ["--http1.1", "--http2"] {
             let ca = format!("{certs}/ca.crt");
             let url = format!("https://{address}/v2/_catalog");
             let arguments = ["-sS", "--max-time", "30", version, "--cacert", &ca, "-u", "ann:apple-7", &url];
-            assert!(run(Command::new(&curl).args(arguments)).contains("repositories"), "{version}");
+            assert!(run(Command::new(curl.path()).args(arguments)).contains("repositories"), "{version}");
         }
     }
 }

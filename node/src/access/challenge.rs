@@ -65,10 +65,8 @@ pub fn text(asking: Asking, realm: &str, need: &Need) -> String {
         Asking::MoreScope => ",error=\"insufficient_scope\"",
     };
     let scope = match need {
-        Need::Alias(named, meant) => {
-            format!(",scope=\"repository:{meant}:pull repository:{named}:pull\"")
-        }
         Need::Ping => String::new(),
+        Need::Meant(name, _) => format!(",scope=\"repository:{name}:pull\""),
         Need::Catalog => ",scope=\"registry:catalog:*\"".to_owned(),
         Need::Repository(action, repository, from) => {
             let words = match action {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use super::secret::Secret;
 use crate::identity::read_bounded;
+use crate::secret::Secret;
 
 /// The users of one reading of the file.
 #[derive(Default)]
@@ -110,7 +110,7 @@ fn cost(hash: &str) -> Option<u32> {
 
 /// Largest file of users in bytes: ten thousand of them.
 const FILE_MAX: u64 = 1 << 20;
-const NAME_MAX: usize = super::secret::Credentials::USER_MAX;
+const NAME_MAX: usize = super::credentials::Credentials::USER_MAX;
 /// What the tools use unless told otherwise.
 const COST_USUAL: u32 = 5;
 const COST_MAX: u32 = 15;

@@ -13,9 +13,9 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{info, warn};
 
 use super::{
+    credentials::Credentials,
     htpasswd::{HtpasswdError, Users},
     limits::block,
-    secret::Credentials,
     stamp::Stamp,
     throttle::Throttle,
 };
@@ -274,7 +274,7 @@ const RETRY: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::secret::Secret;
+    use crate::secret::Secret;
 
     fn write(path: &std::path::Path, users: &[(&str, &str)]) {
         let line = |(user, password): &(&str, &str)| {

@@ -142,25 +142,6 @@ async fn tokens_are_good_for_what_they_say_and_the_rules_allow() {
 }
 
 #[tokio::test]
-async fn a_mirror_is_asked_under_other_names() {
-    let world = World::new(RULES);
-    let name = |text: &str| text.parse().expect("valid");
-    let alias = |named: &str, meant: &str| Need::Alias(name(named), name(meant));
-    // What is meant decides, whatever it is called.
-    assert!(world.admit(None, &alias("app", "public/app")).await.is_ok());
-    challenge(world.admit(None, &alias("public/app", "team/app")).await);
-    let issued =
-        world.token(password("ann", "one"), "repository:app:pull,push", false).await.expect("issued");
-    assert_eq!(issued.scopes.text(), "");
-    let bearer = format!("Bearer {}", issued.token);
-    assert!(world.admit(Some(&bearer), &alias("app", "team/app")).await.is_ok());
-    assert!(matches!(world.admit(Some(&bearer), &alias("app", "bob/app")).await, Err(Refusal::Denied(_))));
-    assert!(matches!(world.admit(Some(&bearer), &need(Action::Pull, "app")).await, Err(Refusal::Denied(_))));
-    let other = challenge(world.admit(Some(&bearer), &alias("x", "team/x")).await);
-    assert!(other.contains("scope=\"repository:team/x:pull repository:x:pull\",error"), "{other}");
-}
-
-#[tokio::test]
 async fn tokens_end_with_the_password() {
     let world = World::new(RULES);
     let issued = world.token(password("ann", "one"), "repository:team/a:pull", true).await.expect("issued");
@@ -198,6 +179,10 @@ async fn without_users_nobody_is_asked() {
 struct Mirror;
 
 impl Entitlement for Mirror {
+    fn meanings(&self, _: &RepoName) -> Vec<RepoName> {
+        Vec::new()
+    }
+
     fn authority(&self, repository: &RepoName) -> Authority {
         let left = repository.as_str().starts_with("mirror/");
         if left { Authority::Upstream } else { Authority::Local }

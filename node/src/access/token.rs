@@ -12,7 +12,7 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use super::{scope::Scopes, secret::Credentials};
+use super::{credentials::Credentials, scope::Scopes};
 use crate::identity::{Existing, IdentityError, random_bytes, read_seed, seed_text, write_private};
 
 /// Makes and reads tokens.
@@ -162,7 +162,7 @@ const FOREIGN_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::secret::Secret;
+    use crate::secret::Secret;
 
     fn tokens() -> Tokens {
         Tokens::with([5; 32], Duration::from_secs(300))

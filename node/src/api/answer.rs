@@ -67,6 +67,7 @@ impl Api {
             blobs: (facts.blobs)(),
             data_plane: (facts.data_plane)(),
             access: (facts.access)(),
+            upstreams: facts.upstreams.status(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{Artifacts, Inspection, Peer, Status, Tags},
     reference::Reference,
+    upstream::UpstreamStatus,
 };
 
 /// What all of these take.
@@ -99,7 +100,25 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
             "between nodes",
             format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent)),
         ),
+        ("upstreams", or_dash(Some(&upstreams(&status)))),
     ]))
+}
+
+/// The registries that are pulled through, and what is wrong with them.
+fn upstreams(status: &Status) -> String {
+    let state = |upstream: &UpstreamStatus| {
+        let away = upstream.endpoints.iter().filter(|endpoint| endpoint.away).count();
+        let trouble = upstream.endpoints.iter().find_map(|endpoint| endpoint.trouble.as_deref());
+        let limited = upstream.endpoints.iter().find_map(|endpoint| endpoint.limited_for_s);
+        match (away, limited, trouble) {
+            (0, None, _) => upstream.namespace.clone(),
+            (0, Some(seconds), _) => {
+                format!("{} (wants to be left alone for {seconds} s)", upstream.namespace)
+            }
+            (_, _, why) => format!("{} (AWAY: {})", upstream.namespace, why.unwrap_or("it fails")),
+        }
+    };
+    status.upstreams.iter().map(state).collect::<Vec<_>>().join(", ")
 }
 
 /// Where clients find the node, and what of it needs somebody's attention.

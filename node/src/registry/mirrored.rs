@@ -3,7 +3,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, header},
+    http::{HeaderMap, HeaderName, Method, header},
     response::Response,
 };
 use serde_json::json;
@@ -11,7 +11,7 @@ use waystation_oci::path::{Reference, Route};
 use waystation_proto::{Digest, RepoName};
 
 use super::{
-    Asked, Registry,
+    Asked, Origin, Registry,
     blobs::{BLOB_TYPE, slice},
     error::{ApiError, Code},
     listing::Page,
@@ -19,7 +19,8 @@ use super::{
     reply,
 };
 use crate::{
-    mirror::{Blob, ContentError, Place, Target},
+    access::{Authority, Entitlement},
+    mirror::{Blob, ContentError, Entitled, Place, Target},
     upstream::UpstreamError,
 };
 
@@ -31,6 +32,13 @@ pub(super) enum Scope {
     Upstream(Place, Wanted),
 }
 
+/// What a request means, before it is known who asks.
+pub(super) struct Meant {
+    pub scope: Scope,
+    /// What the request calls the repository, where it means one of another name.
+    pub alias: Option<RepoName>,
+}
+
 /// What is wanted of an upstream's repository.
 pub(super) enum Wanted {
     Manifest(Reference),
@@ -40,39 +48,80 @@ pub(super) enum Wanted {
 }
 
 impl Registry {
-    /// Whose content a request to read means.
-    pub(super) fn scope(&self, asked: &Asked, route: Route) -> Result<Scope, ApiError> {
-        let (repository, wanted) = match &route {
-            Route::Manifest(repository, reference) => (repository, Wanted::Manifest(reference.clone())),
-            Route::Blob(repository, digest) => (repository, Wanted::Blob(*digest)),
-            Route::Tags(repository) => (repository, Wanted::Tags),
-            Route::Referrers(repository, subject) => (repository, Wanted::Referrers(*subject)),
-            Route::Base | Route::Catalog | Route::Uploads(_) | Route::Upload(..) => {
-                return Ok(Scope::Mesh(route));
-            }
+    /// Whose content a request means.
+    pub(super) fn meant(
+        &self,
+        route: Route,
+        method: &Method,
+        query: &[(String, String)],
+    ) -> Result<Meant, ApiError> {
+        let Some(repository) = route.repository() else {
+            return Ok(Meant { scope: Scope::Mesh(route), alias: None });
         };
-        let mirror = &self.inner.mirror;
-        let mut place = match mirror.target(repository.clone(), asked.parameter("ns")) {
-            Target::Local(_) => return Ok(Scope::Mesh(route)),
-            Target::Foreign(namespace) => {
+        let namespace = query.iter().find(|(key, _)| key == "ns").map(|(_, value)| value.as_str());
+        let read = matches!(*method, Method::GET | Method::HEAD);
+        // Only who says so can mean an upstream by writing.
+        if !read && namespace.is_none_or(str::is_empty) {
+            return Ok(Meant { scope: Scope::Mesh(route), alias: None });
+        }
+        let asked = repository.clone();
+        let target = self.inner.mirror.target(asked.clone(), namespace);
+        let (name, scope) = match (target, Wanted::of(&route)) {
+            (Target::Foreign(namespace), _) => {
                 let why = format!(
                     "this node does not pull through from {namespace:.255?}; name it as an [[upstream]] in the \
                      configuration, or as one of the mesh's own names in registry.names"
                 );
                 return Err(ApiError::new(404, Code::NameUnknown, why));
             }
-            Target::Upstream(place) => place,
+            (Target::Local(name), _) => (name.clone(), Scope::Mesh(route.renamed(name))),
+            (Target::Upstream(place), Some(wanted)) if read => {
+                let name = place.repository.clone();
+                let scope = if self.has_own(&name, &wanted) {
+                    Scope::Mesh(route.renamed(name.clone()))
+                } else {
+                    Scope::Upstream(place, wanted)
+                };
+                (name, scope)
+            }
+            (Target::Upstream(_), _) => {
+                let why = "what is an upstream's can be pulled here, not pushed; push it there";
+                return Err(ApiError::new(405, Code::Unsupported, why));
+            }
         };
-        if self.has_own(&place.repository, &wanted) {
-            return Ok(Scope::Mesh(renamed(place.repository, wanted)));
+        Ok(Meant { scope, alias: Some(asked).filter(|asked| *asked != name) })
+    }
+
+    /// Whether this client may have what is in a repository that is left to its upstream to judge. The rules of
+    /// this node have been asked for all others.
+    pub(super) async fn entitle(&self, asked: &Asked, scope: &Scope) -> Result<(), ApiError> {
+        let repository = match scope {
+            Scope::Mesh(route) => route.repository(),
+            Scope::Upstream(place, _) => Some(&place.repository),
+        };
+        let Some(repository) = repository else { return Ok(()) };
+        let read = matches!(asked.method, Method::GET | Method::HEAD);
+        let left = self.inner.mirror.authority(repository) == Authority::Upstream;
+        if !read || !left || asked.origin == Origin::Socket {
+            return Ok(());
         }
-        let via = mirror.upstreams().via();
-        if via.is_circle(&asked.headers) {
-            let why = "this request has come through this node before: an upstream leads back here";
-            return Err(ApiError::new(508, Code::Unsupported, why));
+        let login = |why: &str| Err(asked.caller.login_needed(repository, why).into());
+        // What the mesh itself has there, the upstream knows nothing of.
+        let Scope::Upstream(place, _) = scope else {
+            return if asked.sees(repository) { Ok(()) } else { login("log in to pull here") };
+        };
+        let namespace = &place.upstream.config().namespace;
+        let Some((user, password)) = asked.caller.basic() else {
+            return login(&format!("log in with what {namespace} gave you"));
+        };
+        match self.inner.mirror.entitled(place, user, password).await {
+            Entitled::Yes => Ok(()),
+            Entitled::No => login(&format!("{namespace} does not give {repository} to this user")),
+            Entitled::Unknown(why) => {
+                let why = format!("{namespace} cannot be asked whether you may have {repository}: {why}");
+                Err(ApiError::new(404, Code::NameUnknown, why))
+            }
         }
-        place.upstream = place.upstream.on_behalf(via, &asked.headers);
-        Ok(Scope::Upstream(place, wanted))
     }
 
     /// Whether the mesh itself has something under this name: it is never looked up elsewhere then.
@@ -95,9 +144,16 @@ impl Registry {
     pub(super) async fn mirrored(
         &self,
         asked: &Asked,
-        place: &Place,
+        mut place: Place,
         wanted: Wanted,
     ) -> Result<Response, ApiError> {
+        let via = self.inner.mirror.upstreams().via();
+        if via.is_circle(&asked.headers) {
+            let why = "this request has come through this node before: an upstream leads back here";
+            return Err(ApiError::new(508, Code::Unsupported, why));
+        }
+        place.upstream = place.upstream.on_behalf(via, &asked.headers);
+        let place = &place;
         let mut response = match wanted {
             Wanted::Manifest(reference) => self.mirrored_manifest(asked, place, &reference).await,
             Wanted::Blob(digest) => self.mirrored_blob(asked, place, digest).await,
@@ -234,13 +290,16 @@ impl Registry {
     }
 }
 
-/// The request for the same under another repository's name.
-fn renamed(repository: RepoName, wanted: Wanted) -> Route {
-    match wanted {
-        Wanted::Manifest(reference) => Route::Manifest(repository, reference),
-        Wanted::Blob(digest) => Route::Blob(repository, digest),
-        Wanted::Tags => Route::Tags(repository),
-        Wanted::Referrers(subject) => Route::Referrers(repository, subject),
+impl Wanted {
+    /// What a request wants, if it can be had of an upstream.
+    fn of(route: &Route) -> Option<Self> {
+        match route {
+            Route::Manifest(_, reference) => Some(Wanted::Manifest(reference.clone())),
+            Route::Blob(_, digest) => Some(Wanted::Blob(*digest)),
+            Route::Tags(_) => Some(Wanted::Tags),
+            Route::Referrers(_, subject) => Some(Wanted::Referrers(*subject)),
+            Route::Base | Route::Catalog | Route::Uploads(_) | Route::Upload(..) => None,
+        }
     }
 }
 

@@ -82,7 +82,8 @@ impl World {
         let none = Upstreams::new(&[]).expect("no upstreams");
         let downloads = Downloads::new(store.clone(), none.clone(), metrics.clone());
         let stop = CancellationToken::new();
-        let (mirror, _) = Mirror::start(none, store.clone(), replica.clone(), NODE, downloads, stop);
+        let (mirror, _) =
+            Mirror::start(none, Vec::new(), store.clone(), replica.clone(), NODE, downloads, stop);
         let registry = Registry::new(store.clone(), replica, NODE, mirror, config, metrics.clone());
         World { store, registry, metrics, rules, dir }
     }
@@ -692,6 +693,7 @@ async fn referrers_that_only_the_mesh_has_are_found() {
                 store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
                 let (repository, place) = (name("a"), Some(place));
                 store.index().apply(&Change::Artifact { repository, manifest: manifest_digest, place });
+                store.index().apply(&Change::Reachable { repository: name("a"), index });
                 Ok(())
             }
             .boxed()

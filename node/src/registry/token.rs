@@ -16,11 +16,9 @@ use super::{
     pace::Paced,
     parameters, reply,
 };
-use crate::access::{
-    Issued, Peer, Proof, TokenRequest,
-    challenge::Place,
-    scope::Scopes,
-    secret::{Credentials, Secret},
+use crate::{
+    access::{Issued, Peer, Proof, TokenRequest, challenge::Place, credentials::Credentials, scope::Scopes},
+    secret::Secret,
 };
 
 impl Registry {

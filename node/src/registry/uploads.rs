@@ -65,7 +65,8 @@ impl Registry {
     ) -> Option<Held> {
         let index = self.inner.store.index();
         let held = index.held(&digest)?;
-        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name);
+        // What is left to an upstream to judge is not taken over from.
+        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name) && asked.sees(name);
         let found = match from {
             Some(from) => {
                 let from = from.parse().ok()?;

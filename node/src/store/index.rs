@@ -24,7 +24,7 @@ use waystation_proto::{
     body::{ArtifactPlace, HoldingState, NodeBody, State},
     event::Change,
     grant::Grant,
-    index::ArtifactIndex,
+    index::{ArtifactIndex, EdgeKind},
 };
 
 use super::{ArtifactEntry, Held, LinkEntry, SightingEntry, TagEntry};
@@ -39,8 +39,10 @@ pub struct Index {
     artifacts: Tree,
     /// (repository, digest, who made the link) → blob.
     links: Tree,
-    /// (repository, manifest, digest) → nothing: which links an artifact made.
+    /// (repository, manifest, digest) → nothing: which links an artifact made, and what it is about.
     reached: Tree,
+    /// (repository, subject, manifest) → nothing: which artifacts are about it.
+    referrers: Tree,
     /// (repository, digest) → nothing: blobs that were taken out, whose links are hidden.
     removed: Tree,
     holders: Tree,
@@ -180,6 +182,25 @@ impl Index {
         found
     }
 
+    /// Artifacts of a repository that are about this manifest and whose indexes are here, in the order of their
+    /// digests, after `last`.
+    pub fn referrers(&self, repository: &RepoName, subject: &Digest, last: Option<&Digest>) -> Vec<Digest> {
+        let prefix = keys::in_repository(repository, subject);
+        let from = match last {
+            Some(last) => Bound::Excluded(keys::reach(repository, subject, last)),
+            None => Bound::Included(prefix.clone()),
+        };
+        self.rows(self.referrers.range::<Vec<u8>, _>((from, Bound::Unbounded)))
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .filter_map(|(key, _)| Some(keys::read_digest(&key[prefix.len()..])?.0))
+            .collect()
+    }
+
+    /// Whether an artifact's index has been seen here, so that what it links and is about is known.
+    pub fn is_reached(&self, repository: &RepoName, manifest: &Digest) -> bool {
+        self.rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))).next().is_some()
+    }
+
     /// Whether a blob was taken out of a repository.
     pub fn is_removed(&self, repository: &RepoName, digest: &Digest) -> bool {
         let key = keys::in_repository(repository, digest);
@@ -253,6 +274,7 @@ impl Index {
             artifacts: tree("artifacts")?,
             links: tree("links")?,
             reached: tree("reached")?,
+            referrers: tree("referrers")?,
             removed: tree("removed")?,
             holders: tree("holders")?,
             nodes: tree("nodes")?,
@@ -390,15 +412,20 @@ impl Index {
             let media_type = edge.media_type.clone();
             link(&edge.digest, &LinkRow { hash, size: edge.size, media_type })?;
         }
+        for edge in index.edges.iter().filter(|edge| edge.kind == EdgeKind::Subject) {
+            self.reached.insert(keys::reach(repository, &index.manifest, &edge.digest), &[])?;
+            self.referrers.insert(keys::reach(repository, &edge.digest, &index.manifest), &[])?;
+        }
         Ok(())
     }
 
-    /// Takes away the links that an artifact made; those that others made stay.
+    /// Takes away the links that an artifact made, and that it is about another; what others made stays.
     fn unreach(&self, repository: &RepoName, manifest: &Digest) -> sled::Result<()> {
         for (key, _) in self.rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))) {
             let digest = keys::read_in_repository(&key).and_then(|(_, _, rest)| keys::read_digest(rest));
             if let Some((digest, _)) = digest {
                 self.links.remove(keys::link(repository, &digest, Some(manifest)))?;
+                self.referrers.remove(keys::reach(repository, &digest, manifest))?;
             }
             self.reached.remove(key)?;
         }
@@ -456,7 +483,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 3;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.

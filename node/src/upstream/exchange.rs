@@ -10,7 +10,7 @@ use reqwest::{
     Method, Response, StatusCode, Url,
     header::{self, HeaderMap, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -37,7 +37,7 @@ pub struct Endpoint {
 }
 
 /// How often an upstream still lets itself be asked, as it said last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
     /// Requests in a window.
     pub limit: Option<u64>,

@@ -1,8 +1,8 @@
-//! What clients prove with who they are, while it is in memory.
+//! Credentials as clients send them. That they are not printed is `crate::secret`'s.
 
 use zeroize::Zeroizing;
 
-pub use crate::secret::Secret;
+use crate::secret::Secret;
 
 /// A user's name and password, as a client sent them.
 #[derive(Clone, Debug)]
