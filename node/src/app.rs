@@ -1,6 +1,8 @@
 //! The composition root: builds the process in the order of dependencies, runs it, and takes it down in
 //! the reverse order. Each part is given the parts that it needs and never the whole.
 
+mod guard;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -19,14 +21,11 @@ use waystation_proto::{
     grant::{Action, Actions},
 };
 
+use self::guard::Guard;
 use crate::{
-    access::{
-        Access, AccessError,
-        config::LimitsConfig,
-        tls::{Tls, TlsError, days},
-    },
+    access::{AccessError, tls::TlsError},
     admin::{self, Readiness},
-    api::{AccessStatus, Api, DataPlane, NodeFacts, PeerTraffic, granter},
+    api::{Api, DataPlane, NodeFacts, PeerTraffic, granter},
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
@@ -57,15 +56,9 @@ pub enum StartError {
     /// The data plane.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Upstreams, as configured.
+    /// What serving clients needs.
     #[error(transparent)]
-    Upstream(#[from] UpstreamConfigError),
-    /// The local socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// Who may do what, or TLS.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
+    Serve(#[from] ServeError),
     /// An HTTP listener.
     #[error(
         "cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}"
@@ -93,15 +86,21 @@ pub enum StartError {
     },
 }
 
-/// Why clients could not be told apart or be spoken to in secret.
+/// Why clients or the operator could not be served.
 #[derive(Debug, thiserror::Error)]
-pub enum GuardError {
+pub enum ServeError {
     /// Users, rules, tokens.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// Certificate and key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The local socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// What an upstream needs.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamConfigError),
 }
 
 /// Runs a node until it is told to stop.
@@ -143,12 +142,6 @@ struct Node {
     stop: CancellationToken,
 }
 
-/// Who guards the listener that clients connect to.
-struct Guard {
-    access: Access,
-    tls: Option<Tls>,
-}
-
 /// Listeners that clients, operators and their tools connect to.
 struct Doors {
     registry: TcpListener,
@@ -180,7 +173,8 @@ impl Node {
         let mesh_listen = planes.listen;
         let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
         let blobs = store.clone();
-        let upstreams = Upstreams::new(&config.upstream)?.of_node(&home.identity.node_id());
+        let upstreams =
+            Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
@@ -215,7 +209,6 @@ impl Node {
             access: guard.status(&metrics),
             upstreams: upstreams.clone(),
         };
-        let ready = Ready::of(&facts);
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
         let (mirror, errands) = Mirror::start(
@@ -238,9 +231,8 @@ impl Node {
         )
         .with_access(guard.access.clone().with_entitlement(Arc::new(entitlement)));
         announce_start(&facts, started);
-        guard.warn(&config);
         if let Some(path) = &config.node.ready_file {
-            write_ready(path, &ready)?;
+            write_ready(path, &Ready::of(&facts))?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
@@ -274,63 +266,9 @@ impl Node {
     }
 }
 
-impl Guard {
-    fn open(config: &Config, metrics: &Metrics) -> Result<Self, GuardError> {
-        let data_dir = &config.node.data_dir;
-        let limits = affordable(config.limits);
-        let access = Access::open(&config.auth, limits, config.anonymous(), data_dir, metrics)?;
-        let names = config.names();
-        let tls = Tls::open(&config.tls, data_dir, Box::new(move || names.clone()), metrics)?;
-        Ok(Guard { access, tls })
-    }
-
-    fn status(&self, metrics: &Metrics) -> Arc<dyn Fn() -> AccessStatus + Send + Sync> {
-        let (tls, metrics) = (self.tls.clone(), metrics.clone());
-        Arc::new(move || AccessStatus {
-            tls: tls.is_some(),
-            certificate_days: tls.as_ref().map(|tls| days(tls.ends(), wall().0)),
-            logins_failed: metrics.logins_failed.get(),
-            requests_limited: metrics.limited_in_all(),
-        })
-    }
-
-    /// Says at the start what an operator would not want.
-    fn warn(&self, config: &Config) {
-        let listen = config.registry.listen;
-        if config.auth.htpasswd.is_some() && self.tls.is_none() && !listen.ip().is_loopback() {
-            warn!(%listen, "clients log in without TLS, so their passwords can be read on the network; set tls.certificate and tls.key, or tls.self_made");
-        }
-    }
-
-    /// Looks at the files until the node stops.
-    async fn watch(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(LOOK_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let look = async {
-            loop {
-                tick.tick().await;
-                let (access, tls) = (self.access.clone(), self.tls.clone());
-                // Files may lie on a network; whoever serves must not wait for them.
-                let looked = tokio::task::spawn_blocking(move || {
-                    access.refresh();
-                    if let Some(tls) = tls {
-                        tls.refresh();
-                    }
-                });
-                if looked.await.is_err() {
-                    error!("looking for new certificates and users failed; they stay as they are");
-                }
-            }
-        };
-        if self.tls.is_some() || self.access.offers_logins() {
-            stop.run_until_cancelled(look).await;
-        }
-    }
-}
-
 impl Doors {
     async fn open(config: &Config) -> Result<Self, StartError> {
-        let socket = LocalSocket::bind(&config.node.data_dir)?;
+        let socket = LocalSocket::bind(&config.node.data_dir).map_err(ServeError::from)?;
         let registry = listen(config.registry.listen, "clients", "--listen").await?;
         let (address, any_port) = config.admin_listen();
         let admin = match listen(address, "health checks and metrics", "--admin-listen").await {
@@ -530,17 +468,6 @@ fn raise_file_limit() {
     }
 }
 
-/// As many connections as there may be files, with room for everything else.
-fn affordable(mut limits: LimitsConfig) -> LimitsConfig {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let room = u32::try_from(files / 2).unwrap_or(u32::MAX).max(64);
-    if limits.connections > room {
-        debug!(connections = room, files, "fewer connections than configured: files are limited");
-        limits.connections = room;
-    }
-    limits
-}
-
 /// Written aside and renamed, so that whoever waits for the file reads all of it.
 fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), StartError> {
     let unwritten = |why| system(&format!("the ready file {} cannot be written", path.display()), why);
@@ -584,8 +511,6 @@ fn system(what: &str, why: std::io::Error) -> StartError {
     StartError::System { what: what.to_owned(), why }
 }
 
-/// How often certificates and users are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Ports tried where any will do.
 const PORT_TRIES: u32 = 16;
 /// Events of a plane that may wait for the driver.
