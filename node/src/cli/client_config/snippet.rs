@@ -127,7 +127,12 @@ impl Wish {
         let engine = self.engine;
         let mut lines = match engine {
             Engine::Containerd => containerd_advice(root),
-            _ => String::new(),
+            Engine::Docker => {
+                "Docker does not say whose image it asks a mirror for: the node fetches what it lacks \
+                               only with mirror-for-unqualified = true in its [[upstream]] docker.io\n"
+                    .into()
+            }
+            Engine::Podman | Engine::K3s => String::new(),
         };
         if self.endpoint.secure && self.ca.is_none() {
             lines += &format!(
