@@ -7,6 +7,7 @@ mod harness;
 
 mod cases {
     //! What the product promises, one promise a file.
+    mod access;
     mod admin;
     mod bad_input;
     mod blob_delete;
@@ -21,9 +22,11 @@ mod cases {
     mod grants;
     mod isolation;
     mod one_fetch;
+    mod pull_through;
     mod push_pull;
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod tls;
     mod uploads;
 }

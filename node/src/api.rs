@@ -16,7 +16,10 @@ use waystation_proto::{
     grant::{Action, Actions, Grant},
 };
 
-use crate::mesh::RootKey;
+use crate::{
+    mesh::RootKey,
+    upstream::{UpstreamStatus, Upstreams},
+};
 
 mod answer;
 
@@ -50,6 +53,10 @@ pub struct NodeFacts {
     pub data_plane: Arc<dyn Fn() -> DataPlane + Send + Sync>,
     /// How many complete blobs are held.
     pub blobs: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// How clients of the OCI endpoint are received.
+    pub access: Arc<dyn Fn() -> AccessStatus + Send + Sync>,
+    /// The registries that are pulled through.
+    pub upstreams: Upstreams,
     /// Signs grants; absent where the mesh's root key is not in the data directory.
     pub granter: Option<Granter>,
 }
@@ -96,6 +103,24 @@ pub struct Status {
     pub blobs: u64,
     /// Bytes moved between nodes.
     pub data_plane: DataPlane,
+    /// How clients of the OCI endpoint are received.
+    pub access: AccessStatus,
+    /// How the registries do that are pulled through.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// How clients of the OCI endpoint are received, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessStatus {
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whole days until its certificate ends; below zero once it has; absent without TLS.
+    pub certificate_days: Option<i64>,
+    /// Logins that let nobody in.
+    pub logins_failed: u64,
+    /// Requests and connections refused because too much was under way.
+    pub requests_limited: u64,
 }
 
 /// Blob bytes moved between nodes since the start, duplicates included.
@@ -367,6 +392,13 @@ mod tests {
             fetches: 7,
             blobs: 8,
             data_plane: DataPlane { bytes_received: 9, bytes_sent: 10, peers: vec![PeerTraffic::default()] },
+            access: AccessStatus {
+                tls: true,
+                certificate_days: Some(11),
+                logins_failed: 12,
+                requests_limited: 13,
+            },
+            upstreams: vec![],
         };
         assert_eq!(
             serde_json::to_string(&status).expect("encodes"),
@@ -375,7 +407,8 @@ mod tests {
                 r#""mesh_listen":"127.0.0.1:2","admin_listen":"127.0.0.1:3","addresses":[],"opens_when_shared":false,"#,
                 r#""holds_root_key":true,"uptime_seconds":4,"records":5,"sessions":[],"wants":6,"fetches":7,"#,
                 r#""blobs":8,"data_plane":{"bytes_received":9,"bytes_sent":10,"#,
-                r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]}}"#
+                r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]},"#,
+                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13}}"#
             )
         );
     }

@@ -20,8 +20,13 @@ use waystation_proto::{
 };
 
 use crate::{
+    access::{
+        Access, AccessError,
+        config::LimitsConfig,
+        tls::{Tls, TlsError, days},
+    },
     admin::{self, Readiness},
-    api::{Api, DataPlane, NodeFacts, PeerTraffic, granter},
+    api::{AccessStatus, Api, DataPlane, NodeFacts, PeerTraffic, granter},
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
@@ -29,10 +34,12 @@ use crate::{
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
+    mirror::{Downloads, Mirror},
     registry::{self, Origin, Registry, RegistryConfig},
     shutdown::Signals,
     socket::{LocalSocket, SocketError},
     store::{OpenError, Opened, Store},
+    upstream::{UpstreamConfigError, Upstreams},
 };
 
 /// Why a node could not start, or did not go on. The texts say what to do.
@@ -50,9 +57,15 @@ pub enum StartError {
     /// The data plane.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Upstreams, as configured.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamConfigError),
     /// The local socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Who may do what, or TLS.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// An HTTP listener.
     #[error(
         "cannot listen on {address} for {what}: {why}; stop what uses it, or choose another address with {flag}"
@@ -78,6 +91,17 @@ pub enum StartError {
         /// What the system said.
         why: std::io::Error,
     },
+}
+
+/// Why clients could not be told apart or be spoken to in secret.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// Users, rules, tokens.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Certificate and key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Runs a node until it is told to stop.
@@ -119,6 +143,12 @@ struct Node {
     stop: CancellationToken,
 }
 
+/// Who guards the listener that clients connect to.
+struct Guard {
+    access: Access,
+    tls: Option<Tls>,
+}
+
 /// Listeners that clients, operators and their tools connect to.
 struct Doors {
     registry: TcpListener,
@@ -145,16 +175,20 @@ impl Node {
         let home = Home::open(&config.node, config.mesh.file.as_deref())?;
         let doors = Doors::open(&config).await?;
         let metrics = Metrics::new();
+        let guard = Guard::open(&config, &metrics)?;
         let planes = Planes::open(&config, &home, &store).await?;
         let mesh_listen = planes.listen;
         let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
         let blobs = store.clone();
+        let upstreams = Upstreams::new(&config.upstream)?.of_node(&home.identity.node_id());
+        let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,
             store: store.clone(),
             control: planes.control,
             data: planes.data,
+            downloads: downloads.clone(),
             metrics: metrics.clone(),
             advertise: addresses.clone(),
         };
@@ -178,23 +212,39 @@ impl Node {
             opens_when_shared: config.mesh.listen.is_none() && !home.shared,
             blobs: Arc::new(move || blobs.index().held_count() as u64),
             granter: home.root.map(granter),
+            access: guard.status(&metrics),
+            upstreams: upstreams.clone(),
         };
         let ready = Ready::of(&facts);
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
+        let (mirror, errands) = Mirror::start(
+            upstreams,
+            config.registry.names.clone(),
+            store.clone(),
+            handle.clone(),
+            facts.node,
+            downloads,
+            serving.clone(),
+        );
+        let entitlement = mirror.clone();
         let registry = Registry::new(
             store.clone(),
             handle.clone(),
             facts.node,
+            mirror,
             RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() },
             metrics.clone(),
-        );
+        )
+        .with_access(guard.access.clone().with_entitlement(Arc::new(entitlement)));
         announce_start(&facts, started);
+        guard.warn(&config);
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &ready)?;
         }
         let api = Api::new(store.clone(), handle, facts.clone());
-        let listeners = doors.serve(&registry, api, &metrics, &readiness, (&serving, &stop));
+        let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
+        listeners.push(errands);
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })
@@ -224,6 +274,60 @@ impl Node {
     }
 }
 
+impl Guard {
+    fn open(config: &Config, metrics: &Metrics) -> Result<Self, GuardError> {
+        let data_dir = &config.node.data_dir;
+        let limits = affordable(config.limits);
+        let access = Access::open(&config.auth, limits, config.anonymous(), data_dir, metrics)?;
+        let names = config.names();
+        let tls = Tls::open(&config.tls, data_dir, Box::new(move || names.clone()), metrics)?;
+        Ok(Guard { access, tls })
+    }
+
+    fn status(&self, metrics: &Metrics) -> Arc<dyn Fn() -> AccessStatus + Send + Sync> {
+        let (tls, metrics) = (self.tls.clone(), metrics.clone());
+        Arc::new(move || AccessStatus {
+            tls: tls.is_some(),
+            certificate_days: tls.as_ref().map(|tls| days(tls.ends(), wall().0)),
+            logins_failed: metrics.logins_failed.get(),
+            requests_limited: metrics.limited_in_all(),
+        })
+    }
+
+    /// Says at the start what an operator would not want.
+    fn warn(&self, config: &Config) {
+        let listen = config.registry.listen;
+        if config.auth.htpasswd.is_some() && self.tls.is_none() && !listen.ip().is_loopback() {
+            warn!(%listen, "clients log in without TLS, so their passwords can be read on the network; set tls.certificate and tls.key, or tls.self_made");
+        }
+    }
+
+    /// Looks at the files until the node stops.
+    async fn watch(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let look = async {
+            loop {
+                tick.tick().await;
+                let (access, tls) = (self.access.clone(), self.tls.clone());
+                // Files may lie on a network; whoever serves must not wait for them.
+                let looked = tokio::task::spawn_blocking(move || {
+                    access.refresh();
+                    if let Some(tls) = tls {
+                        tls.refresh();
+                    }
+                });
+                if looked.await.is_err() {
+                    error!("looking for new certificates and users failed; they stay as they are");
+                }
+            }
+        };
+        if self.tls.is_some() || self.access.offers_logins() {
+            stop.run_until_cancelled(look).await;
+        }
+    }
+}
+
 impl Doors {
     async fn open(config: &Config) -> Result<Self, StartError> {
         let socket = LocalSocket::bind(&config.node.data_dir)?;
@@ -246,6 +350,7 @@ impl Doors {
     fn serve(
         self,
         registry: &Registry,
+        guard: Guard,
         api: Api,
         metrics: &Metrics,
         readiness: &Readiness,
@@ -253,12 +358,15 @@ impl Doors {
     ) -> Vec<JoinHandle<()>> {
         let Doors { registry: clients, admin, socket } = self;
         // A node that does not listen to its clients any more is of no use: a supervisor starts it anew.
-        let guard = ended.clone().drop_guard();
-        let clients = registry::serve(clients, registry.router(Origin::Network), serving.clone());
+        let ending = ended.clone().drop_guard();
+        let (limits, tls) = (guard.access.limits().clone(), guard.tls.clone());
+        let router = registry.router(Origin::Network);
+        let clients = registry::serve_clients(clients, router, limits, tls, serving.clone());
         let network = async move {
-            let _guard = guard;
+            let _ending = ending;
             clients.await;
         };
+        let watching = guard.watch(serving.clone());
         let operator = registry.router(Origin::Socket);
         let stop = serving.clone();
         let local = async move {
@@ -267,7 +375,7 @@ impl Doors {
             }
         };
         let admin = admin::serve(admin, metrics.clone(), readiness.clone(), serving.clone());
-        vec![tokio::spawn(network), tokio::spawn(local), tokio::spawn(admin)]
+        vec![tokio::spawn(network), tokio::spawn(local), tokio::spawn(admin), tokio::spawn(watching)]
     }
 }
 
@@ -422,6 +530,17 @@ fn raise_file_limit() {
     }
 }
 
+/// As many connections as there may be files, with room for everything else.
+fn affordable(mut limits: LimitsConfig) -> LimitsConfig {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = u32::try_from(files / 2).unwrap_or(u32::MAX).max(64);
+    if limits.connections > room {
+        debug!(connections = room, files, "fewer connections than configured: files are limited");
+        limits.connections = room;
+    }
+    limits
+}
+
 /// Written aside and renamed, so that whoever waits for the file reads all of it.
 fn write_ready(path: &Path, ready: &Ready<'_>) -> Result<(), StartError> {
     let unwritten = |why| system(&format!("the ready file {} cannot be written", path.display()), why);
@@ -465,6 +584,8 @@ fn system(what: &str, why: std::io::Error) -> StartError {
     StartError::System { what: what.to_owned(), why }
 }
 
+/// How often certificates and users are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Ports tried where any will do.
 const PORT_TRIES: u32 = 16;
 /// Events of a plane that may wait for the driver.

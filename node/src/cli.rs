@@ -24,6 +24,7 @@ mod push;
 mod serve;
 mod show;
 mod table;
+mod tls;
 
 pub use exit::Failure;
 
@@ -58,6 +59,9 @@ enum Command {
     Mesh(mesh::MeshCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
+    /// Trust a node that made its own certificate.
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// Show it: three nodes on this machine, an image published at one, pulled from the others.
     Demo(demo::DemoArgs),
 }
@@ -119,6 +123,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
+        Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
     }
 }

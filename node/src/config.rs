@@ -10,7 +10,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use waystation_proto::body::Tier;
 
-use crate::registry::Anonymous;
+use crate::{
+    access::config::{AuthConfig, LimitsConfig, TlsConfig},
+    registry::Anonymous,
+    upstream::config::{self as upstream, UpstreamConfig},
+};
 
 /// Everything that can be configured. `configs/node.toml` lists each key with its default and reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +24,21 @@ pub struct Config {
     pub node: NodeConfig,
     /// The OCI endpoint.
     pub registry: RegistryConfig,
+    /// TLS of the OCI endpoint.
+    pub tls: TlsConfig,
+    /// Who clients of the OCI endpoint are and what they may do.
+    pub auth: AuthConfig,
+    /// What they may use at a time.
+    pub limits: LimitsConfig,
     /// The endpoint for health checks and metrics.
     pub admin: AdminConfig,
     /// The other nodes.
     pub mesh: MeshConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// Foreign registries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<UpstreamConfig>,
 }
 
 /// `[node]`
@@ -54,6 +67,8 @@ pub struct RegistryConfig {
     /// What clients may do that do not say who they are; absent where not asked for.
     #[serde(with = "maybe_anonymous")]
     pub anonymous: Option<Anonymous>,
+    /// Names under which clients know what the mesh publishes: containerd says them in `?ns=`.
+    pub names: Vec<String>,
 }
 
 /// `[admin]`
@@ -159,6 +174,9 @@ impl Config {
                 self.mesh.join.len()
             ));
         }
+        self.tls.complain(&mut wrong);
+        self.auth.complain(&mut wrong);
+        self.limits.complain(&mut wrong);
         let fixed = [
             ("registry.listen", Some(self.registry.listen)),
             ("admin.listen", self.admin.listen),
@@ -171,14 +189,40 @@ impl Config {
                 }
             }
         }
+        wrong.extend(upstream::check(&self.upstream));
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(wrong)) }
     }
 
     /// What clients may do that do not say who they are: what was asked for, else push where only this
-    /// machine can connect and nothing elsewhere.
+    /// machine can connect and it was not said who may what, and nothing elsewhere.
     pub fn anonymous(&self) -> Anonymous {
-        let default = if self.registry.listen.ip().is_loopback() { Anonymous::Push } else { Anonymous::None };
+        let ruled = self.auth.htpasswd.is_some() || !self.auth.rules.is_empty();
+        let open = self.registry.listen.ip().is_loopback() && !ruled;
+        let default = if open { Anonymous::Push } else { Anonymous::None };
         self.registry.anonymous.unwrap_or(default)
+    }
+
+    /// What clients may call this node, for a self-made certificate, beside what the machine knows itself.
+    pub fn names(&self) -> Vec<String> {
+        let host = |endpoint: &str| {
+            let (host, _) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
+            host.trim_matches(['[', ']']).to_owned()
+        };
+        let mut names = self.tls.names.clone();
+        names.extend(self.mesh.advertise.iter().map(|endpoint| host(endpoint)));
+        if !self.registry.listen.ip().is_unspecified() {
+            names.push(self.registry.listen.ip().to_string());
+        }
+        if let Some((_, rest)) = self.auth.public_url.split_once("://") {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            names.push(if has_port {
+                host(authority)
+            } else {
+                authority.trim_matches(['[', ']']).to_owned()
+            });
+        }
+        names
     }
 
     /// Where to listen for health checks and metrics, and whether another port will do if it is taken.
@@ -224,7 +268,7 @@ impl Default for NodeConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None }
+        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None, names: Vec::new() }
     }
 }
 
@@ -287,6 +331,18 @@ fn complaints(document: &toml::Table, name: &str) -> Vec<String> {
                 for (key, value) in keys {
                     let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
                     test(section, toml::Value::Table(alone), format!("{section}.{key}"));
+                }
+            }
+            toml::Value::Array(all) if section == "upstream" => {
+                for (n, keys) in all.iter().filter_map(toml::Value::as_table).enumerate() {
+                    for (key, value) in keys {
+                        let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+                        test(
+                            section,
+                            toml::Value::Array(vec![alone.into()]),
+                            format!("upstream {}: {key}", n + 1),
+                        );
+                    }
                 }
             }
             other => test(section, other.clone(), section.clone()),
@@ -357,7 +413,7 @@ mod maybe_anonymous {
 }
 
 /// A path, or `""` for none.
-mod maybe_path {
+pub(crate) mod maybe_path {
     use super::{Deserialize, PathBuf};
 
     pub fn serialize<S: serde::Serializer>(value: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
@@ -399,7 +455,7 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 5] = ["node", "registry", "admin", "mesh", "log"];
+const SECTIONS: [&str; 8] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log"];
 
 #[cfg(test)]
 mod tests {
@@ -482,11 +538,26 @@ mod tests {
         assert_eq!(config.anonymous(), Anonymous::None);
         config.registry.anonymous = Some(Anonymous::Pull);
         assert_eq!(config.anonymous(), Anonymous::Pull);
+        let mut ruled = Config::default();
+        ruled.auth.htpasswd = Some("users".into());
+        assert_eq!(ruled.anonymous(), Anonymous::None);
         let asked = "127.0.0.1:9".parse().expect("an address");
         config.mesh.listen = Some(asked);
         config.admin.listen = Some(asked);
         assert_eq!(config.mesh_listen(true), asked);
         assert_eq!(config.admin_listen(), (asked, false));
+    }
+
+    #[test]
+    fn names_of_a_node() {
+        let mut config = Config::default();
+        config.tls.names = vec!["a.example".into()];
+        config.mesh.advertise = vec!["b.example:4717".into(), "[2001:db8::1]:4717".into()];
+        config.auth.public_url = "https://c.example:5000/x".into();
+        assert_eq!(config.names(), ["a.example", "b.example", "2001:db8::1", "127.0.0.1", "c.example"]);
+        config.registry.listen = "0.0.0.0:5000".parse().expect("an address");
+        config.auth.public_url = "https://[2001:db8::2]".into();
+        assert_eq!(config.names()[3..], ["2001:db8::2"]);
     }
 
     #[test]

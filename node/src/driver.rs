@@ -28,6 +28,7 @@ use crate::{
         waiters::Waiters,
     },
     metrics::{Metrics, Plane, PlaneLabels},
+    mirror::Downloads,
     store::Store,
 };
 
@@ -41,6 +42,8 @@ pub struct Parts {
     pub control: Control,
     /// Blobs from members.
     pub data: Data,
+    /// Blobs and manifests from upstreams.
+    pub downloads: Downloads,
     /// Where numbers are shown.
     pub metrics: Metrics,
     /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
@@ -80,8 +83,8 @@ impl Driver {
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let Parts { replica, store, control, data, metrics, advertise } = parts;
-        let effects = Effects::new(store, control, data, metrics.clone(), answer);
+        let Parts { replica, store, control, data, downloads, metrics, advertise } = parts;
+        let effects = Effects::new(store, control, data, downloads, metrics.clone(), answer);
         let mut driver = Driver {
             replica,
             effects,
@@ -312,8 +315,10 @@ mod tests {
         let data = DataConfig { listen: loopback };
         let data = Data::start(data, &identity, &mesh, store.blobs(), to_data).await;
         let replica = Replica::new(ReplicaConfig::default(), identity.signing_key(), mesh.trust());
+        let none = crate::upstream::Upstreams::new(&[]).expect("no upstreams");
         let parts = Parts {
             replica,
+            downloads: Downloads::new(store.clone(), none, Metrics::new()),
             store,
             control: control.expect("started"),
             data: data.expect("started"),

@@ -4,6 +4,7 @@
 //! performs its outputs; [`store`] says what is on disk and what a crash can lose; [`registry`] is the OCI
 //! endpoint; [`control`] and [`data`] are the two planes between nodes.
 
+pub mod access;
 pub mod admin;
 pub mod api;
 pub mod app;
@@ -16,9 +17,12 @@ pub mod home;
 pub mod identity;
 pub mod mesh;
 pub mod metrics;
+pub mod mirror;
 pub mod reference;
 pub mod registry;
+pub mod secret;
 pub mod shutdown;
 pub mod socket;
 mod sparse;
 pub mod store;
+pub mod upstream;

@@ -44,6 +44,14 @@ pub struct Metrics {
     pub blobs_ingested: Counter,
     /// Their bytes.
     pub bytes_ingested: Counter,
+    /// Bytes downloaded from upstreams.
+    pub upstream_bytes: Family<UpstreamLabels, Counter>,
+    /// Logins that let nobody in.
+    pub logins_failed: Counter,
+    /// Requests and connections refused because too much was under way.
+    pub limited: Family<LimitLabels, Counter>,
+    /// When the certificate of the registry's listener ends, in seconds since 1970; 0 without TLS.
+    pub certificate_end: Gauge,
     /// Records in the catalog.
     pub records: Gauge,
     /// Members with a live control session.
@@ -91,6 +99,7 @@ labels!(
         Blob = "blob",
         Upload = "upload",
         Referrers = "referrers",
+        Token = "token",
         Unknown = "unknown",
     }
 );
@@ -105,6 +114,29 @@ labels!(
         Patch = "patch",
         Delete = "delete",
         Other = "other",
+    }
+);
+
+/// One of the upstreams that are configured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// Its name.
+    pub upstream: String,
+}
+
+/// A limit of the registry's listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// Which.
+    pub limit: LimitLabel,
+}
+
+labels!(
+    /// Limits of the registry's listener.
+    LimitLabel {
+        ConnectionsPerAddress = "connections_per_address",
+        Requests = "requests",
+        RequestsPerAddress = "requests_per_address",
     }
 );
 
@@ -150,6 +182,10 @@ impl Metrics {
             bytes_served: Counter::default(),
             blobs_ingested: Counter::default(),
             bytes_ingested: Counter::default(),
+            upstream_bytes: Family::default(),
+            logins_failed: Counter::default(),
+            limited: Family::default(),
+            certificate_end: Gauge::default(),
             records: Gauge::default(),
             sessions: Gauge::default(),
             wants: Gauge::default(),
@@ -177,6 +213,19 @@ impl Metrics {
         page
     }
 
+    /// Something was downloaded from an upstream.
+    pub fn pulled(&self, upstream: &str, bytes: u64) {
+        let labels = UpstreamLabels { upstream: upstream.to_owned() };
+        self.upstream_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Requests and connections refused by any limit.
+    pub fn limited_in_all(&self) -> u64 {
+        use LimitLabel::{ConnectionsPerAddress, Requests, RequestsPerAddress};
+        let of = |limit| self.limited.get_or_create(&LimitLabels { limit }).get();
+        [ConnectionsPerAddress, Requests, RequestsPerAddress].into_iter().map(of).sum()
+    }
+
     fn register(&self) -> Registry {
         let mut all = Registry::with_prefix("waystation");
         all.register("http_requests", "Requests answered by the registry", self.requests.clone());
@@ -189,6 +238,18 @@ impl Metrics {
         all.register("http_sent_bytes", "Bytes of bodies sent to clients", self.bytes_served.clone());
         all.register("ingested_blobs", "Blobs and manifests pushed by clients", self.blobs_ingested.clone());
         all.register("ingested_bytes", "Bytes pushed by clients", self.bytes_ingested.clone());
+        all.register("upstream_bytes", "Bytes downloaded from upstreams", self.upstream_bytes.clone());
+        all.register("logins_failed", "Logins that let nobody in", self.logins_failed.clone());
+        all.register(
+            "limited",
+            "Requests and connections refused, too much was under way",
+            self.limited.clone(),
+        );
+        all.register(
+            "tls_certificate_end_seconds",
+            "When the certificate of the registry's listener ends, since 1970",
+            self.certificate_end.clone(),
+        );
         all.register("catalog_records", "Records in the catalog", self.records.clone());
         all.register("control_sessions", "Members with a live control session", self.sessions.clone());
         all.register("wants", "Blobs being fetched or waited for", self.wants.clone());

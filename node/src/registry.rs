@@ -8,9 +8,12 @@ mod late;
 mod listen;
 mod listing;
 mod manifests;
+mod mirrored;
 mod observe;
+mod pace;
 mod parts;
 mod reply;
+mod token;
 mod uploads;
 
 #[cfg(test)]
@@ -20,7 +23,7 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::{Query, Request},
     http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
@@ -28,18 +31,24 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 use waystation_oci::path::Route;
-use waystation_proto::{NodeId, verdict::Requester};
+use waystation_proto::{NodeId, RepoName, verdict::Requester};
 
-pub use self::listen::{serve, serve_local};
+pub use self::listen::{serve, serve_clients, serve_local};
 use self::{
     body::Readers,
     error::{ApiError, Code},
-    listing::Subjects,
+    mirrored::{Meant, Scope},
     observe::{Observed, route_label},
+    pace::Paced,
 };
 use crate::{
+    access::{
+        self, Access, Caller, Need, Peer,
+        challenge::{Place, TOKEN_PATH},
+    },
     driver::handle::ReplicaHandle,
     metrics::{Metrics, RouteLabel},
+    mirror::{GrowingReaders, Mirror},
     store::Store,
 };
 
@@ -47,6 +56,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
+    access: Access,
 }
 
 struct Inner {
@@ -56,7 +66,8 @@ struct Inner {
     config: RegistryConfig,
     metrics: Metrics,
     readers: Arc<Readers>,
-    subjects: Subjects,
+    growing: GrowingReaders,
+    mirror: Mirror,
 }
 
 /// How the endpoint behaves.
@@ -92,16 +103,26 @@ pub enum Origin {
 }
 
 impl Registry {
-    /// An endpoint for this store. `node` is this node's own id, to know its own holdings by.
+    /// An endpoint for this store, where nobody can log in. `node` is this node's own id, to know its own
+    /// holdings by.
     pub fn new(
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
+        mirror: Mirror,
         config: RegistryConfig,
         metrics: Metrics,
     ) -> Self {
-        let (readers, subjects) = (Arc::new(Readers::new()), Subjects::default());
-        Registry { inner: Arc::new(Inner { store, replica, node, config, metrics, readers, subjects }) }
+        let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
+        let access = Access::anonymous(config.anonymous, &metrics);
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror };
+        Registry { inner: Arc::new(inner), access }
+    }
+
+    /// The same endpoint under these access rules.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Registry { access, ..self }
     }
 
     /// The endpoint for requests that come from there.
@@ -117,33 +138,73 @@ impl Registry {
         let started = Instant::now();
         let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path());
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let route = Route::parse(request.uri().path());
-        let label = route.as_ref().map_or(RouteLabel::Unknown, route_label);
+        let route = if uri.path() == TOKEN_PATH && origin == Origin::Network {
+            Ok(None)
+        } else {
+            Route::parse(uri.path()).map(Some)
+        };
+        let label = match &route {
+            Ok(Some(route)) => route_label(route),
+            Ok(None) => RouteLabel::Token,
+            Err(_) => RouteLabel::Unknown,
+        };
+        let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
+        let permit = match origin {
+            Origin::Network => self.access.limits().request(peer.address).map(Some).ok_or_else(crowded),
+            Origin::Socket => Ok(None),
+        };
+        let (permit, refused) = match permit {
+            Ok(permit) => (permit, None),
+            Err(error) => (None, Some(error)),
+        };
         let answered = async {
-            let route = route?;
-            self.allow(origin, &route, &method)?;
-            let (asked, body) = Asked::from(origin, request)?;
-            self.dispatch(route, &asked, body).await
+            if let Some(error) = refused {
+                return Err(error);
+            }
+            match route? {
+                None => self.token(request, peer).await,
+                Some(route) => {
+                    let query = parameters(request.uri())?;
+                    let meant = self.meant(route, request.method(), &query)?;
+                    let need = need(&meant, request.method(), &query);
+                    let (asked, body) = self.admit(origin, &need, request, query, peer).await?;
+                    self.entitle(&asked, &meant.scope).await?;
+                    match meant.scope {
+                        Scope::Mesh(route) => self.dispatch(route, &asked, body).await,
+                        Scope::Upstream(place, wanted) => self.mirrored(&asked, place, wanted).await,
+                    }
+                }
+            }
         };
         let mut response = answered.instrument(span.clone()).await.unwrap_or_else(ApiError::into_response);
         response.headers_mut().insert(reply::API_VERSION, HeaderValue::from_static("registry/2.0"));
         let metrics = self.inner.metrics.clone();
-        Observed { started, span, uri, route: label, method, metrics }.watch(response)
+        let response = Observed { started, span, uri, route: label, method, metrics }.watch(response);
+        match permit {
+            Some(permit) => response.map(|body| permit.hold(body)),
+            None => response,
+        }
     }
 
-    /// Whether a client from there may do that here.
-    fn allow(&self, origin: Origin, route: &Route, method: &Method) -> Result<(), ApiError> {
-        let read = matches!(*method, Method::GET | Method::HEAD);
-        let (needed, word) = if read { (Anonymous::Pull, "pull") } else { (Anonymous::Push, "push") };
-        let allowed =
-            origin == Origin::Socket || *route == Route::Base || self.inner.config.anonymous >= needed;
-        if allowed {
-            return Ok(());
-        }
-        Err(ApiError::denied(format!(
-            "anonymous {word} is off on this listener; start the node with --anonymous {word}, \
-             or {word} at a listener of this mesh that allows it"
-        )))
+    /// Finds out who asks, and whether they may do that here.
+    async fn admit(
+        &self,
+        origin: Origin,
+        need: &Need,
+        request: Request,
+        query: Vec<(String, String)>,
+        peer: Peer,
+    ) -> Result<(Asked, Body), ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let body = if body.is_end_stream() { body } else { Body::new(Paced::new(body)) };
+        let caller = match origin {
+            Origin::Socket => self.access.operator(),
+            Origin::Network => {
+                let place = Place::of(&parts.uri, &parts.headers, peer.secure, None);
+                self.access.admit(&mut parts.headers, place, peer, need).await?
+            }
+        };
+        Ok((Asked { origin, method: parts.method, headers: parts.headers, query, caller }, body))
     }
 
     async fn dispatch(&self, route: Route, asked: &Asked, body: Body) -> Result<Response, ApiError> {
@@ -198,15 +259,21 @@ impl Default for RegistryConfig {
 struct Asked {
     origin: Origin,
     method: Method,
+    /// Without the client's credentials.
     headers: HeaderMap,
     query: Vec<(String, String)>,
+    caller: Caller,
 }
 
 impl Asked {
-    fn from(origin: Origin, request: Request) -> Result<(Self, Body), ApiError> {
-        let query = parameters(request.uri())?;
-        let (parts, body) = request.into_parts();
-        Ok((Asked { origin, method: parts.method, headers: parts.headers, query }, body))
+    /// Whether this client may do that there: beyond what the request itself needs, which was checked.
+    fn may(&self, action: access::Action, repository: &RepoName) -> bool {
+        self.caller.may(action, repository)
+    }
+
+    /// Whether the repository is in the list that this client sees.
+    fn sees(&self, repository: &RepoName) -> bool {
+        self.caller.sees(repository)
     }
 
     fn requester(&self) -> Requester {
@@ -239,6 +306,47 @@ impl Asked {
         // What is no text is read as what has the wrong form.
         self.headers.get(header::CONTENT_RANGE).map(|value| value.to_str().unwrap_or_default())
     }
+}
+
+/// What a request needs of its client.
+fn need(meant: &Meant, method: &Method, query: &[(String, String)]) -> Need {
+    let route = match (&meant.scope, &meant.alias) {
+        (Scope::Upstream(place, _), alias) => {
+            let name = place.repository.clone();
+            return Need::Meant(alias.clone().unwrap_or_else(|| name.clone()), name);
+        }
+        (Scope::Mesh(route), _) => route,
+    };
+    if let (Some(alias), Some(name), &Method::GET | &Method::HEAD) =
+        (&meant.alias, route.repository(), method)
+    {
+        return Need::Meant(alias.clone(), name.clone());
+    }
+    let read = matches!(*method, Method::GET | Method::HEAD);
+    let (pull, push) = (access::Action::Pull, access::Action::Push);
+    let by_method = match *method {
+        Method::DELETE => access::Action::Delete,
+        _ if read => pull,
+        _ => push,
+    };
+    let of = |action, repository: &RepoName| Need::Repository(action, repository.clone(), None);
+    match route {
+        Route::Base => Need::Ping,
+        Route::Catalog => Need::Catalog,
+        Route::Tags(name) | Route::Referrers(name, _) | Route::Manifest(name, _) | Route::Blob(name, _) => {
+            of(by_method, name)
+        }
+        Route::Upload(name, _) => of(push, name),
+        Route::Uploads(name) => {
+            let from = query.iter().find(|(key, _)| key == "from").and_then(|(_, from)| from.parse().ok());
+            Need::Repository(push, name.clone(), from)
+        }
+    }
+}
+
+fn crowded() -> ApiError {
+    let message = "too many requests at a time; wait a moment, or raise [limits] of this node";
+    ApiError::new(429, Code::TooManyRequests, message).with_header(header::RETRY_AFTER, "1")
 }
 
 fn parameters(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {

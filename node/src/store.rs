@@ -24,6 +24,7 @@ mod blobs;
 mod dirs;
 mod draft;
 mod ground;
+mod incoming;
 mod index;
 mod ingest;
 mod reading;
@@ -40,12 +41,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use waystation_proto::{
-    Digest, Hash, NodeId, RepoName,
+    Digest, Hash, NodeId, RepoName, Wall,
     body::{ArtifactPlace, State},
     ranges::Ranges,
     record::Record,
 };
 
+pub use incoming::{Growth, Incoming};
 pub use index::Index;
 
 /// The bytes of a request body or a file, as they come.
@@ -178,6 +180,19 @@ pub struct LinkEntry {
     pub media_type: String,
 }
 
+/// Where a node saw a tag of an upstream point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SightingEntry {
+    /// Who.
+    pub node: NodeId,
+    /// The manifest.
+    pub manifest: Digest,
+    /// When, by that node's clock.
+    pub seen: Wall,
+    /// Whether the node may publish there.
+    pub granted: bool,
+}
+
 /// How bytes of a held blob are read.
 pub enum BlobReader {
     /// All of them.
@@ -245,6 +260,23 @@ impl Store {
         index: Bytes,
     ) -> Result<(Held, Hash), IngestError> {
         self.0.ingest_manifest(digest, bytes, index).await
+    }
+
+    /// Begins a download: a blob that comes over one or more connections and may be read meanwhile.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn incoming(&self, expected: Digest) -> Result<Incoming, IngestError> {
+        Incoming::new(self.0.clone(), expected).await
+    }
+
+    /// Reads all of a sealed blob that somebody without authority said to have a digest. If it has, it is held
+    /// under that digest and linked into the repository, durably; if not, the digest that it has is returned.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn prove(&self, repository: &RepoName, held: Held) -> Result<Result<(), Digest>, IngestError> {
+        self.0.prove(repository, held).await
     }
 
     /// Durably links a held blob into a repository (mount).

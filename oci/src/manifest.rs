@@ -81,6 +81,21 @@ impl Parsed {
         &self.media_type
     }
 
+    /// What it names, in its order.
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// Whether it names other manifests: an image index, or Docker's manifest list.
+    pub fn is_list(&self) -> bool {
+        self.media_type == DOCKER_LIST || MediaType::from(self.media_type.as_str()) == MediaType::ImageIndex
+    }
+
+    /// What the manifest calls the kind of artifact that it is, or its config's media type.
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.artifact_type.as_deref()
+    }
+
     /// The manifest that this one is about.
     pub fn subject(&self) -> Option<Digest> {
         self.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest)

@@ -96,6 +96,35 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The repository that is asked about.
+    pub fn repository(&self) -> Option<&RepoName> {
+        match self {
+            Route::Base | Route::Catalog => None,
+            Route::Tags(name)
+            | Route::Manifest(name, _)
+            | Route::Blob(name, _)
+            | Route::Uploads(name)
+            | Route::Upload(name, _)
+            | Route::Referrers(name, _) => Some(name),
+        }
+    }
+
+    /// The same of another repository.
+    #[must_use]
+    pub fn renamed(self, name: RepoName) -> Self {
+        match self {
+            Route::Base | Route::Catalog => self,
+            Route::Tags(_) => Route::Tags(name),
+            Route::Manifest(_, reference) => Route::Manifest(name, reference),
+            Route::Blob(_, digest) => Route::Blob(name, digest),
+            Route::Uploads(_) => Route::Uploads(name),
+            Route::Upload(_, id) => Route::Upload(name, id),
+            Route::Referrers(_, subject) => Route::Referrers(name, subject),
+        }
+    }
+}
+
 impl Reference {
     /// A tag, or a digest if there is a colon in it.
     ///

@@ -121,6 +121,8 @@ impl Artifacts {
         for waiter in &ended.waiters {
             match waiter {
                 Waiter::Request(request) => others.push(*request),
+                // The pull is told by the replica.
+                Waiter::Pull(_) => {}
                 Waiter::Closure(manifest) => {
                     touched.insert(*manifest);
                 }
@@ -198,7 +200,8 @@ impl Artifacts {
                 let requests = artifact.waiters.keys().map(|request| Waiter::Head(*request));
                 let closure = artifact.closure.then_some(Waiter::Closure(*manifest));
                 for waiter in requests.chain(closure) {
-                    let order = Order { hash, size, digest, manifest: *manifest, waiter };
+                    let (manifest, told_by) = (*manifest, None);
+                    let order = Order { hash, size, digest, manifest, told_by, waiter };
                     means.wants.want(means.now, order, out);
                 }
             }
@@ -223,7 +226,8 @@ impl Artifacts {
             for blob in missing {
                 let BlobRef { digest, hash, size } = blob;
                 let waiter = Waiter::Closure(*manifest);
-                let order = Order { hash, size, digest: Some(digest), manifest: *manifest, waiter };
+                let (digest, told_by) = (Some(digest), None);
+                let order = Order { hash, size, digest, manifest: *manifest, told_by, waiter };
                 means.wants.want(means.now, order, out);
             }
         } else {

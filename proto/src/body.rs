@@ -5,7 +5,10 @@ use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, Hash};
+use crate::{
+    id::{Digest, Hash},
+    time::Wall,
+};
 
 /// Kind 1, scope: repository, name: tag. Where a tag points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +96,16 @@ pub enum Tier {
 pub struct ArtifactBody {
     /// Where to find it, or nothing where it was deleted.
     pub place: Option<ArtifactPlace>,
+}
+
+/// Kind 8, scope: repository, name: `<tag>/<node id>`. Where its author saw a tag of an upstream point: a
+/// claim, unless the author's grant covers the repository. Decides nothing while the upstream answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SightingBody {
+    /// The manifest.
+    pub manifest: Digest,
+    /// When that was last seen, by the author's clock. For display and for limits on staleness.
+    pub seen: Wall,
 }
 
 /// Kind 7, scope: repository, name: blob digest. That a blob was taken out of a repository, so that nothing

@@ -14,7 +14,7 @@ use crate::{
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
     reconcile::{Position, Sum, position},
-    record::{Key, Kind, Record, RecordError, RecordId, holding_name},
+    record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     time::Wall,
 };
 
@@ -305,6 +305,12 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
                 holding_name(&record.key.name).ok_or(RecordError::Malformed("holding's name"))?;
             let body: HoldingBody = record.read()?;
             Change::Holding { manifest, node, state: body.state }
+        }
+        Kind::SIGHTING => {
+            let (tag, node) =
+                sighting_name(&record.key.name).ok_or(RecordError::Malformed("sighting's name"))?;
+            let (repository, granted) = (record.repository()?, record.grant.is_some());
+            Change::Sighting { repository, tag, node, body: record.read()?, granted }
         }
         Kind::NODE => Change::Node { node: record.author, body: record.read()? },
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),

@@ -5,14 +5,14 @@ use alloc::{string::String, vec::Vec};
 use core::ops::Range;
 
 use crate::{
-    body::{ArtifactPlace, HoldingState, NodeBody, State, TagBody},
+    body::{ArtifactPlace, HoldingState, NodeBody, SightingBody, State, TagBody},
     grant::Grant,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     ranges::Ranges,
     record::Record,
     time::{Span, Time},
-    wire::Message,
+    wire::{Answer, Message},
 };
 
 /// Chosen by whoever asks (HTTP, CLI), carried back in the answer. Never reused while the node runs.
@@ -133,6 +133,63 @@ pub enum Input {
         blob: BlobRef,
         /// An artifact whose closure it is in: its holders are asked.
         manifest: Digest,
+    },
+    /// A client wants content that only an upstream pairs with bytes. Answered by [`Event::WantDone`] once it
+    /// is durable and linked here, from a member that has it or by an [`Output::Pull`] of this node's own.
+    Pull {
+        /// Whom to answer.
+        request: RequestId,
+        /// What.
+        source: Source,
+        /// Its size in bytes, where a manifest told.
+        size: Option<u64>,
+        /// An artifact that it is part of: whoever holds that is asked too.
+        manifest: Option<Digest>,
+        /// Whether it is a manifest, which upstreams answer elsewhere than blobs.
+        is_manifest: bool,
+        /// Whether the upstream cannot be reached, so that only members are of use.
+        away: bool,
+    },
+    /// Answer to [`Output::Pull`].
+    Pulled {
+        /// What.
+        source: Source,
+        /// Its hash and size; it is durable and linked.
+        result: Result<(Hash, u64), PullFailure>,
+    },
+    /// Answer to [`Output::Prove`].
+    Proved {
+        /// What.
+        source: Source,
+        /// By which hash it was fetched.
+        hash: Hash,
+        /// Whether the bytes have the digest; they are linked then.
+        proof: Proof,
+    },
+    /// Answer to [`Output::LookUp`].
+    LookedUp {
+        /// Who asked.
+        to: NodeId,
+        /// In which repository.
+        repository: RepoName,
+        /// What is here.
+        answers: Vec<Answer>,
+    },
+    /// An upstream's tag was seen to point there. Nobody waits for it.
+    Sighted {
+        /// In which repository.
+        repository: RepoName,
+        /// Which tag.
+        tag: Tag,
+        /// Where to.
+        manifest: Digest,
+    },
+    /// How much of an upstream's artifact is here. Nobody waits for it.
+    Keeping {
+        /// The artifact.
+        manifest: Digest,
+        /// How much.
+        state: HoldingState,
     },
     /// Whoever asked is gone; a want that nobody else waits for and no closure needs is dropped.
     Abandon {
@@ -300,6 +357,34 @@ pub enum Output {
         /// The digest that an authority pairs with the hash, for blobs that clients name.
         digest: Option<Digest>,
     },
+    /// Download from the upstream of the repository into the store. Answered by `Pulled`.
+    Pull {
+        /// What.
+        source: Source,
+        /// Its size in bytes, where a manifest told.
+        size: Option<u64>,
+        /// Whether it is a manifest.
+        is_manifest: bool,
+    },
+    /// Read all of a sealed blob and, if it has the digest, name it so and link it into the repository.
+    /// Answered by `Proved`.
+    Prove {
+        /// What it is said to be.
+        source: Source,
+        /// The blob.
+        hash: Hash,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Say which of these are linked in the repository and held. Answered by `LookedUp`.
+    LookUp {
+        /// Who asked.
+        to: NodeId,
+        /// In which repository.
+        repository: RepoName,
+        /// What is asked for.
+        digests: Vec<Digest>,
+    },
     /// Read and decode an artifact index that is held. Answered by `IndexRead`.
     ReadIndex {
         /// Its hash.
@@ -314,6 +399,39 @@ pub enum Output {
 /// A write of records; chosen by the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
+
+/// Content of an upstream: a manifest or a blob, by the repository through which clients see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// `<namespace>/<path at the upstream>`.
+    pub repository: RepoName,
+    /// What.
+    pub digest: Digest,
+}
+
+/// What came of reading a blob that a member said to have some digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It has.
+    Holds,
+    /// It has another one.
+    Fails,
+    /// The disk failed; the text is for people.
+    Storage(String),
+}
+
+/// Why a download from an upstream came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullFailure {
+    /// The upstream does not have it, or does not give it to this node.
+    Unknown,
+    /// The upstream cannot be reached, or wants to be left alone for a while; the text is for people.
+    Away(String),
+    /// The upstream sent something else; the text is for people.
+    Wrong(String),
+    /// The disk failed; the text is for people.
+    Storage(String),
+}
 
 /// A blob as an artifact index names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,6 +473,8 @@ pub enum Timer {
     Reconcile,
     /// Look after wants that stand still.
     Wants,
+    /// Look after what is asked of members before an upstream is.
+    Pulls,
 }
 
 /// What changed in the catalog: everything the driver's index has to know, and all of it from records
@@ -419,6 +539,19 @@ pub enum Change {
         node: NodeId,
         /// How much.
         state: HoldingState,
+    },
+    /// Where a node, perhaps this one, saw an upstream's tag point.
+    Sighting {
+        /// In which repository.
+        repository: RepoName,
+        /// Which tag.
+        tag: Tag,
+        /// Who.
+        node: NodeId,
+        /// What.
+        body: SightingBody,
+        /// Whether the node has a grant to publish there, so that it is more than a claim.
+        granted: bool,
     },
     /// What a node, perhaps this one, says about itself.
     Node {
@@ -531,6 +664,9 @@ pub enum WantFailure {
     /// It is known, but nobody who has it can be reached.
     #[error("no node that has it can be reached now")]
     NoHolder,
+    /// The upstream could not give it.
+    #[error("{0}")]
+    Upstream(String),
     /// Holders were reached, but nothing came for too long.
     #[error("nodes that have it stopped sending")]
     Stalled,

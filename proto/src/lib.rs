@@ -25,6 +25,7 @@ pub mod grant;
 pub mod id;
 pub mod index;
 pub mod membership;
+pub mod pulls;
 pub mod ranges;
 pub mod reconcile;
 pub mod record;

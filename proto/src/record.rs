@@ -9,7 +9,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, SightingBody, StatusBody, TagBody},
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
     index::ArtifactIndex,
@@ -36,10 +36,12 @@ impl Kind {
     pub const ARTIFACT: Kind = Kind(6);
     /// [`LinkBody`].
     pub const LINK: Kind = Kind(7);
+    /// [`SightingBody`].
+    pub const SIGHTING: Kind = Kind(8);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=7).contains(&self.0)
+        (1..=8).contains(&self.0)
     }
 }
 
@@ -285,6 +287,15 @@ impl Record {
                 }
                 Ok(())
             }
+            Kind::SIGHTING => {
+                let _: SightingBody = self.read()?;
+                self.repository()?;
+                let own = sighting_name(&self.key.name).is_some_and(|(_, node)| node == self.author);
+                if !own {
+                    return Err(RecordError::Malformed("sighting of another node"));
+                }
+                self.grant.as_ref().map_or(Ok(()), |_| self.check_grant(Action::Publish))
+            }
             Kind::GRANT => {
                 let grant: Grant = self.read()?;
                 if self.key.name != grant.name() || !self.key.scope.is_empty() {
@@ -355,6 +366,12 @@ impl Key {
         Key { kind: Kind::HOLDING, scope: String::new(), name: alloc::format!("{manifest}/{node}") }
     }
 
+    /// The key of what a node saw an upstream's tag point at.
+    pub fn sighting(repository: &RepoName, tag: &Tag, node: &NodeId) -> Self {
+        let name = alloc::format!("{tag}/{node}");
+        Key { kind: Kind::SIGHTING, scope: repository.as_str().into(), name }
+    }
+
     /// The key of a node.
     pub fn node(node: &NodeId) -> Self {
         Key { kind: Kind::NODE, scope: String::new(), name: alloc::format!("{node}") }
@@ -378,6 +395,12 @@ impl Key {
 pub fn holding_name(name: &str) -> Option<(Digest, NodeId)> {
     let (digest, node) = name.split_once('/')?;
     Some((digest.parse().ok()?, node.parse().ok()?))
+}
+
+/// The tag and the node that a sighting's name speaks of.
+pub fn sighting_name(name: &str) -> Option<(Tag, NodeId)> {
+    let (tag, node) = name.split_once('/')?;
+    Some((tag.parse().ok()?, node.parse().ok()?))
 }
 
 fn bounded(text: &str, max: usize) -> Result<(), RecordError> {

@@ -18,6 +18,7 @@ use crate::{
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     membership::Membership,
+    pulls::{self, Pulls, Wanted},
     reconcile,
     record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
@@ -35,6 +36,7 @@ pub struct Replica {
     membership: Membership,
     wants: Wants,
     artifacts: Artifacts,
+    pulls: Pulls,
     writes: Writes,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
@@ -64,6 +66,7 @@ impl Replica {
             catalog: Catalog::default(),
             wants: Wants::default(),
             artifacts: Artifacts::default(),
+            pulls: Pulls::default(),
             writes: Writes::new(key, trust),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
@@ -95,8 +98,24 @@ impl Replica {
             Input::WantBlob { request, blob, manifest } => {
                 self.want_blob(now, request, blob, manifest, &mut out);
             }
+            Input::Pull { request, source, size, manifest, is_manifest, away } => {
+                let wanted = Wanted { source, size, manifest, is_manifest, away };
+                self.want_pull(now, request, wanted, &mut out);
+            }
+            Input::Pulled { .. } | Input::Proved { .. } | Input::LookedUp { .. } => {
+                self.pull_progress(now, input, &mut out);
+            }
+            Input::Sighted { repository, tag, manifest } => {
+                let record = self.writes.sighting(&self.catalog, now.wall, &repository, &tag, manifest);
+                self.persist_own(record.into_iter().collect(), None, None, &mut out);
+            }
+            Input::Keeping { manifest, state } => {
+                let record = self.writes.holding(&self.catalog, now.wall, &manifest, state);
+                self.persist_own(record.into_iter().collect(), None, None, &mut out);
+            }
             Input::Abandon { request } => {
                 self.artifacts.abandon(request);
+                self.pulls.abandon(request);
                 self.wants.abandon(request, &mut out);
             }
             Input::Received { from, message } => self.received(now, from, message, &mut out),
@@ -369,9 +388,47 @@ impl Replica {
             out.push(Output::Notify(Event::WantDone { request, result: Ok(()) }));
             return;
         }
-        let waiter = Waiter::Request(request);
-        self.wants.want(now.time, Order { hash, size, digest: Some(digest), manifest, waiter }, out);
+        let (digest, told_by, waiter) = (Some(digest), None, Waiter::Request(request));
+        self.wants.want(now.time, Order { hash, size, digest, manifest, told_by, waiter }, out);
         self.dial_holders(now, &manifest, true, out);
+    }
+
+    fn want_pull(&mut self, now: Now, request: RequestId, wanted: Wanted, out: &mut Vec<Output>) {
+        let manifest = wanted.manifest.unwrap_or(wanted.source.digest);
+        let away = wanted.away;
+        let (pulls, mut means) = self.pulling(now);
+        pulls.want(&mut means, request, wanted, out);
+        if away {
+            self.dial_holders(now, &manifest, true, out);
+        }
+    }
+
+    fn pull_progress(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Pulled { source, result } => {
+                let sealed = result.as_ref().ok().map(|(hash, _)| *hash);
+                self.held.extend(sealed);
+                let (pulls, mut means) = self.pulling(now);
+                pulls.pulled(&mut means, &source, result, out);
+                let ended = sealed.and_then(|hash| self.wants.sealed(hash, out));
+                self.ended(now, ended, out);
+            }
+            Input::Proved { source, hash, proof } => {
+                let (pulls, mut means) = self.pulling(now);
+                pulls.proved(&mut means, &source, hash, proof, out);
+            }
+            Input::LookedUp { to, repository, answers } if self.membership.is_up(&to) => {
+                self.pulls.looked_up(self.writes.me(), to, &repository, answers, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The pulls, and what they need.
+    pub(crate) fn pulling(&mut self, now: Now) -> (&mut Pulls, pulls::Means<'_>) {
+        let (me, sessions) = (self.writes.me(), self.membership.sessions().collect());
+        let means = pulls::Means { now: now.time, me, sessions, held: &self.held, wants: &mut self.wants };
+        (&mut self.pulls, means)
     }
 
     fn progress(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
@@ -415,6 +472,12 @@ impl Replica {
             for request in self.artifacts.ended(&mut means, &ended, out) {
                 out.push(Output::Notify(Event::WantDone { request, result: ended.result.clone() }));
             }
+            for waiter in &ended.waiters {
+                if let Waiter::Pull(digest) = waiter {
+                    let (pulls, mut means) = self.pulling(now);
+                    pulls.fetched(&mut means, digest, (ended.hash, &ended.result), out);
+                }
+            }
         }
     }
 
@@ -437,6 +500,7 @@ impl Replica {
     fn plan(&mut self, now: Now, out: &mut Vec<Output>) {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         self.wants.plan(now.time, &self.config, &world, out);
+        self.pulls.arm(out);
         let waiting = self.wants.counts().0 > 0 || self.artifacts.is_waited_for();
         if waiting && !self.wants_timer {
             self.wants_timer = true;
@@ -463,6 +527,10 @@ impl Replica {
                 let again = self.writes.again(&self.catalog, now.wall);
                 self.persist_own(again, None, None, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
+            }
+            Timer::Pulls => {
+                let (pulls, mut means) = self.pulling(now);
+                pulls.tick(&mut means, out);
             }
             Timer::Wants => {
                 self.wants_timer = false;

@@ -40,6 +40,8 @@ pub struct Order {
     pub digest: Option<Digest>,
     /// The artifact whose holders are asked.
     pub manifest: Digest,
+    /// A member that said itself to have it.
+    pub told_by: Option<NodeId>,
     /// Who is waiting: a client, or an artifact's closure.
     pub waiter: Waiter,
 }
@@ -51,6 +53,8 @@ pub enum Waiter {
     Request(RequestId),
     /// A client's request for an artifact, of whose head (index and manifest) this blob is one.
     Head(RequestId),
+    /// A pull, of content with this digest, that found it at a member.
+    Pull(Digest),
     /// A closure in the background: never given up, resumed when a holder comes back.
     Closure(Digest),
 }
@@ -70,6 +74,8 @@ pub struct Holder {
 pub trait Holders {
     /// Members with a session that say to hold a whole artifact, best first.
     fn holders(&self, manifest: &Digest) -> Vec<Holder>;
+    /// A member, if it has a session.
+    fn member(&self, node: &NodeId) -> Option<Holder>;
 }
 
 /// How a want ended.
@@ -88,6 +94,8 @@ struct Want {
     size: u64,
     digest: Option<Digest>,
     manifests: BTreeSet<Digest>,
+    /// Members that said themselves to have it.
+    told_by: BTreeSet<NodeId>,
     waiters: BTreeSet<Waiter>,
     stage: Stage,
     /// Verified bytes in the store; unknown until probed.
@@ -134,6 +142,7 @@ impl Wants {
                 size: order.size,
                 digest: None,
                 manifests: BTreeSet::new(),
+                told_by: BTreeSet::new(),
                 waiters: BTreeSet::new(),
                 stage: Stage::Probing,
                 have: Ranges::new(),
@@ -146,6 +155,7 @@ impl Wants {
         });
         want.digest = want.digest.or(order.digest);
         want.manifests.insert(order.manifest);
+        want.told_by.extend(order.told_by);
         // One that is repeated starts no new wait.
         if want.waiters.insert(order.waiter) && order.waiter.is_client() {
             (want.asked, want.progressed, want.failures) = (now, now, 0);
@@ -234,6 +244,12 @@ impl Wants {
         self.end_requests(hash, WantFailure::Storage(why), out)
     }
 
+    /// A member said to have content with some digest, and its bytes had another.
+    pub fn lied(&mut self, now: Time, node: NodeId, hash: Hash, out: &mut Vec<Output>) {
+        self.avoid(now, node, RETRY_AFTER_LIE, true);
+        out.push(Output::Notify(Event::HolderLied { node, hash }));
+    }
+
     /// A peer is back: that it could not be reached before does not count against it.
     pub fn peer_up(&mut self, peer: &NodeId) {
         if self.avoided.get(peer).is_some_and(|avoided| !avoided.lied) {
@@ -252,7 +268,7 @@ impl Wants {
         let mut hopeless = Vec::new();
         let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
         for (hash, want) in urgent {
-            let mut holders = want.manifests.iter().flat_map(|manifest| world.holders(manifest));
+            let mut holders = want.holders(world).into_iter();
             // A session may be up in name only for long after a link broke. Whoever has just failed twice is
             // as good as gone, unless bytes have come: then patience is the better answer.
             let begun = !want.have.is_empty() || self.flights.values().any(|flight| flight.hash == *hash);
@@ -315,11 +331,7 @@ impl Wants {
             missing.remove(flight.range.clone());
             *lanes.entry(flight.from).or_default() += 1;
         }
-        let (manifests, size) = (want.manifests.clone(), want.size);
-        let mut holders: Vec<Holder> =
-            manifests.iter().flat_map(|manifest| world.holders(manifest)).collect();
-        holders.sort();
-        holders.dedup();
+        let (size, mut holders) = (want.size, want.holders(world));
         holders.retain(|holder| self.avoided.get(&holder.node).is_none_or(|avoided| avoided.until <= now));
         // A copy on this site costs no thin link: others are asked only where there is none.
         if holders.first().is_some_and(|best| !best.far) {
@@ -407,6 +419,16 @@ impl Waiter {
 impl Want {
     fn is_urgent(&self) -> bool {
         self.waiters.iter().any(Waiter::is_client)
+    }
+
+    /// Who could send it, best first.
+    fn holders(&self, world: &impl Holders) -> Vec<Holder> {
+        let of_artifacts = self.manifests.iter().flat_map(|manifest| world.holders(manifest));
+        let told = self.told_by.iter().filter_map(|node| world.member(node));
+        let mut holders: Vec<Holder> = of_artifacts.chain(told).collect();
+        holders.sort();
+        holders.dedup();
+        holders
     }
 }
 

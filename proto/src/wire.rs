@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    id::{Digest, Hash, RepoName},
     reconcile::Summary,
     record::{Record, RecordId},
 };
@@ -19,6 +20,45 @@ pub enum Message {
     Reconcile(Vec<Summary>),
     /// Send me these.
     Request(Vec<RecordId>),
+    /// Which of these contents of an upstream do you have, or are you pulling? Answered by `Tell`.
+    Ask {
+        /// The repository through which they are seen.
+        repository: RepoName,
+        /// What. At most [`Message::MAX_ASKED`].
+        digests: Vec<Digest>,
+    },
+    /// Answers to `Ask`; once more, unasked, when what was being pulled is there or was given up.
+    Tell {
+        /// The repository that was asked about.
+        repository: RepoName,
+        /// One for each digest, in any order.
+        answers: Vec<Answer>,
+    },
+}
+
+/// What a member says about one content of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What was asked for.
+    pub digest: Digest,
+    /// How it stands there.
+    pub state: Standing,
+}
+
+/// How content of an upstream stands at a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Not there.
+    Absent,
+    /// On its way from the upstream; will be told of when it is there.
+    Pulling,
+    /// There, durably, by these names. A claim: the receiver computes the digest itself.
+    Held {
+        /// Its hash.
+        hash: Hash,
+        /// Its size in bytes.
+        size: u64,
+    },
 }
 
 /// Bytes that are not a message.
@@ -44,6 +84,8 @@ impl Message {
     pub const MAX_ANNOUNCE_BYTES: usize = 64 * 1024;
     /// Most records, summaries or ids in one message.
     pub const MAX_ITEMS: usize = 4096;
+    /// Most digests that are asked for, or answered, at once.
+    pub const MAX_ASKED: usize = 64;
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -66,6 +108,8 @@ impl Message {
             Message::Records(records) => records.len(),
             Message::Reconcile(summaries) => summaries.iter().map(Summary::items).sum(),
             Message::Request(ids) => ids.len(),
+            Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
+            Message::Tell { answers, .. } => in_bounds(answers.len())?,
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));
@@ -75,6 +119,10 @@ impl Message {
         }
         Ok(message)
     }
+}
+
+fn in_bounds(asked: usize) -> Result<usize, WireError> {
+    if asked > Message::MAX_ASKED { Err(WireError::TooLarge("64 digests")) } else { Ok(asked) }
 }
 
 /// Splits records into groups that stay below a size and the limit of items in a message.

@@ -35,13 +35,13 @@ impl Holders for World<'_> {
     fn holders(&self, manifest: &Digest) -> Vec<Holder> {
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
         let up = whole.filter(|(node, _)| *node != self.me && self.membership.is_up(node));
-        let mut holders: Vec<Holder> = up
-            .filter_map(|(node, _)| {
-                let body = self.catalog.node(&node)?;
-                Some(Holder { far: body.site != self.config.site, node, addresses: body.addresses })
-            })
-            .collect();
+        let mut holders: Vec<Holder> = up.filter_map(|(node, _)| self.member(&node)).collect();
         holders.sort();
         holders
+    }
+
+    fn member(&self, node: &NodeId) -> Option<Holder> {
+        let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
+        Some(Holder { far: body.site != self.config.site, node: *node, addresses: body.addresses })
     }
 }

@@ -8,8 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     body::{
-        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, State, StatusBody,
-        TagBody,
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, SightingBody, State,
+        StatusBody, TagBody,
     },
     catalog::Catalog,
     event::{Change, Refusal, RequestId, WriteId},
@@ -319,6 +319,26 @@ impl Writes {
         (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
     }
 
+    /// The record that says where an upstream's tag was seen to point, unless that was said not long ago.
+    pub fn sighting(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        repository: &RepoName,
+        tag: &Tag,
+        manifest: Digest,
+    ) -> Option<Record> {
+        let key = Key::sighting(repository, tag, &self.me);
+        let said: Option<SightingBody> = self.own_word(catalog, &key);
+        let age = |said: SightingBody| wall.0.checked_sub(said.seen.0);
+        let fresh = said.is_some_and(|said| {
+            said.manifest == manifest && age(said).is_some_and(|age| age < SIGHTING_RENEWED)
+        });
+        let grant = || catalog.grant_for(&self.me, Action::Publish, repository, wall).0;
+        let body = SightingBody { manifest, seen: wall };
+        (!fresh).then(|| self.author(catalog, wall, key, grant(), &body))
+    }
+
     /// The record that says who this node is, unless that is known already.
     pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Record> {
         let key = Key::node(&self.me);
@@ -361,5 +381,7 @@ impl Writes {
     }
 }
 
+/// After how many seconds a tag that has not moved is told of again.
+const SIGHTING_RENEWED: u64 = 6 * 60 * 60;
 /// Contradictions in one matter that are answered: two nodes with one key would never stop.
 const CONTRADICTIONS_MAX: u32 = 3;

@@ -24,6 +24,10 @@ impl Holders for World {
         holders.sort();
         holders
     }
+
+    fn member(&self, node: &NodeId) -> Option<Holder> {
+        self.0.values().flatten().find(|holder| holder.node == *node).cloned()
+    }
 }
 
 /// A planner, its world, and what it asked for.
@@ -82,7 +86,8 @@ impl Bench {
     }
 
     fn want(&mut self, hash: Hash, size: u64, waiter: Waiter) {
-        let order = Order { hash, size, digest: Some(digest(hash.0[0])), manifest: digest(1), waiter };
+        let order =
+            Order { hash, size, digest: Some(digest(hash.0[0])), manifest: digest(1), told_by: None, waiter };
         self.act(|wants, now, out| wants.want(now, order, out));
     }
 
@@ -490,7 +495,14 @@ fn an_artifact_in_two_repositories_has_the_holders_of_both() {
     let mut bench = Bench::new(&[]);
     bench.world.0.insert(digest(2), vec![holder(3, false)]);
     bench.want(hash(1), 1000, request(1));
-    let order = Order { hash: hash(1), size: 1000, digest: None, manifest: digest(2), waiter: request(2) };
+    let order = Order {
+        hash: hash(1),
+        size: 1000,
+        digest: None,
+        manifest: digest(2),
+        told_by: None,
+        waiter: request(2),
+    };
     bench.act(|wants, now, out| wants.want(now, order, out));
     bench.probed(hash(1), Ranges::new());
     assert_eq!(bench.asked(), [node(3)]);

@@ -12,13 +12,13 @@ use harness::{
 };
 use waystation_proto::{
     Digest, Hash, Record, RecordId,
-    body::{HoldingState, LinkBody, State, StatusBody, TagBody},
+    body::{HoldingState, LinkBody, SightingBody, State, StatusBody, TagBody},
     grant::{Action, Actions},
     index::ArtifactIndex,
     reconcile::{Content, Summary},
     record::{Key, Kind},
     time::Wall,
-    wire::Message,
+    wire::{Answer, Message, Standing},
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -58,6 +58,9 @@ fn later_records() -> Vec<(&'static str, Record)> {
 }
 
 fn messages() -> Vec<(&'static str, Message)> {
+    let held = Standing::Held { hash: Hash([3; 32]), size: 70_000 };
+    let answers = [Standing::Absent, Standing::Pulling, held];
+    let answers = answers.map(|state| Answer { digest: digest(9), state }).to_vec();
     let id = |n: u8| RecordId([n; 32]);
     let fingerprint = Summary { from: 0, to: u128::MAX, content: Content::Fingerprint([5; 16], 300) };
     let ids = Summary { from: 1 << 100, to: 1 << 101, content: Content::Ids(vec![id(1), id(2)]) };
@@ -69,6 +72,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message records none", Message::Records(vec![])),
         ("message reconcile", Message::Reconcile(vec![fingerprint, ids])),
         ("message request", Message::Request(vec![id(3)])),
+        (
+            "message ask",
+            Message::Ask { repository: repository("docker.io/library/x"), digests: vec![digest(9)] },
+        ),
+        ("message tell", Message::Tell { repository: repository("docker.io/library/x"), answers }),
     ]
 }
 
@@ -111,6 +119,16 @@ fn messages_keep_their_bytes() {
 }
 
 #[test]
+fn sightings_keep_their_bytes() {
+    let key_of = Key::sighting(&repository("docker.io/library/x"), &harness::tag("v1"), &harness::node(1));
+    let body = SightingBody { manifest: digest(9), seen: WALL };
+    let sighting = Record::author(&trust().mesh, &key(1), Some(grant(1, 1)), key_of, 2, WALL, &body);
+    same("sighting", &sighting.encode());
+    assert_eq!(sighting.check(&trust()), Ok(()));
+    assert_eq!(Record::decode(&golden()["sighting"]), Ok(sighting));
+}
+
+#[test]
 fn artifact_indexes_keep_their_bytes() {
     let index = index(9, &[("a", 10), ("b", 70_000)]);
     same("index", &index.encode());
@@ -135,7 +153,7 @@ fn names_and_fingerprints_keep_their_bytes() {
 
 #[test]
 fn nothing_in_the_file_is_left_over() {
-    let others = ["index", "id", "prefix", "mesh", "opening", "hash"];
+    let others = ["sighting", "index", "id", "prefix", "mesh", "opening", "hash"];
     let records: Vec<_> = records().into_iter().chain(later_records()).collect();
     let messages = messages();
     let known: Vec<&str> = records

@@ -95,6 +95,12 @@ enum Occurrence {
         life: u64,
         timer: Timer,
     },
+    /// What a host's driver answers to an output.
+    Told {
+        host: usize,
+        life: u64,
+        input: Box<Input>,
+    },
     Arrives {
         from: usize,
         to: usize,
@@ -358,6 +364,7 @@ impl World {
             Occurrence::Timer { host, life, timer } if self.lives(host, life) => {
                 self.tell(host, Input::TimerFired(timer));
             }
+            Occurrence::Told { host, life, input } if self.lives(host, life) => self.tell(host, *input),
             Occurrence::Arrives { from, to, connection, bytes, gossip } => {
                 self.arrive(from, to, connection, bytes, gossip);
             }

@@ -27,7 +27,7 @@ fn two_sites() -> Cluster {
 }
 
 /// An image that engines can unpack.
-fn image() -> Image {
+pub fn image() -> Image {
     Image::with_files(&[("hello", b"#!/bin/true\n"), ("etc/conf", &[b'x'; 200_000])])
 }
 
@@ -62,7 +62,7 @@ fn undo(node: &Node, engine: &str, root: &Path) {
 }
 
 /// As skopeo's `dir:` transport lays an image out.
-fn write_dir(folder: &Path, image: &Image) {
+pub fn write_dir(folder: &Path, image: &Image) {
     fs::create_dir(folder).unwrap();
     fs::write(folder.join("version"), "Directory Transport Version: 1.1\n").unwrap();
     fs::write(folder.join("manifest.json"), &image.manifest).unwrap();

@@ -7,4 +7,5 @@ pub mod image;
 pub mod node;
 pub mod registry;
 pub mod sealed;
+pub mod upstream;
 pub mod wait;

@@ -66,6 +66,8 @@ impl Api {
             fetches: driver.fetches as u64,
             blobs: (facts.blobs)(),
             data_plane: (facts.data_plane)(),
+            access: (facts.access)(),
+            upstreams: facts.upstreams.status(),
         }
     }
 

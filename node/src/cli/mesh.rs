@@ -2,7 +2,7 @@
 //! of mesh files and keys is [`crate::mesh`]'s.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use waystation_proto::{NodeId, glob::Glob};
 
 use super::{Failure, NodeArgs, local::Client, print, print_json};
 use crate::{
+    access::tls::self_made::outward,
     api::{GrantRequest, Granted, NodeText, Status},
     config::{Config, MESH_PORT, NodeConfig, parse_endpoint},
     mesh::{MeshError, MeshFile},
@@ -216,17 +217,6 @@ fn addresses(listen: Option<SocketAddr>) -> Vec<String> {
         Some(listen) if !listen.ip().is_unspecified() => vec![listen.to_string()],
         _ => outward().into_iter().map(|ip| SocketAddr::new(ip, port).to_string()).collect(),
     }
-}
-
-/// The addresses that the system would send from. Connecting a UDP socket chooses one and sends nothing;
-/// the targets are reserved for documentation.
-fn outward() -> Vec<IpAddr> {
-    let from = |bind: &str, target: &str| -> Option<IpAddr> {
-        let socket = UdpSocket::bind(bind).ok()?;
-        socket.connect(target).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-    };
-    [from("0.0.0.0:0", "192.0.2.1:9"), from("[::]:0", "[2001:db8::1]:9")].into_iter().flatten().collect()
 }
 
 /// Addresses are known within half a second, and durable a moment later.

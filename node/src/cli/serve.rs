@@ -41,6 +41,21 @@ pub struct ServeArgs {
     /// What clients may do that do not say who they are [default: push on a loopback listener, else none].
     #[arg(long, value_name = "none|pull|push", env = "WAYSTATION_ANONYMOUS", value_parser = parse_anonymous)]
     anonymous: Option<Anonymous>,
+    /// Let users of this htpasswd file (bcrypt) log in.
+    #[arg(long, value_name = "FILE", env = "WAYSTATION_HTPASSWD")]
+    htpasswd: Option<PathBuf>,
+    /// How clients reach the OCI endpoint where a proxy is before it, such as https://registry.example.
+    #[arg(long, value_name = "URL", env = "WAYSTATION_PUBLIC_URL")]
+    public_url: Option<String>,
+    /// Speak TLS at the OCI endpoint with this certificate (PEM) and --tls-key.
+    #[arg(long, value_name = "FILE", env = "WAYSTATION_TLS_CERTIFICATE")]
+    tls_certificate: Option<PathBuf>,
+    /// The private key (PEM) of --tls-certificate.
+    #[arg(long, value_name = "FILE", env = "WAYSTATION_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// Speak TLS at the OCI endpoint with a certificate of the node's own CA (`waystation tls ca` prints it).
+    #[arg(long, env = "WAYSTATION_TLS_SELF_MADE")]
+    tls_self_made: bool,
     /// Serve health checks and metrics here [default: 127.0.0.1:5001, or a free port if that is taken].
     #[arg(long, value_name = "ADDR", env = "WAYSTATION_ADMIN_LISTEN", value_parser = parse_listen)]
     admin_listen: Option<SocketAddr>,
@@ -86,6 +101,11 @@ impl ServeArgs {
         overlay(&mut config.log.format, &self.log_format);
         config.node.ready_file = self.ready_file.clone().or(config.node.ready_file);
         config.registry.anonymous = self.anonymous.or(config.registry.anonymous);
+        config.auth.htpasswd = self.htpasswd.clone().or(config.auth.htpasswd);
+        overlay(&mut config.auth.public_url, &self.public_url);
+        config.tls.certificate = self.tls_certificate.clone().or(config.tls.certificate);
+        config.tls.key = self.tls_key.clone().or(config.tls.key);
+        config.tls.self_made |= self.tls_self_made;
         config.admin.listen = self.admin_listen.or(config.admin.listen);
         config.mesh.listen = self.mesh_listen.or(config.mesh.listen);
         config.mesh.file = self.mesh.clone().or(config.mesh.file);

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{Artifacts, Inspection, Peer, Status, Tags},
     reference::Reference,
+    upstream::UpstreamStatus,
 };
 
 /// What all of these take.
@@ -87,7 +88,7 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
         ("root key", if status.holds_root_key { "held here".into() } else { "not here".into() }),
         ("version", status.version.clone()),
         ("up", span(status.uptime())),
-        ("OCI endpoint", status.listen.to_string()),
+        ("OCI endpoint", endpoint(&status)),
         ("mesh listener", status.mesh_listen.to_string()),
         ("told to others", or_dash(Some(&status.addresses.join(", ")))),
         ("admin endpoint", status.admin_listen.to_string()),
@@ -99,7 +100,43 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
             "between nodes",
             format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent)),
         ),
+        ("upstreams", or_dash(Some(&upstreams(&status)))),
     ]))
+}
+
+/// The registries that are pulled through, and what is wrong with them.
+fn upstreams(status: &Status) -> String {
+    let state = |upstream: &UpstreamStatus| {
+        let away = upstream.endpoints.iter().filter(|endpoint| endpoint.away).count();
+        let trouble = upstream.endpoints.iter().find_map(|endpoint| endpoint.trouble.as_deref());
+        let limited = upstream.endpoints.iter().find_map(|endpoint| endpoint.limited_for_s);
+        match (away, limited, trouble) {
+            (0, None, _) => upstream.namespace.clone(),
+            (0, Some(seconds), _) => {
+                format!("{} (wants to be left alone for {seconds} s)", upstream.namespace)
+            }
+            (_, _, why) => format!("{} (AWAY: {})", upstream.namespace, why.unwrap_or("it fails")),
+        }
+    };
+    status.upstreams.iter().map(state).collect::<Vec<_>>().join(", ")
+}
+
+/// Where clients find the node, and what of it needs somebody's attention.
+fn endpoint(status: &Status) -> String {
+    let access = &status.access;
+    let mut text = status.listen.to_string();
+    match access.certificate_days {
+        Some(days) if days < 0 => text += " (TLS, certificate has ended)",
+        Some(days) => text += &format!(" (TLS, certificate ends in {days} days)"),
+        None => {}
+    }
+    if access.logins_failed > 0 {
+        text += &format!(", {} logins failed", access.logins_failed);
+    }
+    if access.requests_limited > 0 {
+        text += &format!(", {} requests refused by limits", access.requests_limited);
+    }
+    text
 }
 
 /// The nodes of the mesh.

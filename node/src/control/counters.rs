@@ -34,12 +34,15 @@ pub struct Traffic {
     pub reconcile: Tally,
     /// Requests for records.
     pub request: Tally,
+    /// What is asked and told of contents of upstreams.
+    pub pulls: Tally,
 }
 
 impl Traffic {
     /// Bytes of all kinds.
     pub fn bytes(&self) -> u64 {
-        [self.gossip, self.records, self.reconcile, self.request].iter().map(|tally| tally.bytes).sum()
+        let all = [self.gossip, self.records, self.reconcile, self.request, self.pulls];
+        all.iter().map(|tally| tally.bytes).sum()
     }
 }
 
@@ -58,8 +61,8 @@ pub struct Counting(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    received: [Count; 4],
-    sent: [Count; 4],
+    received: [Count; KINDS],
+    sent: [Count; KINDS],
     refused: AtomicU64,
     garbage: AtomicU64,
     dropped: AtomicU64,
@@ -128,15 +131,20 @@ fn slot(way: Way, message: &Message) -> usize {
         (Way::Direct, Message::Records(_)) => 1,
         (Way::Direct, Message::Reconcile(_)) => 2,
         (Way::Direct, Message::Request(_)) => 3,
+        (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
     }
 }
 
-fn traffic(counts: &[Count; 4]) -> Traffic {
-    let [gossip, records, reconcile, request] = counts;
+fn traffic(counts: &[Count; KINDS]) -> Traffic {
+    let [gossip, records, reconcile, request, pulls] = counts;
     Traffic {
         gossip: gossip.tally(),
         records: records.tally(),
         reconcile: reconcile.tally(),
         request: request.tally(),
+        pulls: pulls.tally(),
     }
 }
+
+/// Kinds of messages that are counted apart.
+const KINDS: usize = 5;

@@ -7,10 +7,11 @@ use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
-    Digest, Event, Hash, Input, NodeId, Output, Replica,
-    event::{Change, Fault},
+    Digest, Event, Hash, Input, NodeId, Output, Replica, RepoName,
+    event::{Change, Fault, Proof, PullFailure, Source},
     index::ArtifactIndex,
     ranges::Ranges,
+    wire::{Answer, Standing},
 };
 
 use crate::{
@@ -22,7 +23,8 @@ use crate::{
         waiters::Waiters,
     },
     metrics::{Direction, Metrics, Plane, PlaneBytesLabels},
-    store::Store,
+    mirror::{Downloads, Order},
+    store::{Held, Store},
 };
 
 /// The means to perform outputs.
@@ -30,6 +32,7 @@ pub struct Effects {
     store: Store,
     control: Control,
     data: Data,
+    downloads: Downloads,
     metrics: Metrics,
     /// Bytes of the planes that the metrics know of.
     counted: [u64; 4],
@@ -46,6 +49,7 @@ impl Effects {
         store: Store,
         control: Control,
         data: Data,
+        downloads: Downloads,
         metrics: Metrics,
         answer: mpsc::Sender<Input>,
     ) -> Self {
@@ -55,6 +59,7 @@ impl Effects {
             store,
             control,
             data,
+            downloads,
             metrics,
             counted: [0; 4],
             answer,
@@ -115,6 +120,24 @@ impl Effects {
             Output::Seal { hash, size, digest } => {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
                 self.task(failed, move |store| seal(store, hash, size, digest));
+            }
+            Output::Pull { source, size, is_manifest } => {
+                let why = PullFailure::Storage(PANICKED.to_owned());
+                let failed = Input::Pulled { source: source.clone(), result: Err(why) };
+                let downloads = self.downloads.clone();
+                self.task(failed, move |_| async move {
+                    let order = Order { source: source.clone(), size, is_manifest };
+                    Input::Pulled { source, result: downloads.run(order).await }
+                });
+            }
+            Output::Prove { source, hash, size } => {
+                let proof = Proof::Storage(PANICKED.to_owned());
+                let failed = Input::Proved { source: source.clone(), hash, proof };
+                self.task(failed, move |store| prove(store, source, hash, size));
+            }
+            Output::LookUp { to, repository, digests } => {
+                let answers = digests.iter().map(|digest| self.look_up(&repository, digest)).collect();
+                return Some(Input::LookedUp { to, repository, answers });
             }
             Output::ReadIndex { hash } => {
                 let nothing = Input::IndexRead { hash, index: None };
@@ -204,6 +227,14 @@ impl Effects {
         }
     }
 
+    /// Whether content of an upstream is here and belongs to the repository.
+    fn look_up(&self, repository: &RepoName, digest: &Digest) -> Answer {
+        let index = self.store.index();
+        let held = index.link(repository, digest).and_then(|_| index.held(digest));
+        let state = held.map_or(Standing::Absent, |held| Standing::Held { hash: held.hash, size: held.size });
+        Answer { digest: *digest, state }
+    }
+
     /// Starts work that answers with an input; with `otherwise` where it panics, because the replica waits for
     /// an answer for ever.
     fn task<F: Future<Output = Input> + Send + 'static>(
@@ -224,6 +255,19 @@ async fn seal(store: Store, hash: Hash, size: u64, digest: Option<Digest>) -> In
             Input::SealFailed { hash, why: why.to_string() }
         }
     }
+}
+
+async fn prove(store: Store, source: Source, hash: Hash, size: u64) -> Input {
+    let held = Held { digest: source.digest, hash, size };
+    let proof = match store.prove(&source.repository, held).await {
+        Ok(Ok(())) => Proof::Holds,
+        Ok(Err(found)) => {
+            warn!(%hash, said = %source.digest, %found, "a member's bytes have another digest than it said");
+            Proof::Fails
+        }
+        Err(why) => Proof::Storage(why.to_string()),
+    };
+    Input::Proved { source, hash, proof }
 }
 
 async fn answer_with(answer: mpsc::Sender<Input>, work: impl Future<Output = Input>, otherwise: Input) {

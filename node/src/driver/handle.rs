@@ -8,8 +8,8 @@ use std::sync::{
 use tokio::sync::{mpsc, oneshot};
 use waystation_proto::{
     Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
-    body::State,
-    event::{BlobRef, WantFailure},
+    body::{HoldingState, State},
+    event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
 };
@@ -26,6 +26,21 @@ pub enum Command {
     May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
+}
+
+/// Content of an upstream that is wanted here.
+#[derive(Clone, Debug)]
+pub struct PullOrder {
+    /// What.
+    pub source: Source,
+    /// Its size in bytes, where a manifest told.
+    pub size: Option<u64>,
+    /// An artifact that it is part of.
+    pub manifest: Option<Digest>,
+    /// Whether it is a manifest itself.
+    pub is_manifest: bool,
+    /// Whether the upstream cannot be reached.
+    pub away: bool,
 }
 
 /// What the driver and the replica can say about themselves.
@@ -117,6 +132,23 @@ impl ReplicaHandle {
     /// Gets a blob here, from the holders of an artifact that it is part of.
     pub async fn want_blob(&self, blob: BlobRef, manifest: Digest) -> Result<(), WantFailure> {
         self.want(|request| Input::WantBlob { request, blob, manifest }).await
+    }
+
+    /// Gets content of an upstream here, from a member or from the upstream. A download that has begun goes on
+    /// when the caller stops waiting.
+    pub async fn pull(&self, order: PullOrder) -> Result<(), WantFailure> {
+        let PullOrder { source, size, manifest, is_manifest, away } = order;
+        self.want(|request| Input::Pull { request, source, size, manifest, is_manifest, away }).await
+    }
+
+    /// Tells the mesh where an upstream's tag was seen to point.
+    pub async fn sighted(&self, repository: RepoName, tag: Tag, manifest: Digest) {
+        let _ = self.commands.send(Command::Tell(Input::Sighted { repository, tag, manifest })).await;
+    }
+
+    /// Tells the mesh how much of an upstream's artifact is here.
+    pub async fn keeping(&self, manifest: Digest, state: HoldingState) {
+        let _ = self.commands.send(Command::Tell(Input::Keeping { manifest, state })).await;
     }
 
     /// Tells the replica that a pushed blob is durable here.

@@ -108,7 +108,12 @@ impl Registry {
         }))
     }
 
-    async fn answer_blob(&self, held: &Held, content: &Content<'_>, wanted: &Wanted) -> io::Result<Response> {
+    pub(super) async fn answer_blob(
+        &self,
+        held: &Held,
+        content: &Content<'_>,
+        wanted: &Wanted,
+    ) -> io::Result<Response> {
         match self.inner.store.open_blob(held.hash, held.size).await? {
             BlobReader::Memory(bytes) => {
                 content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
@@ -146,7 +151,7 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
-const BLOB_TYPE: &str = "application/octet-stream";
+pub(super) const BLOB_TYPE: &str = "application/octet-stream";
 /// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a HEAD waits: clients that push ask before every blob.

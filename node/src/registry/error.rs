@@ -15,7 +15,7 @@ use waystation_oci::{
 use waystation_proto::{Digest, Refusal, event::WantFailure};
 
 use super::reply;
-use crate::store::IngestError;
+use crate::{access, store::IngestError};
 
 /// An error of the distribution API.
 #[derive(Clone, Debug)]
@@ -42,9 +42,10 @@ pub enum Code {
     NameUnknown,
     SizeInvalid,
     Denied,
-    Unsupported,
+    Unauthorized,
     #[serde(rename = "TOOMANYREQUESTS")]
     TooManyRequests,
+    Unsupported,
     Unknown,
 }
 
@@ -101,6 +102,7 @@ impl ApiError {
             WantFailure::Stalled => {
                 ApiError::new(504, Code::Unknown, format!("{name}: {failure}; try again"))
             }
+            WantFailure::Upstream(why) => ApiError::new(404, unknown, format!("{name}: {why}")),
             WantFailure::Storage(why) => ApiError::storage(why),
         }
     }
@@ -114,6 +116,18 @@ impl From<Refusal> for ApiError {
             Refusal::Unknown(_) => ApiError::new(404, Code::ManifestUnknown, message),
             Refusal::Invalid(_) => ApiError::bad(Code::ManifestInvalid, message),
             Refusal::Storage(why) => ApiError::storage(why),
+        }
+    }
+}
+
+impl From<access::Refusal> for ApiError {
+    fn from(refusal: access::Refusal) -> Self {
+        match refusal {
+            access::Refusal::Denied(message) => ApiError::denied(message),
+            access::Refusal::Login { message, challenge } => ApiError::new(401, Code::Unauthorized, message)
+                .with_header(header::WWW_AUTHENTICATE, &challenge),
+            access::Refusal::Busy(message, wait) => ApiError::new(429, Code::TooManyRequests, message)
+                .with_header(header::RETRY_AFTER, &wait.as_secs().max(1).to_string()),
         }
     }
 }

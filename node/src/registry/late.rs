@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use waystation_proto::{Digest, RepoName};
 
 use super::Registry;
-use crate::store::{ArtifactEntry, LinkEntry};
+use crate::store::LinkEntry;
 
 impl Registry {
     /// The link of a blob that belongs to an artifact whose index is not here yet: gets the missing indexes
@@ -19,12 +19,9 @@ impl Registry {
         patience: Duration,
     ) -> Option<LinkEntry> {
         let index = self.inner.store.index();
-        let mut lacking = Vec::new();
-        for (_, manifest, entry) in index.artifacts(Some(repository)).into_iter().take(LINK_PROBES) {
-            if lacking.len() < LINK_WANTS && !self.has_index(&entry).await {
-                lacking.push(manifest);
-            }
-        }
+        let artifacts = index.artifacts(Some(repository)).into_iter().map(|(_, manifest, _)| manifest);
+        let lacking = artifacts.filter(|manifest| !index.is_reached(repository, manifest)).take(LINK_WANTS);
+        let lacking = lacking.collect();
         let mut wants = std::pin::pin!(self.bring_indexes(repository, lacking));
         let search = async {
             while let Some((_, came)) = wants.next().await {
@@ -60,12 +57,6 @@ impl Registry {
         missing
     }
 
-    /// Whether an artifact's index is here.
-    pub(super) async fn has_index(&self, entry: &ArtifactEntry) -> bool {
-        let (hash, size) = (entry.place.index, entry.place.index_size);
-        self.inner.store.probe(hash, size).await.len() >= size
-    }
-
     /// Gets these artifacts' indexes and manifests, some at a time; says of each whether it came.
     fn bring_indexes(
         &self,
@@ -80,8 +71,6 @@ impl Registry {
     }
 }
 
-/// How many artifacts of a repository are looked at for one unlinked blob.
-const LINK_PROBES: usize = 256;
 /// How many missing indexes are fetched for one unlinked blob.
 const LINK_WANTS: usize = 32;
 /// How many are fetched at a time.

@@ -1,15 +1,16 @@
-//! Serving HTTP on a listener: HTTP/1.1 and HTTP/2 without TLS, no delay of small packets, limits on
-//! connections, headers and patience, and an end that lets requests under way finish.
+//! Serving HTTP on a listener: HTTP/1.1 and HTTP/2 with and without TLS, no delay of small packets, limits
+//! on connections, headers and patience, and an end that lets requests under way finish.
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     serve::{Listener, ListenerExt},
 };
 use hyper_util::{
@@ -18,37 +19,80 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, UnixListener},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener},
     task::JoinSet,
     time::Sleep,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::access::{Peer, limits::Limits, tls::Tls};
 
 /// Serves `router` until `shutdown`, then lets requests under way finish for at most [`DRAIN`].
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    // Header and body go out in two writes; without this the second waits 40 ms for an acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-    });
-    serve_any(listener, router, shutdown).await;
+    let stop = shutdown.clone();
+    serve_any(undelayed(listener), CONNECTIONS_MAX, shutdown, move |io, _| {
+        Some(connection(io, router.clone(), stop.clone()))
+    })
+    .await;
+}
+
+/// As [`serve`], for clients on the network: with limits on connections, with TLS where there is a
+/// certificate, and with each request's [`Peer`] among its extensions.
+pub async fn serve_clients(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    tls: Option<Tls>,
+    shutdown: CancellationToken,
+) {
+    let stop = shutdown.clone();
+    serve_any(undelayed(listener), limits.connections(), shutdown, move |io, from: SocketAddr| {
+        // Dropped where the address has too many: an answer would cost more than what it refuses.
+        let permit = limits.connection(from.ip())?;
+        let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        Some(async move {
+            let _permit = permit;
+            client(io, Peer { address: from.ip(), secure: tls.is_some() }, router, tls, stop).await;
+        })
+    })
+    .await;
 }
 
 /// As [`serve`], on a local socket.
 pub async fn serve_local(listener: UnixListener, router: Router, shutdown: CancellationToken) {
-    serve_any(listener, router, shutdown).await;
+    let stop = shutdown.clone();
+    serve_any(listener, CONNECTIONS_MAX, shutdown, move |io, _| {
+        Some(connection(io, router.clone(), stop.clone()))
+    })
+    .await;
 }
 
-async fn serve_any<L: Listener>(mut listener: L, router: Router, shutdown: CancellationToken) {
+/// Header and body go out in two writes; delayed, the second would wait 40 ms for an acknowledgement.
+fn undelayed(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+    })
+}
+
+async fn serve_any<L, F, C>(mut listener: L, most: usize, shutdown: CancellationToken, greet: F)
+where
+    L: Listener,
+    F: Fn(L::Io, L::Addr) -> Option<C>,
+    C: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (io, _) = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn(connection(io, router.clone(), shutdown.clone()));
+            (io, from) = listener.accept(), if connections.len() < most => {
+                if let Some(connection) = greet(io, from) {
+                    connections.spawn(connection);
+                }
             }
         }
     }
@@ -57,6 +101,36 @@ async fn serve_any<L: Listener>(mut listener: L, router: Router, shutdown: Cance
     if tokio::time::timeout(DRAIN, drain).await.is_err() {
         tracing::info!(connections = connections.len(), "closing connections with requests under way");
     }
+}
+
+/// A client's connection: TLS first, where it is spoken.
+async fn client(io: TcpStream, peer: Peer, router: Router, tls: Option<Tls>, shutdown: CancellationToken) {
+    let router = router.layer(Extension(peer));
+    let Some(tls) = tls else { return connection(io, router, shutdown).await };
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HANDSHAKE_PATIENCE, handshake(io, &tls)) => greeted,
+        () = shutdown.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(Some(io))) => connection(io, router, shutdown).await,
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(client = %peer.address, %error, "no TLS connection"),
+        Err(_) => tracing::debug!(client = %peer.address, "the TLS handshake took too long"),
+    }
+}
+
+/// Nothing for clients that speak HTTP without TLS; they are told.
+async fn handshake(mut io: TcpStream, tls: &Tls) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    // A handshake begins with 22, a method with a letter.
+    if io.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+        io.write_all(WITHOUT_TLS.as_bytes()).await?;
+        io.shutdown().await?;
+        // Closing with unread bytes would reset the connection, and the answer with it.
+        let _ = tokio::io::copy(&mut (&mut io).take(BUFFER as u64), &mut tokio::io::sink()).await;
+        return Ok(None);
+    }
+    tls.acceptor().accept(io).await.map(Some)
 }
 
 async fn connection<I>(io: I, router: Router, shutdown: CancellationToken)
@@ -189,6 +263,11 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long requests under way may go on once the node is told to stop.
 const DRAIN: Duration = Duration::from_secs(4);
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// For clients that speak plain HTTP where TLS is spoken.
+const WITHOUT_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 41\r\n\
+    Connection: close\r\n\r\nTLS is spoken on this port; use https://\n";
 /// Bytes that tell HTTP/1.1 from HTTP/2.
 const PREFACE: usize = 24;
 

@@ -1,16 +1,11 @@
 //! Lists: tags of a repository, repositories, manifests that refer to one. Long lists come in pages.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
-
 use axum::{http::header, response::Response};
 use serde_json::{Value, json};
 use waystation_oci::path;
 use waystation_proto::{
-    Digest, Hash, RepoName,
-    index::{ArtifactIndex, EdgeKind},
+    Digest, RepoName,
+    index::ArtifactIndex,
     verdict::{Facts, Purpose, Verdict, verdict},
 };
 
@@ -20,26 +15,6 @@ use super::{
     reply,
 };
 use crate::store::ArtifactEntry;
-
-/// What artifact indexes are about, by their hash: they never change, and reading them costs a disk access.
-#[derive(Default)]
-pub struct Subjects {
-    known: Mutex<HashMap<Hash, Option<Digest>>>,
-}
-
-impl Subjects {
-    fn known(&self, index: &Hash) -> Option<Option<Digest>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied()
-    }
-
-    fn learn(&self, index: Hash, subject: Option<Digest>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= SUBJECTS_MAX {
-            known.clear();
-        }
-        known.insert(index, subject);
-    }
-}
 
 impl Registry {
     /// GET of a repository's tags, without those whose artifact is hidden from this client.
@@ -74,7 +49,8 @@ impl Registry {
         let more = repositories.len() > page.limit;
         repositories.truncate(page.limit);
         let last = repositories.last().map(RepoName::to_string).filter(|_| more);
-        let names: Vec<&str> = repositories.iter().map(RepoName::as_str).collect();
+        let names: Vec<&str> =
+            repositories.iter().filter(|name| asked.sees(name)).map(RepoName::as_str).collect();
         let mut response = reply::json("application/json", &json!({"repositories": names}));
         page.link(&mut response, "/v2/_catalog", last, "");
         Ok(response)
@@ -96,11 +72,10 @@ impl Registry {
         let last = page.last.as_deref().map(path::digest).transpose()?;
         let unseen = self.bring_unseen(repository).await;
         let (mut manifests, mut bytes, mut next) = (Vec::new(), 0, None);
-        for (_, manifest, entry) in self.inner.store.index().artifacts(Some(repository)) {
-            let is_wanted = last.is_none_or(|last| manifest > last) && !is_hidden(asked, &entry);
-            if !is_wanted || self.subject(&entry).await != Some(subject) {
-                continue;
-            }
+        let store = self.inner.store.index();
+        for manifest in store.referrers(repository, &subject, last.as_ref()) {
+            let entry = store.artifact(repository, &manifest).filter(|entry| !is_hidden(asked, entry));
+            let Some(entry) = entry else { continue };
             let descriptor = self.descriptor(&manifest, &entry).await;
             let own_type = descriptor.get("artifactType").and_then(Value::as_str);
             if !types.is_empty() && !own_type.is_some_and(|own| types.iter().any(|asked| asked == own)) {
@@ -134,27 +109,13 @@ impl Registry {
     /// Gets the indexes of a repository that are not here, so that what they are about is known. Returns how
     /// many are still not.
     async fn bring_unseen(&self, repository: &RepoName) -> usize {
-        let mut lacking = Vec::new();
-        for (_, manifest, entry) in self.inner.store.index().artifacts(Some(repository)) {
-            if self.inner.subjects.known(&entry.place.index).is_none() && !self.has_index(&entry).await {
-                lacking.push(manifest);
-            }
-        }
+        let index = self.inner.store.index();
+        let artifacts = index.artifacts(Some(repository)).into_iter();
+        let unseen = artifacts.filter(|(_, manifest, _)| !index.is_reached(repository, manifest));
+        let mut lacking: Vec<Digest> = unseen.map(|(_, manifest, _)| manifest).collect();
         let beyond = lacking.len().saturating_sub(LATE_MAX);
         lacking.truncate(LATE_MAX);
         if lacking.is_empty() { 0 } else { beyond + self.bring_late(repository, lacking).await }
-    }
-
-    /// What an artifact is about, if its index is here.
-    async fn subject(&self, entry: &ArtifactEntry) -> Option<Digest> {
-        let hash = entry.place.index;
-        if let Some(known) = self.inner.subjects.known(&hash) {
-            return known;
-        }
-        let index = self.read_index(entry).await?;
-        let subject = index.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest);
-        self.inner.subjects.learn(hash, subject);
-        subject
     }
 
     async fn read_index(&self, entry: &ArtifactEntry) -> Option<ArtifactIndex> {
@@ -188,13 +149,13 @@ impl Registry {
 }
 
 /// Which part of a list is asked for.
-struct Page {
-    limit: usize,
-    last: Option<String>,
+pub(super) struct Page {
+    pub limit: usize,
+    pub last: Option<String>,
 }
 
 impl Page {
-    fn of(asked: &Asked) -> Result<Self, ApiError> {
+    pub fn of(asked: &Asked) -> Result<Self, ApiError> {
         let wrong = || ApiError::bad(Code::Unsupported, "the parameter n must be a number of entries");
         let limit = match asked.parameter("n") {
             Some(n) if n.bytes().all(|b| b.is_ascii_digit()) && !n.is_empty() => {
@@ -207,7 +168,7 @@ impl Page {
     }
 
     /// Points to the page after `last`, if there is one. A page of no entries has no next.
-    fn link(&self, response: &mut Response, path: &str, last: Option<String>, filters: &str) {
+    pub fn link(&self, response: &mut Response, path: &str, last: Option<String>, filters: &str) {
         if let Some(last) = last.filter(|_| self.limit > 0) {
             reply::set(
                 response.headers_mut(),
@@ -224,7 +185,7 @@ fn is_hidden(asked: &Asked, entry: &ArtifactEntry) -> bool {
     verdict(&facts, asked.requester(), Purpose::Use) == Verdict::Hide
 }
 
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Longest page; clients that want more follow the link.
 const PAGE_MAX: usize = 10_000;
 /// Most referrers on a page.
@@ -233,5 +194,3 @@ const REFERRERS_MAX: usize = 1000;
 const REFERRERS_BYTES: usize = 2 << 20;
 /// Most artifact indexes that are fetched for one list of referrers.
 const LATE_MAX: usize = 1000;
-/// Most artifact indexes whose subject is remembered, about 130 bytes each.
-const SUBJECTS_MAX: usize = 16_384;

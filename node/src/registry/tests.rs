@@ -30,8 +30,10 @@ use super::{Origin, Registry, RegistryConfig};
 use crate::{
     driver::handle::{Command, ReplicaHandle},
     metrics::Metrics,
+    mirror::{Downloads, Mirror},
     registry::Anonymous,
     store::Store,
+    upstream::Upstreams,
 };
 
 const NODE: NodeId = NodeId([7; 32]);
@@ -77,7 +79,12 @@ impl World {
         tokio::spawn(replica(store.clone(), queue, rules.clone()));
         let metrics = Metrics::new();
         let replica = ReplicaHandle::new(commands);
-        let registry = Registry::new(store.clone(), replica, NODE, config, metrics.clone());
+        let none = Upstreams::new(&[]).expect("no upstreams");
+        let downloads = Downloads::new(store.clone(), none.clone(), metrics.clone());
+        let stop = CancellationToken::new();
+        let (mirror, _) =
+            Mirror::start(none, Vec::new(), store.clone(), replica.clone(), NODE, downloads, stop);
+        let registry = Registry::new(store.clone(), replica, NODE, mirror, config, metrics.clone());
         World { store, registry, metrics, rules, dir }
     }
 
@@ -686,6 +693,7 @@ async fn referrers_that_only_the_mesh_has_are_found() {
                 store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
                 let (repository, place) = (name("a"), Some(place));
                 store.index().apply(&Change::Artifact { repository, manifest: manifest_digest, place });
+                store.index().apply(&Change::Reachable { repository: name("a"), index });
                 Ok(())
             }
             .boxed()

@@ -3,13 +3,10 @@
 
 use axum::{
     body::{Body, HttpBody},
-    http::{Method, StatusCode, header},
+    http::{StatusCode, header},
     response::Response,
 };
-use waystation_oci::{
-    path::{self, Route},
-    range,
-};
+use waystation_oci::{path, range};
 use waystation_proto::{Digest, RepoName, grant::Action};
 
 use super::{
@@ -18,7 +15,10 @@ use super::{
     error::{ApiError, Code},
     reply,
 };
-use crate::store::{Held, IngestError};
+use crate::{
+    access,
+    store::{Held, IngestError},
+};
 
 impl Registry {
     /// POST: mounts, takes a whole blob, or opens a session. A node that could not publish here refuses
@@ -65,9 +65,8 @@ impl Registry {
     ) -> Option<Held> {
         let index = self.inner.store.index();
         let held = index.held(&digest)?;
-        let may_read = |name: &RepoName| {
-            self.allow(asked.origin, &Route::Blob(name.clone(), digest), &Method::GET).is_ok()
-        };
+        // What is left to an upstream to judge is not taken over from.
+        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name) && asked.sees(name);
         let found = match from {
             Some(from) => {
                 let from = from.parse().ok()?;

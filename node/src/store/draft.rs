@@ -14,9 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use sha2::Digest as _;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use waystation_proto::{Digest, Hash};
 
 use super::{
@@ -37,6 +37,8 @@ pub(super) struct Draft {
     fleeting: bool,
     /// Bytes that were written since the disk was last told to start with them.
     unsynced: u64,
+    /// Told of every write.
+    grown: Option<watch::Sender<u64>>,
 }
 
 /// Both of a blob's names, while its bytes come in.
@@ -72,6 +74,8 @@ pub(super) struct Receiver {
     limit: u64,
     active: Arc<AtomicUsize>,
     dirs: Arc<Dirs>,
+    /// Whether a step ends as soon as nothing more is there.
+    eager: bool,
 }
 
 impl Draft {
@@ -79,7 +83,15 @@ impl Draft {
     pub fn fleeting(path: PathBuf, expected: &Digest) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let length = Arc::default();
-        Ok(Draft { file, path, hasher: Hasher::like(expected), length, fleeting: true, unsynced: 0 })
+        Ok(Draft {
+            file,
+            path,
+            hasher: Hasher::like(expected),
+            length,
+            fleeting: true,
+            unsynced: 0,
+            grown: None,
+        })
     }
 
     /// A file that stays, hashed (SHA-256) as far as it is written.
@@ -88,7 +100,7 @@ impl Draft {
         let mut hasher = Hasher::sha256();
         let read = hasher.read(&mut file)?;
         length.store(read, Ordering::SeqCst);
-        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0 })
+        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0, grown: None })
     }
 
     /// Where the file is.
@@ -99,6 +111,11 @@ impl Draft {
     /// Bytes written.
     pub fn length(&self) -> u64 {
         self.length.load(Ordering::SeqCst)
+    }
+
+    /// How much is written, from now on.
+    pub fn watch(&mut self) -> watch::Receiver<u64> {
+        self.grown.get_or_insert_with(|| watch::Sender::new(self.length.load(Ordering::SeqCst))).subscribe()
     }
 
     /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
@@ -129,6 +146,9 @@ impl Draft {
             return Err(error);
         }
         self.length.store(before + length, Ordering::SeqCst);
+        if let Some(grown) = &self.grown {
+            grown.send_replace(before + length);
+        }
         self.unsynced += length;
         Ok(())
     }
@@ -279,7 +299,7 @@ impl Hasher {
     }
 
     /// Takes the rest of a file and says how much that was.
-    fn read(&mut self, file: &mut File) -> io::Result<u64> {
+    pub fn read(&mut self, file: &mut File) -> io::Result<u64> {
         let mut buffer = vec![0; READ_BYTES];
         let mut read = 0;
         loop {
@@ -307,7 +327,13 @@ impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
     pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
         active.fetch_add(1, Ordering::Relaxed);
-        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
+        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone(), eager: false }
+    }
+
+    /// The same, with steps that do not wait to be full: somebody reads what is written.
+    pub fn eager(mut self) -> Self {
+        self.eager = true;
+        self
     }
 
     /// Waits for a step's worth of bytes, or the body's end.
@@ -316,7 +342,13 @@ impl Receiver {
         let mut step = Step { pieces: Vec::new(), end: None };
         let mut length = 0;
         while length < full {
-            match self.body.next().await {
+            let next = if self.eager && length > 0 {
+                let Some(next) = self.body.next().now_or_never() else { break };
+                next
+            } else {
+                self.body.next().await
+            };
+            match next {
                 Some(Ok(piece)) if piece.len() as u64 > self.room => {
                     step.end = Some(Err(IngestError::TooLarge { limit: self.limit }));
                     break;

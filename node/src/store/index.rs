@@ -24,11 +24,11 @@ use waystation_proto::{
     body::{ArtifactPlace, HoldingState, NodeBody, State},
     event::Change,
     grant::Grant,
-    index::ArtifactIndex,
+    index::{ArtifactIndex, EdgeKind},
 };
 
-use super::{ArtifactEntry, Held, LinkEntry, TagEntry};
-use rows::{ArtifactRow, HeldRow, LinkRow, TagRow, decode, encode};
+use super::{ArtifactEntry, Held, LinkEntry, SightingEntry, TagEntry};
+use rows::{ArtifactRow, HeldRow, LinkRow, SightingRow, TagRow, decode, encode};
 
 /// Lookups by repository, tag, digest and holder. Reading never blocks writing.
 pub struct Index {
@@ -39,13 +39,17 @@ pub struct Index {
     artifacts: Tree,
     /// (repository, digest, who made the link) → blob.
     links: Tree,
-    /// (repository, manifest, digest) → nothing: which links an artifact made.
+    /// (repository, manifest, digest) → nothing: which links an artifact made, and what it is about.
     reached: Tree,
+    /// (repository, subject, manifest) → nothing: which artifacts are about it.
+    referrers: Tree,
     /// (repository, digest) → nothing: blobs that were taken out, whose links are hidden.
     removed: Tree,
     holders: Tree,
     nodes: Tree,
     grants: Tree,
+    /// (repository, tag, node) → where it saw the tag of an upstream point.
+    sightings: Tree,
     /// Held where a row is read, changed and written back.
     changing: Mutex<()>,
     /// Whether it is marked as complete. Read while something is written, so that no change falls between.
@@ -109,6 +113,12 @@ impl Index {
             .collect()
     }
 
+    /// Whether an artifact was published in a repository, and is still.
+    pub fn is_published(&self, repository: &RepoName) -> bool {
+        let mut rows = self.rows(self.artifacts.scan_prefix(keys::repository(repository)));
+        rows.any(|(_, value)| decode::<ArtifactRow>(&value).is_some_and(|row| row.place.is_some()))
+    }
+
     /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
     pub fn repositories(&self, last: Option<&str>, limit: usize) -> Vec<RepoName> {
         let mut found = Vec::new();
@@ -144,6 +154,18 @@ impl Index {
         })
     }
 
+    /// Held blobs of at most `size` bytes that were pulled, pushed or mounted into a repository, at most `limit`.
+    pub fn linked(&self, repository: &RepoName, size: u64, limit: usize) -> Vec<Held> {
+        self.rows(self.links.scan_prefix(keys::repository(repository)))
+            .filter_map(|(key, value)| {
+                let (_, digest, _) = keys::read_in_repository(&key)?;
+                let small = decode::<LinkRow>(&value)?.size <= size;
+                self.held(&digest).filter(|_| small)
+            })
+            .take(limit)
+            .collect()
+    }
+
     /// Repositories in which a blob is visible, at most the first `limit` of those that have any links.
     pub fn repositories_with(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
         let (mut found, mut from) = (Vec::new(), Vec::new());
@@ -158,6 +180,25 @@ impl Index {
             }
         }
         found
+    }
+
+    /// Artifacts of a repository that are about this manifest and whose indexes are here, in the order of their
+    /// digests, after `last`.
+    pub fn referrers(&self, repository: &RepoName, subject: &Digest, last: Option<&Digest>) -> Vec<Digest> {
+        let prefix = keys::in_repository(repository, subject);
+        let from = match last {
+            Some(last) => Bound::Excluded(keys::reach(repository, subject, last)),
+            None => Bound::Included(prefix.clone()),
+        };
+        self.rows(self.referrers.range::<Vec<u8>, _>((from, Bound::Unbounded)))
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .filter_map(|(key, _)| Some(keys::read_digest(&key[prefix.len()..])?.0))
+            .collect()
+    }
+
+    /// Whether an artifact's index has been seen here, so that what it links and is about is known.
+    pub fn is_reached(&self, repository: &RepoName, manifest: &Digest) -> bool {
+        self.rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))).next().is_some()
     }
 
     /// Whether a blob was taken out of a repository.
@@ -178,6 +219,33 @@ impl Index {
         self.rows(self.holders.scan_prefix(&prefix))
             .filter_map(|(key, value)| Some((NodeId(key[prefix.len()..].try_into().ok()?), decode(&value)?)))
             .collect()
+    }
+
+    /// Where nodes, this one included, saw a tag of an upstream point.
+    pub fn sightings(&self, repository: &RepoName, tag: &Tag) -> Vec<SightingEntry> {
+        let prefix = keys::sightings(repository, tag);
+        self.rows(self.sightings.scan_prefix(&prefix))
+            .filter_map(|(key, value)| {
+                let node = NodeId(key[prefix.len()..].try_into().ok()?);
+                let SightingRow { manifest, seen, granted } = decode(&value)?;
+                Some(SightingEntry { node, manifest, seen, granted })
+            })
+            .collect()
+    }
+
+    /// Tags of an upstream's repository that some node saw, in lexical order after `last`, at most `limit`.
+    pub fn sighted_tags(&self, repository: &RepoName, last: Option<&str>, limit: usize) -> Vec<Tag> {
+        let all = keys::repository(repository);
+        let from = keys::named(repository, last.unwrap_or(""));
+        let rows = self.rows(self.sightings.range(from..)).take_while(|(key, _)| key.starts_with(&all));
+        let tags = rows.filter_map(|(key, _)| {
+            let name = key[all.len()..].split(|byte| *byte == 0).next()?;
+            std::str::from_utf8(name).ok()?.parse::<Tag>().ok()
+        });
+        let mut tags: Vec<Tag> = tags.filter(|tag| Some(tag.as_str()) != last).take(limit * 4).collect();
+        tags.dedup();
+        tags.truncate(limit);
+        tags
     }
 
     /// All nodes that said what they are.
@@ -206,10 +274,12 @@ impl Index {
             artifacts: tree("artifacts")?,
             links: tree("links")?,
             reached: tree("reached")?,
+            referrers: tree("referrers")?,
             removed: tree("removed")?,
             holders: tree("holders")?,
             nodes: tree("nodes")?,
             grants: tree("grants")?,
+            sightings: tree("sightings")?,
             changing: Mutex::new(()),
             left: RwLock::new(false),
             broken: AtomicBool::new(false),
@@ -295,6 +365,10 @@ impl Index {
             Change::Holding { manifest, node, state } => {
                 put(&self.holders, keys::holder(manifest, node), state)
             }
+            Change::Sighting { repository, tag, node, body, granted } => {
+                let row = SightingRow { manifest: body.manifest, seen: body.seen, granted: *granted };
+                put(&self.sightings, keys::sighting(repository, tag, node), &row)
+            }
             Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
             Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),
         }
@@ -338,15 +412,20 @@ impl Index {
             let media_type = edge.media_type.clone();
             link(&edge.digest, &LinkRow { hash, size: edge.size, media_type })?;
         }
+        for edge in index.edges.iter().filter(|edge| edge.kind == EdgeKind::Subject) {
+            self.reached.insert(keys::reach(repository, &index.manifest, &edge.digest), &[])?;
+            self.referrers.insert(keys::reach(repository, &edge.digest, &index.manifest), &[])?;
+        }
         Ok(())
     }
 
-    /// Takes away the links that an artifact made; those that others made stay.
+    /// Takes away the links that an artifact made, and that it is about another; what others made stays.
     fn unreach(&self, repository: &RepoName, manifest: &Digest) -> sled::Result<()> {
         for (key, _) in self.rows(self.reached.scan_prefix(keys::in_repository(repository, manifest))) {
             let digest = keys::read_in_repository(&key).and_then(|(_, _, rest)| keys::read_digest(rest));
             if let Some((digest, _)) = digest {
                 self.links.remove(keys::link(repository, &digest, Some(manifest)))?;
+                self.referrers.remove(keys::reach(repository, &digest, manifest))?;
             }
             self.reached.remove(key)?;
         }
@@ -404,7 +483,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 3;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.

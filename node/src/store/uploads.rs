@@ -71,6 +71,7 @@ impl Uploads {
     }
 
     fn find(&self, repository: &RepoName, id: &str) -> Option<(Id, Arc<Session>)> {
+        self.tend(Instant::now());
         let key = (repository.clone(), Uuid::try_parse(id).ok()?);
         let session = self.sessions().get(&key).cloned()?;
         Some((key, session))
@@ -78,12 +79,17 @@ impl Uploads {
 
     /// Whether there is room for one more session.
     pub fn has_room(&self, now: Instant) -> bool {
+        self.tend(now);
+        self.sessions().len() < MAX_UPLOADS
+    }
+
+    /// Sweeps, where that was not done of late.
+    fn tend(&self, now: Instant) {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if swept.is_none_or(|last| now.saturating_duration_since(last) > SWEEP) {
             self.sweep(now);
             *swept = Some(now);
         }
-        self.sessions().len() < MAX_UPLOADS
     }
 
     /// Removes what has expired, and closes the files of what rests: a client that went away must not keep

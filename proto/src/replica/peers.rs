@@ -24,6 +24,7 @@ impl Replica {
             return;
         }
         self.wants.peer_up(&peer);
+        self.pulls.peer_up(peer, out);
         // Both ends see the session; one of them starts.
         if self.me() < peer {
             out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
@@ -35,6 +36,8 @@ impl Replica {
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
+        let (pulls, mut means) = self.pulling(now);
+        pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
     }
 
@@ -45,6 +48,14 @@ impl Replica {
                 if self.send_records(from, &ids, out) {
                     self.rounds.soon(now.time, &from, self.is_near(&from));
                 }
+            }
+            Message::Ask { repository, digests } => {
+                let me = self.me();
+                self.pulls.asked(me, from, repository, digests, out);
+            }
+            Message::Tell { repository, answers } => {
+                let (pulls, mut means) = self.pulling(now);
+                pulls.told(&mut means, from, &repository, answers, out);
             }
             Message::Reconcile(summaries) => self.compare(now, from, &summaries, out),
         }

@@ -12,13 +12,13 @@ use waystation_proto::{
     Change, Digest, Event, FetchId, Hash, Input, MeshId, NodeId, Output, Record, Replica, ReplicaConfig,
     RepoName, RequestId, Tag, Timer,
     body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, TagBody, Tier},
-    event::{DialTarget, WriteId},
+    event::{DialTarget, Proof, Source, WriteId},
     grant::{Actions, Grant},
     index::{ArtifactIndex, Edge, EdgeKind},
     ranges::Ranges,
     record::{Key, Trust},
     time::{Now, Time, Wall},
-    wire::Message,
+    wire::{Answer, Message, Standing},
 };
 
 /// What the clocks of all test nodes show.
@@ -152,6 +152,12 @@ pub struct Node {
     pub partial: BTreeMap<Hash, Ranges>,
     pub indexes: BTreeMap<Hash, ArtifactIndex>,
     pub fetches: Vec<Fetch>,
+    /// Downloads from upstreams that were asked for.
+    pub pulls: Vec<Source>,
+    /// What is linked, and held under which hash.
+    pub linked: BTreeMap<Source, (Hash, u64)>,
+    /// What the bytes of a hash have for a digest, where that is not what was said.
+    pub lies: BTreeSet<Hash>,
     pub cancelled: Vec<FetchId>,
     pub events: Vec<Event>,
     pub changes: Vec<Change>,
@@ -189,6 +195,9 @@ impl Node {
             partial: BTreeMap::new(),
             indexes: BTreeMap::new(),
             fetches: Vec::new(),
+            pulls: Vec::new(),
+            linked: BTreeMap::new(),
+            lies: BTreeSet::new(),
             cancelled: Vec::new(),
             events: Vec::new(),
             changes: Vec::new(),
@@ -313,6 +322,24 @@ impl Node {
             Output::Seal { hash, .. } => {
                 self.held.insert(hash);
                 return Some(Input::Sealed { hash });
+            }
+            Output::Pull { source, .. } => self.pulls.push(source),
+            Output::Prove { source, hash, size } => {
+                let proof = if self.lies.contains(&hash) { Proof::Fails } else { Proof::Holds };
+                if proof == Proof::Holds {
+                    self.linked.insert(source.clone(), (hash, size));
+                }
+                return Some(Input::Proved { source, hash, proof });
+            }
+            Output::LookUp { to, repository, digests } => {
+                let answer = |digest| {
+                    let source = Source { repository: repository.clone(), digest };
+                    let held = self.linked.get(&source).map(|(hash, size)| (*hash, *size));
+                    let held = held.map(|(hash, size)| Standing::Held { hash, size });
+                    Answer { digest, state: held.unwrap_or(Standing::Absent) }
+                };
+                let answers = digests.into_iter().map(answer).collect();
+                return Some(Input::LookedUp { to, repository, answers });
             }
             Output::ReadIndex { hash } => {
                 return Some(Input::IndexRead { hash, index: self.indexes.get(&hash).cloned() });

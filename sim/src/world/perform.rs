@@ -2,7 +2,11 @@
 
 use std::rc::Rc;
 
-use waystation_proto::{Event, FetchId, Hash, Input, NodeId, Output, event::Fault, wire::Message};
+use waystation_proto::{
+    Event, FetchId, Hash, Input, NodeId, Output,
+    event::{Fault, Proof, PullFailure},
+    wire::{Answer, Message, Standing},
+};
 
 use super::{GRANT_REQUESTS, Occurrence, Operating, World};
 use crate::{
@@ -45,6 +49,24 @@ impl World {
             }
             Output::ReadIndex { hash } => {
                 self.at(self.now + 1, Occurrence::Disk { host, life, operation: Operating::ReadIndex(hash) });
+            }
+            // No upstream is simulated.
+            Output::Pull { source, .. } => {
+                let result = Err(PullFailure::Away("there are no upstreams here".into()));
+                self.at(
+                    self.now + 1,
+                    Occurrence::Told { host, life, input: Box::new(Input::Pulled { source, result }) },
+                );
+            }
+            Output::Prove { source, hash, .. } => {
+                let input = Input::Proved { source, hash, proof: Proof::Fails };
+                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
+            }
+            Output::LookUp { to, repository, digests } => {
+                let absent = |digest| Answer { digest, state: Standing::Absent };
+                let answers = digests.into_iter().map(absent).collect();
+                let input = Input::LookedUp { to, repository, answers };
+                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
             }
             Output::Fetch { fetch, from, hash, range, .. } => self.fetch(host, fetch, &from, hash, range),
             Output::CancelFetch { fetch } => {

@@ -2,7 +2,7 @@
 //! repository, an artifact or a digest. A repository ends with a zero byte, which no name contains; a
 //! digest says its algorithm, and so its length, in its first byte.
 
-use waystation_proto::{Digest, NodeId, RepoName};
+use waystation_proto::{Digest, NodeId, RepoName, Tag};
 
 /// The start of all rows of a repository.
 pub(super) fn repository(name: &RepoName) -> Vec<u8> {
@@ -56,6 +56,20 @@ pub(super) fn reach(name: &RepoName, manifest: &Digest, digest: &Digest) -> Vec<
 /// What a node holds of an artifact.
 pub(super) fn holder(manifest: &Digest, node: &NodeId) -> Vec<u8> {
     let mut key = digest(manifest);
+    key.extend_from_slice(&node.0);
+    key
+}
+
+/// The start of what nodes saw of a tag.
+pub(super) fn sightings(name: &RepoName, tag: &Tag) -> Vec<u8> {
+    let mut key = named(name, tag.as_str());
+    key.push(0);
+    key
+}
+
+/// What a node saw of a tag.
+pub(super) fn sighting(name: &RepoName, tag: &Tag, node: &NodeId) -> Vec<u8> {
+    let mut key = sightings(name, tag);
     key.extend_from_slice(&node.0);
     key
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use waystation_proto::{
     Digest, Hash, NodeId,
     body::{ArtifactPlace, State},
+    time::Wall,
 };
 
 /// Of a digest.
@@ -36,6 +37,14 @@ pub(super) struct LinkRow {
     pub hash: Hash,
     pub size: u64,
     pub media_type: String,
+}
+
+/// Of a sighting.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SightingRow {
+    pub manifest: Digest,
+    pub seen: Wall,
+    pub granted: bool,
 }
 
 /// A value's bytes.

@@ -86,6 +86,7 @@ fn everything(store: &Store) -> String {
             index.nodes(),
             index.grants(),
             index.held(&sha256(b"base")),
+            index.referrers(&a, &sha256(b"m1"), None),
         )
     )
 }
@@ -157,6 +158,37 @@ async fn lookups_are_the_same_after_the_index_is_lost() {
         fs::write(file, "no database").expect("written");
     }
     assert_eq!(everything(&open(&dir).await), before, "after the index was overwritten");
+}
+
+#[tokio::test]
+async fn referrers_are_known_by_their_subject() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    publish(&store).await;
+    let (a, subject) = (repo("a"), sha256(b"m1"));
+    let mut about = Vec::new();
+    for n in 0..3_u8 {
+        let mut index = index_of(&[n], &[]);
+        let edge = index_of(b"", &[b"m1"]).edges.remove(0);
+        index.edges.push(Edge { kind: EdgeKind::Subject, hash: None, ..edge });
+        let place = Some(place_of(&index));
+        let artifact = Change::Artifact { repository: a.clone(), manifest: index.manifest, place };
+        store.index().apply(&artifact);
+        assert!(!store.index().is_reached(&a, &index.manifest));
+        about.push(index.manifest);
+        store.index().apply(&Change::Reachable { repository: a.clone(), index });
+        assert!(store.index().is_reached(&a, &about[usize::from(n)]));
+    }
+    about.sort();
+    let found = |last: Option<&Digest>| store.index().referrers(&a, &subject, last);
+    assert_eq!(found(None), about);
+    assert_eq!(found(Some(&about[0])), about[1..]);
+    assert_eq!(found(Some(&about[2])), []);
+    assert_eq!(store.index().referrers(&repo("b"), &subject, None), []);
+    // What is about a manifest does not link it.
+    assert_eq!(store.index().link(&a, &subject).and_then(|link| link.manifest), Some(subject));
+    store.index().apply(&Change::Artifact { repository: a.clone(), manifest: about[1], place: None });
+    assert_eq!(found(None), [about[0], about[2]]);
 }
 
 #[tokio::test]

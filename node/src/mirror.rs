@@ -1,0 +1,224 @@
+//! Pulling through: the contents of upstreams, served as if they were here. Owns what an upstream's name means,
+//! where its tags point, and how its contents come; who may have them is for `registry.rs`, how upstreams are
+//! talked to for `upstream.rs`, and who of the mesh downloads what for the protocol.
+
+mod contents;
+mod downloads;
+mod entitlement;
+mod growing;
+mod names;
+mod tags;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
+
+use self::{contents::Contents, entitlement::Entitlements, names::Names, tags::Tags};
+pub use self::{
+    contents::{Blob, ContentError, Manifest},
+    downloads::{Downloads, Order},
+    entitlement::Entitled,
+    growing::GrowingReaders,
+    names::{Place, Target},
+    tags::Resolved,
+};
+use crate::{
+    access::{Authority, Entitlement},
+    driver::handle::ReplicaHandle,
+    secret::Secret,
+    store::Store,
+    upstream::{Access, UpstreamError, Upstreams},
+};
+
+/// The upstreams' contents as this node serves them. Clones are the same.
+#[derive(Clone)]
+pub struct Mirror {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    upstreams: Upstreams,
+    /// What clients call the mesh.
+    own: Vec<String>,
+    store: Store,
+    tags: Tags,
+    contents: Contents,
+    entitlements: Entitlements,
+    background: mpsc::Sender<Errand>,
+    /// Manifests that are being completed, or wait for it.
+    errands: Mutex<BTreeSet<(RepoName, Digest)>>,
+}
+
+/// Something to be brought here that nobody waits for.
+struct Errand {
+    place: Place,
+    manifest: Digest,
+}
+
+impl Mirror {
+    /// Serves these upstreams. The errands that nobody waits for run until `stop`.
+    pub fn start(
+        upstreams: Upstreams,
+        own: Vec<String>,
+        store: Store,
+        replica: ReplicaHandle,
+        node: NodeId,
+        downloads: Downloads,
+        stop: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        let (background, errands) = mpsc::channel(ERRANDS_MAX);
+        let tags = Tags::new(store.clone(), replica.clone(), node);
+        let contents = Contents::new(store.clone(), replica, node, downloads);
+        let (entitlements, waiting) = (Entitlements::new(), Mutex::default());
+        let inner =
+            Inner { upstreams, own, store, tags, contents, entitlements, background, errands: waiting };
+        let mirror = Mirror { inner: Arc::new(inner) };
+        let running = tokio::spawn(mirror.clone().run(errands, stop));
+        (mirror, running)
+    }
+
+    /// What a repository's name and `?ns=` mean.
+    pub fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
+        let index = self.inner.store.index();
+        let names = Names { upstreams: &self.inner.upstreams, own: &self.inner.own };
+        names.target(repository, namespace, |name| index.is_published(name))
+    }
+
+    /// The upstreams.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.inner.upstreams
+    }
+
+    /// Whether these credentials may have what is in an upstream's repository.
+    pub async fn entitled(&self, place: &Place, user: &str, password: &Secret) -> Entitled {
+        self.inner.entitlements.check(place, user, password).await
+    }
+
+    /// Where a tag points.
+    ///
+    /// # Errors
+    /// What the upstream answered, where nothing is known that may be given instead.
+    pub async fn resolve(&self, place: &Place, tag: &Tag) -> Result<Resolved, UpstreamError> {
+        self.inner.tags.resolve(place, tag).await
+    }
+
+    /// A manifest. With `use_it` somebody is going to want what it needs too.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn manifest(
+        &self,
+        place: &Place,
+        digest: Digest,
+        use_it: bool,
+    ) -> Result<Manifest, ContentError> {
+        let manifest = self.inner.contents.manifest(place, digest).await?;
+        if use_it {
+            self.bring(place, &manifest);
+        }
+        Ok(manifest)
+    }
+
+    /// A blob.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn blob(&self, place: &Place, digest: Digest) -> Result<Blob, ContentError> {
+        self.inner.contents.blob(place, digest).await
+    }
+
+    /// How large a blob is that could be given.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn blob_size(&self, place: &Place, digest: Digest) -> Result<u64, ContentError> {
+        self.inner.contents.blob_size(place, digest).await
+    }
+
+    /// Tags that were seen, in lexical order after `last`, at most `limit`: for when the upstream is away.
+    pub fn known_tags(&self, place: &Place, last: Option<&str>, limit: usize) -> Vec<Tag> {
+        self.inner.store.index().sighted_tags(&place.repository, last, limit)
+    }
+
+    /// Descriptors of the manifests here that refer to one: for when the upstream is away.
+    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> Vec<serde_json::Value> {
+        self.inner.contents.referrers(&place.repository, subject).await
+    }
+
+    /// Has the rest of an artifact come, and the platforms of an index that the operator wants.
+    fn bring(&self, place: &Place, manifest: &Manifest) {
+        if manifest.parsed.is_list() {
+            let platforms = &place.upstream.config().platforms;
+            let wanted = manifest.parsed.edges().iter().filter(|edge| edge.kind == EdgeKind::Child);
+            let wanted = wanted
+                .filter(|edge| edge.platform.as_ref().is_some_and(|platform| platforms.contains(platform)));
+            for edge in wanted {
+                self.send(place, edge.digest);
+            }
+        } else if !self.inner.contents.is_complete(manifest) {
+            self.send(place, manifest.digest);
+        }
+    }
+
+    fn send(&self, place: &Place, manifest: Digest) {
+        let key = (place.repository.clone(), manifest);
+        let mut errands = self.inner.errands.lock().unwrap_or_else(PoisonError::into_inner);
+        if errands.contains(&key) {
+            return;
+        }
+        // Where there are too many already, whoever pulls brings the rest here blob by blob.
+        let sent = self.inner.background.try_send(Errand { place: place.clone(), manifest });
+        if sent.is_ok() {
+            errands.insert(key);
+        }
+    }
+
+    async fn run(self, mut errands: mpsc::Receiver<Errand>, stop: CancellationToken) {
+        loop {
+            let errand = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(errand) = errands.recv() => errand,
+                else => return,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.do_errand(&errand) => {}
+            }
+            let key = (errand.place.repository.clone(), errand.manifest);
+            self.inner.errands.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        }
+    }
+
+    async fn do_errand(&self, errand: &Errand) {
+        match self.inner.contents.manifest(&errand.place, errand.manifest).await {
+            Ok(manifest) => self.inner.contents.complete(&errand.place, &manifest).await,
+            Err(error) => {
+                tracing::debug!(manifest = %errand.manifest, %error, "not brought here");
+            }
+        }
+    }
+}
+
+impl Entitlement for Mirror {
+    fn authority(&self, repository: &RepoName) -> Authority {
+        let upstream = self.inner.upstreams.of_repository(repository);
+        let left = upstream.is_some_and(|(upstream, _)| upstream.config().access() == Access::VerifyUpstream);
+        if left { Authority::Upstream } else { Authority::Local }
+    }
+
+    fn leaves_any(&self) -> bool {
+        self.inner.upstreams.iter().any(|upstream| upstream.config().access() == Access::VerifyUpstream)
+    }
+
+    fn meanings(&self, name: &RepoName) -> Vec<RepoName> {
+        self.inner.upstreams.iter().filter_map(|upstream| upstream.repository(name.as_str())).collect()
+    }
+}
+
+/// Manifests that may wait for the rest of their artifact to be brought here.
+const ERRANDS_MAX: usize = 1024;

@@ -1,0 +1,311 @@
+//! Manifests and blobs of upstreams as clients want them: from here, from a member, or from the upstream, and
+//! visible only where a manifest of the same repository, or the upstream itself, says that they belong. Which of
+//! the three it is, the protocol decides.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use waystation_oci::manifest::{self, Parsed};
+use waystation_proto::{
+    Digest, NodeId, RepoName,
+    body::HoldingState,
+    event::{Source, WantFailure},
+    index::EdgeKind,
+};
+
+use super::{
+    downloads::{Download, Downloads},
+    names::Place,
+};
+use crate::{
+    driver::handle::{PullOrder, ReplicaHandle},
+    store::{Held, Store},
+};
+
+/// The contents of upstreams that are here or can be had.
+pub struct Contents {
+    store: Store,
+    replica: ReplicaHandle,
+    node: NodeId,
+    downloads: Downloads,
+    named: Mutex<BTreeMap<(RepoName, Digest), Named>>,
+}
+
+/// A manifest of an upstream that is here.
+pub struct Manifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What it says.
+    pub parsed: Parsed,
+}
+
+/// A blob of an upstream.
+pub enum Blob {
+    /// It is here.
+    Held(Held),
+    /// It is coming; its size in bytes is known.
+    Coming(Arc<Download>, u64),
+}
+
+/// Why something of an upstream cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContentError {
+    /// The protocol says so.
+    #[error(transparent)]
+    Want(#[from] WantFailure),
+    /// The upstream gave something that is no manifest.
+    #[error("what the upstream has under this digest cannot be served: {0}")]
+    NotManifest(String),
+    /// The manifest is here, but what it needs is not to be had.
+    #[error("{missing} of its blobs are not here, no member has them, and the upstream is away")]
+    Incomplete {
+        /// How many.
+        missing: usize,
+    },
+    /// The disk failed.
+    #[error("could not be read: {0}")]
+    Storage(String),
+}
+
+/// That a manifest of the repository names a blob.
+#[derive(Clone, Copy)]
+struct Named {
+    manifest: Digest,
+    size: u64,
+}
+
+impl Contents {
+    /// What is in the store, and what can be brought there.
+    pub fn new(store: Store, replica: ReplicaHandle, node: NodeId, downloads: Downloads) -> Self {
+        Contents { store, replica, node, downloads, named: Mutex::default() }
+    }
+
+    /// A manifest, with the promise that what it needs can be supplied too: whoever gets it asks for that next.
+    /// An index needs nothing but itself: each of its manifests is asked for on its own.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn manifest(&self, place: &Place, digest: Digest) -> Result<Manifest, ContentError> {
+        let held = match self.here(&place.repository, &digest) {
+            Some(held) => held,
+            None => {
+                self.pull(place, digest, None, None, true).await?;
+                let held = self.store.index().held(&digest);
+                held.ok_or_else(|| ContentError::Storage("it is gone again".into()))?
+            }
+        };
+        let bytes = self.store.read(held.hash, MANIFEST_MAX).await;
+        let bytes = bytes.map_err(|error| ContentError::Storage(error.to_string()))?;
+        let parsed =
+            manifest::parse(&bytes, None).map_err(|error| ContentError::NotManifest(error.to_string()))?;
+        self.note(&place.repository, &digest, &parsed);
+        let missing = self.missing(&parsed).count();
+        if missing > 0 && place.upstream.is_away() && !self.is_elsewhere(&digest) {
+            return Err(ContentError::Incomplete { missing });
+        }
+        Ok(Manifest { digest, bytes, parsed })
+    }
+
+    /// A blob: at once where it is here or has begun to come, otherwise when it is here.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn blob(&self, place: &Place, digest: Digest) -> Result<Blob, ContentError> {
+        if let Some(held) = self.visible(place, &digest).await? {
+            return Ok(Blob::Held(held));
+        }
+        let named = self.named(&place.repository, &digest);
+        let (size, manifest) = (named.map(|named| named.size), named.map(|named| named.manifest));
+        let source = Source { repository: place.repository.clone(), digest };
+        let mut begun = self.downloads.begun();
+        let pulling = self.pull(place, digest, size, manifest, false);
+        let mut pulling = std::pin::pin!(pulling);
+        loop {
+            if let Some(download) = self.downloads.find(&source)
+                && let Some(size) = download.size
+            {
+                return Ok(Blob::Coming(download, size));
+            }
+            tokio::select! {
+                pulled = &mut pulling => {
+                    pulled?;
+                    let held = self.store.index().held(&digest);
+                    return held.map(Blob::Held).ok_or(ContentError::Storage("it is gone again".into()));
+                }
+                changed = begun.changed() => if changed.is_err() {
+                    return Err(ContentError::Storage("the node is stopping".into()));
+                }
+            }
+        }
+    }
+
+    /// How large a blob is that could be given.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub async fn blob_size(&self, place: &Place, digest: Digest) -> Result<u64, ContentError> {
+        if let Some(held) = self.visible(place, &digest).await? {
+            return Ok(held.size);
+        }
+        let named = self.named(&place.repository, &digest);
+        if let Some(named) = named
+            && (!place.upstream.is_away() || self.is_elsewhere(&named.manifest))
+        {
+            return Ok(named.size);
+        }
+        match place.upstream.blob_size(&place.path, &digest).await {
+            Ok(Some(size)) => Ok(size),
+            Ok(None) | Err(_) => Err(ContentError::Want(WantFailure::Unknown)),
+        }
+    }
+
+    /// Brings everything here that a manifest needs, and tells the mesh when it is. What cannot be had now is
+    /// left to those who ask for it.
+    pub async fn complete(&self, place: &Place, manifest: &Manifest) {
+        let missing: Vec<(Digest, u64)> = self.missing(&manifest.parsed).collect();
+        for (digest, size) in missing {
+            let pulled = self.pull(place, digest, Some(size), Some(manifest.digest), false).await;
+            if let Err(error) = pulled {
+                tracing::debug!(%digest, repository = %place.repository, %error, "not brought here");
+                return;
+            }
+        }
+        for (digest, _) in needed(&manifest.parsed) {
+            if self.visible(place, &digest).await.is_err() {
+                return;
+            }
+        }
+        if self.store.index().holding(&manifest.digest, &self.node) != Some(HoldingState::Complete) {
+            self.replica.keeping(manifest.digest, HoldingState::Complete).await;
+        }
+    }
+
+    /// Whether everything that a manifest needs is here.
+    pub fn is_complete(&self, manifest: &Manifest) -> bool {
+        let told = self.store.index().holding(&manifest.digest, &self.node);
+        told == Some(HoldingState::Complete) && self.missing(&manifest.parsed).next().is_none()
+    }
+
+    /// Descriptors of manifests of the repository that are here and refer to this one.
+    pub async fn referrers(&self, repository: &RepoName, subject: &Digest) -> Vec<Value> {
+        let mut found = Vec::new();
+        for held in self.store.index().linked(repository, REFERRER_MAX, REFERRERS_MAX) {
+            let Ok(bytes) = self.store.read(held.hash, REFERRER_MAX).await else { continue };
+            let Ok(parsed) = manifest::parse(&bytes, None) else { continue };
+            if parsed.subject() != Some(*subject) {
+                continue;
+            }
+            let mut descriptor = json!({
+                "mediaType": parsed.media_type(), "digest": held.digest.to_string(), "size": held.size,
+            });
+            if let Some(artifact_type) = parsed.artifact_type() {
+                descriptor["artifactType"] = artifact_type.into();
+            }
+            if let Ok(mut document) = serde_json::from_slice::<Value>(&bytes)
+                && document["annotations"].is_object()
+            {
+                descriptor["annotations"] = document["annotations"].take();
+            }
+            found.push(descriptor);
+        }
+        found
+    }
+
+    /// A blob that is here and belongs to the repository; nothing where only the upstream can tell, by giving it.
+    ///
+    /// # Errors
+    /// `Unknown` where it does not belong.
+    async fn visible(&self, place: &Place, digest: &Digest) -> Result<Option<Held>, ContentError> {
+        if let Some(held) = self.here(&place.repository, digest) {
+            return Ok(Some(held));
+        }
+        let Some(held) = self.store.index().held(digest) else { return Ok(None) };
+        // Its bytes came with another repository. It is shown in this one if it belongs here too.
+        if self.named(&place.repository, digest).is_none_or(|named| named.size != held.size) {
+            match place.upstream.blob_size(&place.path, digest).await {
+                Ok(Some(size)) if size == held.size => {}
+                Ok(Some(_)) | Err(_) => return Err(ContentError::Want(WantFailure::Unknown)),
+                // It refuses to say, which may mean anything.
+                Ok(None) => return Ok(None),
+            }
+        }
+        let linked = self.store.link(&place.repository, &held).await;
+        linked.map_err(|error| ContentError::Storage(error.to_string()))?;
+        Ok(Some(held))
+    }
+
+    /// What is linked in the repository and held.
+    fn here(&self, repository: &RepoName, digest: &Digest) -> Option<Held> {
+        let index = self.store.index();
+        index.link(repository, digest)?;
+        index.held(digest)
+    }
+
+    async fn pull(
+        &self,
+        place: &Place,
+        digest: Digest,
+        size: Option<u64>,
+        manifest: Option<Digest>,
+        is_manifest: bool,
+    ) -> Result<(), WantFailure> {
+        let source = Source { repository: place.repository.clone(), digest };
+        let away = place.upstream.is_away();
+        self.downloads.on_behalf(source.clone(), place.upstream.clone());
+        self.replica.pull(PullOrder { source, size, manifest, is_manifest, away }).await
+    }
+
+    /// What a manifest needs and is not here.
+    fn missing(&self, parsed: &Parsed) -> impl Iterator<Item = (Digest, u64)> {
+        needed(parsed).filter(|(digest, _)| self.store.index().held(digest).is_none())
+    }
+
+    /// Whether another node says to have all of an artifact.
+    fn is_elsewhere(&self, manifest: &Digest) -> bool {
+        let holders = self.store.index().holders(manifest);
+        holders.iter().any(|(node, state)| *node != self.node && *state == HoldingState::Complete)
+    }
+
+    /// Remembers what a manifest of the repository names.
+    fn note(&self, repository: &RepoName, manifest: &Digest, parsed: &Parsed) {
+        let mut named = self.names();
+        if named.len() > NAMED_MAX {
+            // Whoever asks for a blob has just asked for its manifest, so little of this is ever needed again.
+            named.clear();
+        }
+        for (digest, size) in needed(parsed) {
+            named.insert((repository.clone(), digest), Named { manifest: *manifest, size });
+        }
+    }
+
+    fn named(&self, repository: &RepoName, digest: &Digest) -> Option<Named> {
+        self.names().get(&(repository.clone(), *digest)).copied()
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<(RepoName, Digest), Named>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Config and layers, with their sizes.
+fn needed(parsed: &Parsed) -> impl Iterator<Item = (Digest, u64)> {
+    let edges = parsed.edges().iter();
+    edges
+        .filter(|edge| matches!(edge.kind, EdgeKind::Config | EdgeKind::Layer))
+        .map(|edge| (edge.digest, edge.size))
+}
+
+/// Longest manifest that is looked at as one that may refer to another, in bytes.
+const REFERRER_MAX: u64 = 256 << 10;
+/// How many are looked at.
+const REFERRERS_MAX: usize = 1000;
+/// Longest manifest that is read, in bytes.
+const MANIFEST_MAX: u64 = 16 << 20;
+/// Blobs that are remembered as named by a manifest.
+const NAMED_MAX: usize = 100_000;

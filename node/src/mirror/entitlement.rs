@@ -1,0 +1,122 @@
+//! Who may have what an upstream keeps for some: the upstream is asked with the client's own credentials, and its
+//! answer is remembered for a while. Credentials are kept as a keyed hash only.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
+
+use super::names::Place;
+use crate::{identity::random_bytes, secret::Secret, upstream::UpstreamError};
+
+/// What upstreams said of clients.
+pub struct Entitlements {
+    /// Drawn at each start: what is remembered tells nothing about passwords.
+    key: [u8; 32],
+    known: Mutex<BTreeMap<[u8; 32], Answer>>,
+    /// Questions at a time: guessing passwords through this node is slow.
+    turns: Semaphore,
+}
+
+#[derive(Clone, Copy)]
+struct Answer {
+    yes: bool,
+    since: Instant,
+}
+
+/// Whether a client may have what is in an upstream's repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entitled {
+    /// The upstream says so, or said so not long ago.
+    Yes,
+    /// The upstream refuses these credentials.
+    No,
+    /// The upstream cannot be asked; the text is for people.
+    Unknown(String),
+}
+
+impl Entitlements {
+    /// Nobody was asked yet.
+    pub fn new() -> Self {
+        Entitlements { key: random_bytes(), known: Mutex::default(), turns: Semaphore::new(QUESTIONS_MAX) }
+    }
+
+    /// Whether these credentials may pull there.
+    pub async fn check(&self, place: &Place, user: &str, password: &Secret) -> Entitled {
+        let name = self.name(place, user, password);
+        if let Some(answer) = self.fresh(&name) {
+            return answer;
+        }
+        // Never closed, so a turn always comes.
+        let _turn = self.turns.acquire().await;
+        if let Some(answer) = self.fresh(&name) {
+            return answer;
+        }
+        match place.upstream.entitles(&place.path, user, password).await {
+            Ok(yes) => {
+                if !yes {
+                    tracing::warn!(upstream = place.upstream.config().namespace, repository = %place.repository, user,
+                        "the upstream refuses a client's credentials");
+                    tokio::time::sleep(AFTER_REFUSAL).await;
+                }
+                self.note(name, yes);
+                if yes { Entitled::Yes } else { Entitled::No }
+            }
+            Err(error @ (UpstreamError::Unavailable(_) | UpstreamError::RateLimited { .. })) => {
+                // Whoever was entitled goes on while the upstream is away, as what it pulls does.
+                match self.known().get(&name) {
+                    Some(answer) if answer.yes && answer.since.elapsed() < WHILE_AWAY => Entitled::Yes,
+                    _ => Entitled::Unknown(error.to_string()),
+                }
+            }
+            Err(error) => Entitled::Unknown(error.to_string()),
+        }
+    }
+
+    fn fresh(&self, name: &[u8; 32]) -> Option<Entitled> {
+        let answer = *self.known().get(name)?;
+        let good_for = if answer.yes { YES_FOR } else { NO_FOR };
+        (answer.since.elapsed() < good_for).then_some(if answer.yes { Entitled::Yes } else { Entitled::No })
+    }
+
+    fn note(&self, name: [u8; 32], yes: bool) {
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX {
+            // Refusals go first: they are what somebody who guesses fills this with.
+            known.retain(|_, answer| answer.yes);
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+        }
+        known.insert(name, Answer { yes, since: Instant::now() });
+    }
+
+    fn name(&self, place: &Place, user: &str, password: &Secret) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in [place.repository.as_str(), user, password.expose()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Answer>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a client that is entitled is not asked about again.
+const YES_FOR: Duration = Duration::from_secs(5 * 60);
+/// How long one that is not: it may have been given the right meanwhile.
+const NO_FOR: Duration = Duration::from_secs(20);
+/// How long one that was entitled goes on while the upstream is away.
+const WHILE_AWAY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// After a refusal, before it is told.
+const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Questions at a time.
+const QUESTIONS_MAX: usize = 8;
+/// Clients that are remembered.
+const KNOWN_MAX: usize = 10_000;

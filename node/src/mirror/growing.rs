@@ -1,0 +1,129 @@
+//! Reading a blob while it is downloaded. The last bytes are held back until all of them were found to have the
+//! digest asked for: whoever reads along gets the whole of what it asked for, or is cut short and knows.
+
+use std::{io, os::unix::fs::FileExt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::sync::Semaphore;
+
+use super::downloads::Download;
+
+/// The readers of downloads: they share a budget of memory.
+#[derive(Clone)]
+pub struct GrowingReaders {
+    budget: Arc<Semaphore>,
+}
+
+impl GrowingReaders {
+    /// No readers, the whole budget.
+    pub fn new() -> Self {
+        GrowingReaders { budget: Arc::new(Semaphore::new(READS_MAX)) }
+    }
+
+    /// Bytes `start..end` of a download of `size` bytes, as they come.
+    pub fn stream(
+        &self,
+        download: Arc<Download>,
+        size: u64,
+        start: u64,
+        end: u64,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+        let reader = Reader { readers: self.clone(), download, size, next: start, end };
+        stream::unfold(Some(reader), |reader| async move {
+            let mut reader = reader?;
+            match reader.step().await {
+                Some(Ok(bytes)) => Some((Ok(bytes), Some(reader))),
+                Some(Err(error)) => Some((Err(error), None)),
+                None => None,
+            }
+        })
+    }
+}
+
+impl Default for GrowingReaders {
+    fn default() -> Self {
+        GrowingReaders::new()
+    }
+}
+
+struct Reader {
+    readers: GrowingReaders,
+    download: Arc<Download>,
+    size: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Reader {
+    /// The next bytes, or nothing at the end.
+    async fn step(&mut self) -> Option<io::Result<Bytes>> {
+        if self.next >= self.end {
+            return None;
+        }
+        let available = match self.available().await {
+            Ok(available) => available,
+            Err(error) => return Some(Err(error)),
+        };
+        let length = (available.min(self.end) - self.next).min(STEP);
+        // Never closed, so it is always given.
+        let permit = self.readers.budget.clone().acquire_owned().await.ok();
+        let (file, from) = (self.download.growth.file.clone(), self.next);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+            file.read_exact_at(&mut bytes, from)?;
+            Ok(Bytes::from_owner(Piece { bytes, _permit: permit }))
+        });
+        let read = read.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        self.next += length;
+        Some(read)
+    }
+
+    /// Waits until more than what has been read may be read, and says up to where.
+    async fn available(&self) -> io::Result<u64> {
+        let (mut length, mut end) = (self.download.growth.length.clone(), self.download.end.clone());
+        loop {
+            match end.borrow_and_update().clone() {
+                Some(Ok(())) => return Ok(self.size),
+                Some(Err(why)) => return Err(io::Error::other(why)),
+                None => {}
+            }
+            let written = *length.borrow_and_update();
+            let may = written.min(self.size.saturating_sub(HELD_BACK));
+            if may > self.next {
+                return Ok(may);
+            }
+            tokio::select! {
+                changed = end.changed() => changed.map_err(|_| ended())?,
+                changed = length.changed() => match changed {
+                    Ok(()) => {}
+                    // No more is written; how it ended is about to be told.
+                    Err(_) => end.changed().await.map_err(|_| ended())?,
+                },
+            }
+        }
+    }
+}
+
+/// Bytes that count against the budget until they have been sent.
+struct Piece {
+    bytes: Vec<u8>,
+    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the download ended before all of it was here")
+}
+
+/// How many bytes at a blob's end are not handed out before the digest is known to fit.
+const HELD_BACK: u64 = 64 * 1024;
+/// Bytes of one read.
+const STEP: u64 = 256 * 1024;
+/// Reads whose bytes have not been sent, so 16 MiB of memory in all.
+const READS_MAX: usize = 64;
