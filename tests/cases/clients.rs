@@ -16,6 +16,7 @@ mod containerd;
 mod crane;
 mod docker;
 mod helm;
+mod mirror;
 mod oras;
 mod podman;
 mod regctl;
