@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
 };
 
 use bytes::Bytes;
@@ -102,29 +101,38 @@ impl Draft {
     }
 
     /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
-    pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
-        let before = self.length();
-        let length = length(pieces);
-        let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
-        let mut write = || {
-            let result = write_sparse(file, before, pieces);
-            pieces.iter().for_each(|piece| {
-                hash.update(piece);
-            });
-            result
-        };
-        let mut name = || pieces.iter().for_each(|piece| digest.update(piece));
-        // SHA takes about as long as all the rest.
-        let result = if length >= PARALLEL_BYTES {
-            thread::scope(|scope| {
-                scope.spawn(name);
-                write()
+    pub async fn write(mut self, pieces: Vec<Bytes>) -> io::Result<(Self, io::Result<()>)> {
+        if length(&pieces) < PARALLEL_BYTES {
+            return blocking(move || {
+                pieces.iter().for_each(|piece| self.hasher.digest.update(piece));
+                let result = self.append(&pieces);
+                Ok((self, result))
             })
-        } else {
-            name();
-            write()
-        };
-        if let Err(error) = result {
+            .await;
+        }
+        // SHA takes about as long as all the rest, so it has a thread of its own.
+        let (mut digest, same) = (self.hasher.digest.take(), pieces.clone());
+        let naming = blocking(move || {
+            same.iter().for_each(|piece| digest.update(piece));
+            Ok(digest)
+        });
+        let writing = blocking(move || {
+            let result = self.append(&pieces);
+            Ok((self, result))
+        });
+        let (digest, written) = tokio::join!(naming, writing);
+        let (mut draft, result) = written?;
+        draft.hasher.digest = digest?;
+        Ok((draft, result))
+    }
+
+    /// Writes, and hashes for what peers call it. Blocks.
+    fn append(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        let (before, length) = (self.length(), length(pieces));
+        pieces.iter().for_each(|piece| {
+            self.hasher.hash.update(piece);
+        });
+        if let Err(error) = write_sparse(&self.file, before, pieces) {
             self.file.set_len(before)?;
             return Err(error);
         }
@@ -153,10 +161,7 @@ impl Draft {
             if let Err(error) = body.dirs.room.check(Kind::Bulk, length(&pieces)) {
                 return (Some(self), Err(storage("a body could not be written", error)));
             }
-            let writing = blocking(move || {
-                let result = self.write(&pieces);
-                Ok((self, result))
-            });
+            let writing = self.write(pieces);
             // The next bytes come in while these are written.
             let next = async {
                 match &step.end {
@@ -295,6 +300,11 @@ impl Hasher {
 }
 
 impl DigestHasher {
+    /// Takes the hasher out; what it leaves is of no use.
+    fn take(&mut self) -> Self {
+        mem::replace(self, DigestHasher::Sha256(sha2::Sha256::new()))
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         match self {
             DigestHasher::Sha256(hasher) => hasher.update(bytes),

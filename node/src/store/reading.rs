@@ -137,12 +137,20 @@ impl Inner {
         self.check(hash, size).await.map(|file| BlobReader::File(file, size))
     }
 
+    /// The size of a blob of which all is here.
+    async fn complete(&self, hash: Hash) -> io::Result<Option<u64>> {
+        match self.outboards.size(&hash) {
+            Some(size) => Ok(Some(size)),
+            None => self.blobs.complete(hash).await,
+        }
+    }
+
     /// See [`super::Store::read`].
     pub async fn read(&self, hash: Hash, max: u64) -> io::Result<Bytes> {
         if let Some(bytes) = self.reading.small(&hash).filter(|bytes| bytes.len() as u64 <= max) {
             return Ok(bytes);
         }
-        let size = self.blobs.complete(hash).await?.ok_or_else(|| not_here(&hash))?;
+        let size = self.complete(hash).await?.ok_or_else(|| not_here(&hash))?;
         if size > max {
             let text = format!("blob {hash} has {size} bytes, more than the {max} that are read at once");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -170,7 +178,7 @@ impl Inner {
         if self.is_whole(hash, size).await {
             return Ranges::all(size);
         }
-        match self.blobs.complete(hash).await {
+        match self.complete(hash).await {
             Ok(None) => self.blobs.partial(hash, size).await,
             // Complete to the store, but its file failed the check.
             Ok(Some(_)) | Err(_) => Ranges::new(),
@@ -179,7 +187,7 @@ impl Inner {
 
     /// Whether all of a blob is here, and, where there is doubt, has the right bytes.
     pub async fn is_whole(&self, hash: Hash, size: u64) -> bool {
-        if !matches!(self.blobs.complete(hash).await, Ok(Some(found)) if found == size) {
+        if !matches!(self.complete(hash).await, Ok(Some(found)) if found == size) {
             return false;
         }
         if size <= INLINE {
@@ -242,7 +250,7 @@ impl Inner {
         if let Some(bytes) = self.reading.small(&hash) {
             return Ok(bytes);
         }
-        match self.blobs.complete(hash).await? {
+        match self.complete(hash).await? {
             None => return Err(not_here(&hash)),
             Some(found) if found != size => {
                 let text = format!("blob {hash} has {found} bytes, not {size}");
@@ -263,7 +271,7 @@ impl Inner {
     async fn check(&self, hash: Hash, size: u64) -> io::Result<File> {
         let turn = self.reading.turn(hash);
         let _turn = turn.lock().await;
-        if self.blobs.complete(hash).await? != Some(size) {
+        if self.complete(hash).await? != Some(size) {
             return Err(not_here(&hash));
         }
         let (mut file, mark) = self.open_file(hash).await?.ok_or_else(|| not_here(&hash))?;

@@ -140,6 +140,20 @@ impl Server {
         self.pids().iter().map(|pid| cpu_of(*pid)).sum()
     }
 
+    /// Waits until it does nothing any more, so that it does not disturb who comes next.
+    pub fn rest(&self) {
+        let (mut last, mut still) = (self.cpu(), 0);
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.cpu();
+            still = if now - last < 0.02 { still + 1 } else { 0 };
+            last = now;
+            if still == 3 {
+                break;
+            }
+        }
+    }
+
     /// Its memory now, in MiB, with its workers; shared pages count each time.
     pub fn memory(&self) -> f64 {
         self.pids().iter().map(|pid| status_of(*pid, "VmRSS:")).sum::<f64>() / 1024.0

@@ -1,8 +1,12 @@
 //! A large blob, pushed as docker does, until it is acknowledged; beside it what one core hashes and what the disk
 //! takes. What each server syncs before it acknowledges is counted by strace.
 
-use std::{collections::BTreeMap, fs, time::Instant};
-use std::{fs::File, io::Write};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    time::Instant,
+};
 
 use super::{
     Sizes,
@@ -17,7 +21,7 @@ use super::{
 
 pub fn measure(sizes: Sizes) {
     let servers: Vec<Server> = Kind::ALL.into_iter().filter_map(|kind| kind.start(&[])).collect();
-    let mut results = vec![(Samples::default(), Samples::default()); servers.len()];
+    let mut results = vec![(Samples::default(), Samples::default(), Samples::default()); servers.len()];
     let (mut hashed, mut written) = (Samples::default(), Samples::default());
     let megabytes = sizes.blob as f64 / 1e6;
     for round in 0..sizes.rounds.min(MOST_ROUNDS) {
@@ -26,36 +30,48 @@ pub fn measure(sizes: Sizes) {
         let name = digest(&blob);
         hashed.add(megabytes / start.elapsed().as_secs_f64());
         written.add(megabytes / plain(&blob));
-        for (server, (rate, cpu)) in servers.iter().zip(&mut results) {
+        for (server, (rate, cpu, after)) in servers.iter().zip(&mut results) {
             // What is still to be written for others is not this one's to wait for.
             rustix::fs::sync();
             let mut client = Client::new(&server.address);
             let (start, before) = (Instant::now(), server.cpu());
             client.push_blob("bench", &name, &blob);
             rate.add(megabytes / start.elapsed().as_secs_f64());
-            cpu.add((server.cpu() - before) / (sizes.blob as f64 / f64::from(1 << 30)));
+            let gibibytes = sizes.blob as f64 / f64::from(1 << 30);
+            let answered = server.cpu();
+            cpu.add((answered - before) / gibibytes);
+            server.rest();
+            after.add((server.cpu() - answered) / gibibytes);
         }
     }
-    let fastest = results[1..].iter().map(|(rate, _)| rate.median()).fold(f64::NAN, f64::max);
+    let fastest = results[1..].iter().map(|(rate, ..)| rate.median()).fold(f64::NAN, f64::max);
     println!(
         "push of {} MiB: HEAD, POST, PATCH, PUT; goal: ≥ 2 × the fastest peer; it is {}",
         sizes.blob >> 20,
         times(results[0].0.median(), fastest)
     );
-    head(&["server", "MB/s", "waystation is", "CPU s/GiB", "synced before the answer"]);
+    head(&[
+        "server",
+        "MB/s",
+        "waystation is",
+        "CPU s/GiB",
+        "CPU s/GiB afterwards",
+        "synced before the answer",
+    ]);
     let ours = results[0].0.median();
-    for ((server, kind), (rate, cpu)) in servers.iter().zip(Kind::ALL).zip(&results) {
+    for ((server, kind), (rate, cpu, after)) in servers.iter().zip(Kind::ALL).zip(&results) {
         debug_assert_eq!(server.name, kind.name());
         line(&[
             server.name.to_owned(),
             rate.show(0),
             times(ours, rate.median()),
             cpu.show(2),
+            after.show(2),
             syncs(kind, sizes.blob.min(64 << 20)),
         ]);
     }
     for (name, rate) in [("sha256 on one core", hashed), ("plain file and fsync", written)] {
-        line(&[name.to_owned(), rate.show(0), times(ours, rate.median()), String::new(), String::new()]);
+        line(&[name.to_owned(), rate.show(0), times(ours, rate.median())]);
     }
 }
 
