@@ -46,7 +46,7 @@ impl Inner {
         let draft = blocking(move || Draft::fleeting(path, &expected))
             .await
             .map_err(|error| storage("a file for the body could not be made", error))?;
-        let (draft, result) = draft.receive(Some(first), &mut body).await;
+        let (draft, result) = draft.receive(first, &mut body).await;
         result?;
         let draft = draft.ok_or_else(|| IngestError::Storage("the body's file was lost".to_owned()))?;
         self.adopt(repository, expected, draft).await.1

@@ -18,6 +18,7 @@ use super::{
     BlobReader, Inner,
     blobs::{INLINE, blocking, remove_file},
     ground::Ground,
+    rehash::hash_file,
 };
 
 /// What is known of the files that are served.
@@ -274,7 +275,7 @@ impl Inner {
         if self.complete(hash).await? != Some(size) {
             return Err(not_here(&hash));
         }
-        let (mut file, mark) = self.open_file(hash).await?.ok_or_else(|| not_here(&hash))?;
+        let (file, mark) = self.open_file(hash).await?.ok_or_else(|| not_here(&hash))?;
         if mark.length == size && self.reading.is_checked(&hash, mark) {
             return Ok(file);
         }
@@ -283,7 +284,7 @@ impl Inner {
             return Err(damaged(&hash));
         }
         let (file, found) = blocking(move || {
-            let found = hash_file(&mut file)?;
+            let found = hash_file(&file, size)?;
             Ok((file, found))
         })
         .await?;
@@ -328,20 +329,6 @@ impl Inner {
     }
 }
 
-fn hash_file(file: &mut File) -> io::Result<Hash> {
-    use std::io::Seek;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; CHECK_BYTES];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        };
-    }
-    file.rewind()?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
-}
-
 /// Keeps the newest few of the quarantined files, for whoever wants to know what happened to the disk.
 fn drop_oldest(dir: &Path) -> io::Result<()> {
     let mut files = Vec::new();
@@ -375,4 +362,3 @@ const MAX_KEPT: u64 = 128 * 1024;
 const MAX_SMALL: usize = 4096;
 /// Most files in `quarantine/`.
 const MAX_QUARANTINED: usize = 8;
-const CHECK_BYTES: usize = 256 * 1024;
