@@ -21,6 +21,7 @@
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
 
 mod blobs;
+mod direct;
 mod dirs;
 mod draft;
 mod ground;

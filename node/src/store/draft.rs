@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom, Write},
     mem,
     path::{Path, PathBuf},
     sync::{
@@ -18,7 +18,14 @@ use sha2::Digest as _;
 use tokio::task::JoinHandle;
 use waystation_proto::{Digest, Hash};
 
-use super::{ByteStream, IngestError, blobs::remove_file, dirs::Dirs, lane::Lane, room::Kind};
+use super::{
+    ByteStream, IngestError,
+    blobs::{blocking, remove_file},
+    direct::DirectWriter,
+    dirs::Dirs,
+    lane::Lane,
+    room::Kind,
+};
 use crate::sparse::SparseWriter;
 
 /// An open file and the hashes of what is in it. Writing blocks.
@@ -36,7 +43,10 @@ pub(super) struct Draft {
 /// The end of the file, where the next bytes go.
 struct Tail {
     file: Arc<File>,
+    path: PathBuf,
     length: Arc<AtomicU64>,
+    /// There once the file is large.
+    direct: Option<DirectWriter>,
 }
 
 /// Both of a blob's names, while its bytes come in.
@@ -131,7 +141,8 @@ impl Draft {
         let failed = |error| storage(&what, error);
         let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::update_all);
         let mut hash = Lane::new(mem::take(&mut self.hasher.hash), update_all);
-        let mut tail = Lane::new(Tail { file: self.file.clone(), length: self.length.clone() }, Tail::append);
+        let (file, path, length) = (self.file.clone(), self.path.clone(), self.length.clone());
+        let mut tail = Lane::new(Tail { file, path, length, direct: None }, Tail::append);
         let mut next = Some(first);
         let mut end = None;
         loop {
@@ -160,6 +171,8 @@ impl Draft {
             {
                 self.hasher =
                     Hasher { digest: digest.end().map_err(failed)?, hash: hash.end().map_err(failed)? };
+                let mut tail = tail.end().map_err(failed)?;
+                blocking(move || tail.finish()).await.map_err(failed)?;
                 return Ok(end);
             }
             tokio::select! {
@@ -283,12 +296,26 @@ impl Tail {
     /// Writes; after an error the file is as before.
     fn append(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let before = self.length.load(Ordering::SeqCst);
-        if let Err(error) = write_sparse(&self.file, before, pieces) {
-            self.file.set_len(before)?;
+        if before >= DIRECT_FROM && self.direct.is_none() {
+            self.direct = Some(DirectWriter::new(self.file.clone(), &self.path));
+        }
+        let written = match &mut self.direct {
+            Some(direct) => write_sparse(direct, &self.file, before, pieces),
+            None => write_sparse(&*self.file, &self.file, before, pieces),
+        };
+        if let Err(error) = written {
+            let kept = self.direct.as_ref().map_or(before, |direct| direct.written().min(before));
+            self.length.store(kept, Ordering::SeqCst);
+            self.file.set_len(kept)?;
             return Err(error);
         }
         self.length.store(before + length(pieces), Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Writes what is still in memory. Blocks.
+    fn finish(&mut self) -> io::Result<()> {
+        self.direct.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 
@@ -393,8 +420,8 @@ pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
 }
 
 /// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
-fn write_sparse(file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
-    let mut writer = SparseWriter::new(file, at)?;
+fn write_sparse(out: impl Write + Seek, file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
+    let mut writer = SparseWriter::new(out, at)?;
     for piece in pieces {
         writer.write(piece)?;
     }
@@ -412,6 +439,8 @@ const MIN_STEP: u64 = 64 * 1024;
 const MAX_HELD: u64 = 8 * 1024 * 1024;
 /// What all bodies hold in memory together.
 const BUDGET: u64 = 16 * 1024 * 1024;
+/// From which length on a file is written past the system's cache.
+const DIRECT_FROM: u64 = 8 * 1024 * 1024;
 /// How much is written before the disk is told to begin.
 const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
