@@ -432,7 +432,7 @@ fn write_sparse(out: impl Write + Seek, file: &File, at: u64, pieces: &[Bytes]) 
 }
 
 /// Most bytes that are waited for before work on them begins.
-const MAX_STEP: u64 = 1024 * 1024;
+const MAX_STEP: u64 = 2 * 1024 * 1024;
 /// The same, however many bodies are being received.
 const MIN_STEP: u64 = 64 * 1024;
 /// Most bytes of one body in memory.
