@@ -37,13 +37,15 @@ struct Sizes {
     layers: usize,
 }
 
+type Measurement = fn(Sizes);
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Cargo adds `--bench`; anything else that is no flag chooses a measurement.
     let chosen: Vec<_> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
     let sizes = if arguments.iter().any(|a| a == "--quick") { QUICK } else { FULL };
     println!("{sizes:?}\nload average {}", load_average());
-    let sections: [(&str, fn(Sizes)); 5] = [
+    let sections: [(&str, Measurement); 5] = [
         ("get", get::measure),
         ("manifests", manifests::measure),
         ("parallel", parallel::measure),
