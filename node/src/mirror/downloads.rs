@@ -164,6 +164,8 @@ impl Downloads {
         end.send_replace(Some(checked.clone().map_err(|failure| text(&failure))));
         checked?;
         let held = incoming.finish(&source.repository).await.map_err(refused)?;
+        // Members are about to be told that it can be had here.
+        self.inner.store.servable(held.hash).await;
         Ok((held.hash, held.size))
     }
 

@@ -10,7 +10,7 @@ use waystation_proto::{Digest, RepoName};
 use super::{
     BlobReader, ByteStream, Held, IngestError, Inner,
     blobs::blocking,
-    draft::{Draft, Hasher, Receiver, storage},
+    draft::{Draft, Hasher, Receiver, Step, storage},
     ground::Ground,
 };
 
@@ -62,8 +62,9 @@ impl Incoming {
     pub async fn append(&mut self, body: ByteStream, limit: u64) -> Result<(), IngestError> {
         let Some(draft) = self.draft.take() else { return Err(gone()) };
         let room = limit.saturating_sub(draft.length());
-        let mut body = Receiver::new(body, limit, room, &self.store.active, &self.store.dirs).eager();
-        let (draft, result) = draft.receive(None, &mut body).await;
+        let mut body = Receiver::new(body, limit, room, &self.store.active, &self.store.dirs);
+        let nothing = Step { pieces: Vec::new(), end: None };
+        let (draft, result) = draft.receive(nothing, &mut body).await;
         self.draft = draft;
         result
     }
