@@ -421,15 +421,14 @@ async fn flushed(flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Resul
     }
 }
 
-/// The error of a disk that failed.
+/// The error of a disk that failed or is full.
 pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
-    let advice = match error.kind() {
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free space on the disk of the data directory"
+            IngestError::Full(format!("{what}: {error}; free space on the disk of the data directory"))
         }
-        _ => "",
-    };
-    IngestError::Storage(format!("{what}: {error}{advice}"))
+        _ => IngestError::Storage(format!("{what}: {error}")),
+    }
 }
 
 /// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
