@@ -1,6 +1,7 @@
 //! Measures the registry endpoint beside others that serve or take the same bytes: nginx with sendfile, Debian's
 //! docker-registry 2.8, Distribution 3. All on loopback, in turns, in one run; medians, and ratios to each peer.
-//! `cargo bench -p waystation --bench registry -- [get] [manifests] [parallel] [push] [layers] [--quick]`
+//! `cargo bench -p waystation --bench registry -- [get] [manifests] [parallel] [push] [layers] [pull-through]
+//! [--quick]`
 #![allow(clippy::unwrap_used, reason = "a failing measurement may panic")]
 
 #[path = "../../harness/mod.rs"]
@@ -13,6 +14,7 @@ mod load;
 mod manifests;
 mod parallel;
 mod peers;
+mod pull_through;
 mod push;
 mod samples;
 
@@ -45,12 +47,13 @@ fn main() {
     let chosen: Vec<_> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
     let sizes = if arguments.iter().any(|a| a == "--quick") { QUICK } else { FULL };
     println!("{sizes:?}\nload average {}", load_average());
-    let sections: [(&str, Measurement); 5] = [
+    let sections: [(&str, Measurement); 6] = [
         ("get", get::measure),
         ("manifests", manifests::measure),
         ("parallel", parallel::measure),
         ("push", push::measure),
         ("layers", layers::measure),
+        ("pull-through", pull_through::measure),
     ];
     for (name, measure) in sections {
         if chosen.is_empty() || chosen.iter().any(|c| *c == name) {

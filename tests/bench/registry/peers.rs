@@ -83,12 +83,16 @@ impl Server {
     /// nginx with sendfile, on an empty folder: see [`Server::put`]. As many workers as cores, nothing logged,
     /// connections kept.
     pub fn nginx() -> Option<Self> {
+        Self::nginx_at(&free_address(), &[])
+    }
+
+    /// The same at this address, started by a wrapper.
+    pub fn nginx_at(address: &str, wrapper: &[String]) -> Option<Self> {
         let Some(program) = in_path("nginx") else {
             println!("nginx: not installed, not measured");
             return None;
         };
         let folder = temp_dir("nginx");
-        let address = free_address();
         let root = folder.path().display();
         let text = format!(
             "user root;\ndaemon off;\nworker_processes 2;\npid {root}/pid;\nerror_log {root}/errors;\n\
@@ -101,9 +105,10 @@ impl Server {
         let config = folder.path().join("nginx.conf");
         fs::write(&config, text).unwrap();
         fs::create_dir(folder.path().join("www")).unwrap();
-        let mut command = Command::new(program);
-        command.arg("-c").arg(&config).arg("-p").arg(folder.path());
-        Some(Self::spawn("nginx", command, folder, address))
+        let words: Vec<String> = wrapper.iter().cloned().chain([program.display().to_string()]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("-c").arg(&config).arg("-p").arg(folder.path());
+        Some(Self::spawn("nginx", command, folder, address.to_owned()))
     }
 
     fn spawn(name: &'static str, mut command: Command, folder: TempDir, address: String) -> Self {
