@@ -220,7 +220,7 @@ fn distribution3() -> Option<PathBuf> {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-tools/registry");
     if !program.is_file() {
         println!("building distribution 3 with Go");
-        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tools/bench-distribution");
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/distribution");
         let mut go = Command::new(in_path("go")?);
         fs::create_dir_all(program.parent()?).unwrap();
         go.current_dir(module).args(["build", "-o"]).arg(&program);
