@@ -8,7 +8,6 @@ mod htpasswd;
 pub mod limits;
 mod logins;
 pub mod rules;
-pub mod scope;
 mod stamp;
 mod throttle;
 pub mod tls;
@@ -22,6 +21,8 @@ use std::{
 };
 
 use axum::http::{HeaderMap, HeaderValue, header};
+pub use waystation_oci::scope::Action;
+use waystation_oci::scope::Scopes;
 use waystation_proto::RepoName;
 
 use self::{
@@ -31,13 +32,9 @@ use self::{
     limits::Limits,
     logins::{Login, Logins},
     rules::Rules,
-    scope::Scopes,
     token::{Bearer, Kind, Tokens},
 };
-pub use self::{
-    htpasswd::HtpasswdError,
-    rules::{Action, Identity},
-};
+pub use self::{htpasswd::HtpasswdError, rules::Identity};
 use crate::{identity::IdentityError, metrics::Metrics, registry::Anonymous, secret::Secret};
 
 /// The access rules of a node. Clones are the same.

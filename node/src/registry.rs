@@ -4,6 +4,7 @@
 mod blobs;
 mod body;
 mod error;
+mod framing;
 mod late;
 mod listen;
 mod listing;
@@ -148,6 +149,8 @@ impl Registry {
             Ok(None) => RouteLabel::Token,
             Err(_) => RouteLabel::Unknown,
         };
+        let framing = framing::is_last(&request);
+        let last = *framing.as_ref().unwrap_or(&true);
         let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
         let permit = match origin {
             Origin::Network => self.access.limits().request(peer.address).map(Some).ok_or_else(crowded),
@@ -161,6 +164,7 @@ impl Registry {
             if let Some(error) = refused {
                 return Err(error);
             }
+            framing?;
             match route? {
                 None => self.token(request, peer).await,
                 Some(route) => {
@@ -178,6 +182,9 @@ impl Registry {
         };
         let mut response = answered.instrument(span.clone()).await.unwrap_or_else(ApiError::into_response);
         response.headers_mut().insert(reply::API_VERSION, HeaderValue::from_static("registry/2.0"));
+        if last {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let metrics = self.inner.metrics.clone();
         let response = Observed { started, span, uri, route: label, method, metrics }.watch(response);
         match permit {

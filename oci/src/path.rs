@@ -5,6 +5,8 @@ use std::fmt;
 
 use waystation_proto::{Digest, RepoName, Tag, id::InvalidName};
 
+use crate::upload;
+
 /// An endpoint of the distribution spec, with its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -86,7 +88,9 @@ impl Route {
             [ref name @ .., "blobs", "uploads"] | [ref name @ .., "blobs", "uploads", ""] => {
                 Ok(Route::Uploads(repository(name)?))
             }
-            [ref name @ .., "blobs", "uploads", id] => Ok(Route::Upload(repository(name)?, upload(id)?)),
+            [ref name @ .., "blobs", "uploads", id] => {
+                Ok(Route::Upload(repository(name)?, upload::id(id).ok_or(PathError::Upload)?))
+            }
             [ref name @ .., "blobs", wanted] => Ok(Route::Blob(repository(name)?, digest(wanted)?)),
             [ref name @ .., "referrers", subject] => {
                 Ok(Route::Referrers(repository(name)?, digest(subject)?))
@@ -168,14 +172,6 @@ fn repository(parts: &[&str]) -> Result<RepoName, PathError> {
     name.parse().map_err(|wrong| PathError::Repository(name, wrong))
 }
 
-fn upload(id: &str) -> Result<String, PathError> {
-    let plain = id.len() <= MAX_UPLOAD_ID && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if !plain {
-        return Err(PathError::Upload);
-    }
-    Ok(id.to_owned())
-}
-
 fn elsewhere(path: &str) -> PathError {
     PathError::Elsewhere(path.to_owned())
 }
@@ -203,8 +199,6 @@ fn decode(raw: &str) -> Result<String, PathError> {
 
 /// Longest path in bytes: the longest name and a sha512 digest, every byte percent-encoded, stay below.
 const MAX_PATH: usize = 2048;
-/// Longest upload id: a UUID has 36 bytes.
-const MAX_UPLOAD_ID: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use waystation_proto::glob::Glob;
 
-use super::rules::{ANONYMOUS, ANY_USER, Action};
+use super::{
+    Action,
+    rules::{ANONYMOUS, ANY_USER},
+};
 use crate::config::maybe_path;
 
 /// `[tls]`: whether and how the registry's listener speaks TLS.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use waystation_oci::scope::{Action, Actions};
 use waystation_proto::{RepoName, glob::Glob};
 
 use super::config::AuthConfig;
@@ -18,24 +18,6 @@ pub enum Identity {
     /// The operator, at this node's local socket: may do everything.
     Operator,
 }
-
-/// What can be done in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Read.
-    Pull,
-    /// Upload and tag.
-    Push,
-    /// Remove.
-    Delete,
-    /// All of these.
-    Admin,
-}
-
-/// A set of actions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actions(u8);
 
 /// The rules of a node.
 #[derive(Clone, Debug, Default)]
@@ -69,62 +51,6 @@ impl fmt::Display for Identity {
             Identity::User(name) => write!(f, "user {name}"),
             Identity::Operator => f.write_str("the operator"),
         }
-    }
-}
-
-impl Action {
-    /// Every action that a client can ask for by name.
-    pub const ALL: [Action; 4] = [Action::Pull, Action::Push, Action::Delete, Action::Admin];
-
-    /// As rules, scopes and answers say it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Action::Pull => "pull",
-            Action::Push => "push",
-            Action::Delete => "delete",
-            Action::Admin => "admin",
-        }
-    }
-}
-
-impl Actions {
-    /// None.
-    pub const NONE: Actions = Actions(0);
-    /// All.
-    pub const ALL: Actions = Actions(0b1111);
-
-    /// These.
-    pub fn of(actions: &[Action]) -> Self {
-        actions.iter().fold(Actions::NONE, |set, action| set.with(*action))
-    }
-
-    /// With one more; who administers may do all.
-    #[must_use]
-    pub fn with(self, action: Action) -> Self {
-        if action == Action::Admin { Actions::ALL } else { Actions(self.0 | 1 << action as u8) }
-    }
-
-    /// Whether it is one of them.
-    pub fn contains(self, action: Action) -> bool {
-        self.0 & (1 << action as u8) != 0
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Those for which `keep` holds.
-    #[must_use]
-    pub fn filter(self, keep: impl Fn(Action) -> bool) -> Self {
-        let kept = Action::ALL.into_iter().filter(|action| self.contains(*action) && keep(*action));
-        Actions(kept.fold(0, |bits, action| bits | 1 << action as u8))
-    }
-
-    /// Their words, by commas.
-    pub fn words(self) -> String {
-        let words: Vec<_> = Action::ALL.into_iter().filter(|a| self.contains(*a)).map(Action::word).collect();
-        words.join(",")
     }
 }
 
@@ -248,13 +174,5 @@ mod tests {
             let nobody = Rules::new(&AuthConfig::default(), anonymous);
             assert_eq!(may(&nobody, &user("ann")), expected);
         }
-    }
-
-    #[test]
-    fn sets_of_actions() {
-        assert_eq!(Actions::of(&[Action::Push, Action::Pull]).words(), "pull,push");
-        assert_eq!(Actions::of(&[Action::Admin]), Actions::ALL);
-        assert_eq!(Actions::ALL.filter(|action| action == Action::Pull).words(), "pull");
-        assert!(Actions::ALL.filter(|_| false).is_empty());
     }
 }

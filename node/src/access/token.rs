@@ -12,7 +12,9 @@ use std::{
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use super::{credentials::Credentials, scope::Scopes};
+use waystation_oci::scope::Scopes;
+
+use super::credentials::Credentials;
 use crate::identity::{Existing, IdentityError, random_bytes, read_seed, seed_text, write_private};
 
 /// Makes and reads tokens.

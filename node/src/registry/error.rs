@@ -7,11 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use waystation_oci::{
-    manifest::ManifestError,
-    path::PathError,
-    range::{ChunkError, RangeError},
-};
+use waystation_oci::{manifest::ManifestError, path::PathError, range::RangeError, upload::ChunkError};
 use waystation_proto::{Digest, Refusal, event::WantFailure};
 
 use super::reply;
@@ -188,7 +184,11 @@ impl From<RangeError> for ApiError {
 
 impl From<ChunkError> for ApiError {
     fn from(error: ChunkError) -> Self {
-        ApiError::bad(Code::BlobUploadInvalid, error.to_string())
+        let code = match error {
+            ChunkError::Form => Code::BlobUploadInvalid,
+            ChunkError::Length => Code::SizeInvalid,
+        };
+        ApiError::bad(code, error.to_string())
     }
 }
 

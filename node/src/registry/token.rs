@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use serde_json::json;
+use waystation_oci::scope::Scopes;
 use zeroize::Zeroize;
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
     parameters, reply,
 };
 use crate::{
-    access::{Issued, Peer, Proof, TokenRequest, challenge::Place, credentials::Credentials, scope::Scopes},
+    access::{Issued, Peer, Proof, TokenRequest, challenge::Place, credentials::Credentials},
     secret::Secret,
 };
 

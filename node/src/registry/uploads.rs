@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use futures_util::FutureExt;
-use waystation_oci::{path, range};
+use waystation_oci::{path, upload::Chunk};
 use waystation_proto::{Digest, Hash, RepoName, grant::Action};
 
 use super::{
@@ -134,18 +134,15 @@ impl Registry {
         id: &str,
     ) -> Result<u64, ApiError> {
         let limit = self.blob_limit(asked)?;
-        let chunk = asked.content_range().map(range::chunk).transpose()?;
-        let lengths = chunk.zip(asked.content_length());
-        if lengths.is_some_and(|((_, length), sent)| length != sent) {
-            return Err(ApiError::bad(Code::SizeInvalid, "Content-Range and Content-Length disagree"));
-        }
-        let offset = chunk.map(|(first, _)| first);
+        let chunk =
+            asked.content_range().map(|text| Chunk::parse(text, asked.content_length())).transpose()?;
+        let offset = chunk.map(Chunk::first);
         let appended = self.inner.store.upload_append(repository, id, offset, limit, incoming(body)).await;
         let end = match appended {
             Ok(end) => end,
             Err(error) => return Err(out_of_order(error, repository, id)),
         };
-        if chunk.is_some_and(|(first, length)| end != first + length) {
+        if chunk.is_some_and(|chunk| end != chunk.end()) {
             let why =
                 "the chunk is not as long as its Content-Range; ask how far the upload is and go on there";
             return Err(ApiError::bad(Code::SizeInvalid, why));

@@ -1,5 +1,5 @@
 // The registry that the benchmark `registry` compares with. Built by tests/bench/registry/peers.rs.
-module waystation.invalid/bench-distribution
+module waystation.invalid/distribution
 
 go 1.26.8
 

@@ -1,10 +1,26 @@
-//! What a token is asked for and good for: scopes in the form of the distribution's token specification
-//! (`repository:team/app:pull,push`, `registry:catalog:*`).
+//! What a token is asked for and good for: actions in repositories, as scopes in the form of the distribution's
+//! token specification (`repository:team/app:pull,push`, `registry:catalog:*`). Who may do what is the node's to say.
 
 use serde::{Deserialize, Serialize};
 use waystation_proto::RepoName;
 
-use super::rules::{Action, Actions};
+/// What can be done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Read.
+    Pull,
+    /// Upload and tag.
+    Push,
+    /// Remove.
+    Delete,
+    /// All of these.
+    Admin,
+}
+
+/// A set of actions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actions(u8);
 
 /// What a token lets its bearer do, if the rules let the bearer do it too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +96,62 @@ impl Scopes {
     }
 }
 
+impl Action {
+    /// Every action that a client can ask for by name.
+    pub const ALL: [Action; 4] = [Action::Pull, Action::Push, Action::Delete, Action::Admin];
+
+    /// As rules, scopes and answers say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Pull => "pull",
+            Action::Push => "push",
+            Action::Delete => "delete",
+            Action::Admin => "admin",
+        }
+    }
+}
+
+impl Actions {
+    /// None.
+    pub const NONE: Actions = Actions(0);
+    /// All.
+    pub const ALL: Actions = Actions(0b1111);
+
+    /// These.
+    pub fn of(actions: &[Action]) -> Self {
+        actions.iter().fold(Actions::NONE, |set, action| set.with(*action))
+    }
+
+    /// With one more; who administers may do all.
+    #[must_use]
+    pub fn with(self, action: Action) -> Self {
+        if action == Action::Admin { Actions::ALL } else { Actions(self.0 | 1 << action as u8) }
+    }
+
+    /// Whether it is one of them.
+    pub fn contains(self, action: Action) -> bool {
+        self.0 & (1 << action as u8) != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those for which `keep` holds.
+    #[must_use]
+    pub fn filter(self, keep: impl Fn(Action) -> bool) -> Self {
+        let kept = Action::ALL.into_iter().filter(|action| self.contains(*action) && keep(*action));
+        Actions(kept.fold(0, |bits, action| bits | 1 << action as u8))
+    }
+
+    /// Their words, by commas.
+    pub fn words(self) -> String {
+        let words: Vec<_> = Action::ALL.into_iter().filter(|a| self.contains(*a)).map(Action::word).collect();
+        words.join(",")
+    }
+}
+
 fn actions(words: &str) -> Actions {
     words.split(',').fold(Actions::NONE, |set, word| match word {
         "*" => Actions::ALL,
@@ -141,5 +213,13 @@ mod tests {
         let kept = scopes.filter(|action, name| action == Action::Pull && *name == one);
         assert_eq!(kept.text(), "repository:r1:pull");
         assert!(kept.cover(Action::Pull, &one) && !kept.cover(Action::Push, &one) && !kept.cover_catalog());
+    }
+
+    #[test]
+    fn sets_of_actions() {
+        assert_eq!(Actions::of(&[Action::Push, Action::Pull]).words(), "pull,push");
+        assert_eq!(Actions::of(&[Action::Admin]), Actions::ALL);
+        assert_eq!(Actions::ALL.filter(|action| action == Action::Pull).words(), "pull");
+        assert!(Actions::ALL.filter(|_| false).is_empty());
     }
 }
