@@ -67,7 +67,9 @@ impl Registry {
         let index = self.inner.store.index();
         let held = index.held(&digest)?;
         // What is left to an upstream to judge is not taken over from.
-        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name) && asked.sees(name);
+        let may_read = |name: &RepoName| {
+            asked.may(access::Action::Pull, name) && asked.sees(name) && !self.is_left(asked, name)
+        };
         let found = match from {
             Some(from) => {
                 let from = from.parse().ok()?;
