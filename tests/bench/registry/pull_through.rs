@@ -104,14 +104,14 @@ impl Network {
         let commands = [
             format!("ip netns add {near}"),
             format!("ip netns add {far}"),
-            format!("ip link add down netns {near} type veth peer name up netns {far}"),
+            format!("ip link add near0 netns {near} type veth peer name far0 netns {far}"),
             format!("ip -n {near} link set lo up"),
             format!("ip -n {far} link set lo up"),
-            format!("ip -n {near} addr add 10.77.0.2/30 dev down"),
-            format!("ip -n {far} addr add {UPSTREAM}/30 dev up"),
-            format!("ip -n {near} link set down up"),
-            format!("ip -n {far} link set up up"),
-            format!("ip netns exec {far} tc qdisc add dev up root tbf rate {RATE} burst 256kb latency 50ms"),
+            format!("ip -n {near} addr add 10.77.0.2/30 dev near0"),
+            format!("ip -n {far} addr add {UPSTREAM}/30 dev far0"),
+            format!("ip -n {near} link set near0 up"),
+            format!("ip -n {far} link set far0 up"),
+            format!("ip netns exec {far} tc qdisc add dev far0 root tbf rate {RATE} burst 256kb latency 50ms"),
         ];
         let run = |command: &String| {
             let mut words = command.split(' ');
