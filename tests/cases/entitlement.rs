@@ -107,7 +107,7 @@ fn the_upstream_says_who_may_have_what_is_here() {
             format!("/v2/{NAME}/tags/list"),
             format!("/v2/{NAME}/referrers/{}", image.digest()),
             // Whatever else it may be called.
-            format!("/v2/secret/app/manifests/v1?ns=private.example"),
+            "/v2/secret/app/manifests/v1?ns=private.example".to_owned(),
             format!("{}?ns=elsewhere.example", layer(&image)),
             format!("/v2/{NAME}/blobs/{}?ns=elsewhere.example", image.digest()),
         ] {

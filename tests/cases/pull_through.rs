@@ -143,6 +143,27 @@ fn a_cut_download_goes_on_where_it_ended() {
 }
 
 #[test]
+fn a_download_that_has_begun_outlasts_a_break_of_the_link() {
+    let (upstream, image) = (Upstream::start(), Image::random(27, &[5 << 20]));
+    upstream.add("library/app", "v1", &image);
+    let (node, _config) = node(&upstream, "");
+    let registry = node.registry();
+    registry.http.head(&format!("/v2/{HUB}/manifests/v1")).send().expect(200);
+    upstream.set(|faults| faults.hold_at = Some(2 << 20));
+    let (http, target) = (registry.http.clone(), blob(&image, 0));
+    let client = thread::spawn(move || http.get(&target).send().expect(200).body);
+    until_true("it has begun", || upstream.count("GET", &digest(&image.layers[0])) == 1);
+    upstream.set(|faults| (faults.cut, faults.down, faults.hold_at) = (Some((3 << 20, 1)), true, None));
+    until_true("the upstream is left alone", || {
+        node.status()["upstreams"][0]["endpoints"][0]["away"] == true
+    });
+    upstream.set(|faults| faults.down = false);
+    assert!(client.join().unwrap() == image.layers[0]);
+    let asked = upstream.asked("GET", &digest(&image.layers[0]));
+    assert!(asked[1..].iter().all(|request| request.headers.contains_key("range")), "{asked:?}");
+}
+
+#[test]
 fn wrong_bytes_are_cut_short_and_not_kept() {
     let (upstream, image) = (Upstream::start(), Image::random(5, &[2 << 20]));
     upstream.add("library/app", "v1", &image);
@@ -483,6 +504,7 @@ fn what_is_no_upstream_any_more_gives_nothing() {
     options.extra.extend(["--anonymous".to_owned(), "pull".to_owned()]);
     let mut node = Node::start(options);
     node.registry().assert_has(HUB, "v1", &image);
+    until_true("all of it is kept", || node.status()["blobs"].as_u64() == Some(3));
     node.stop();
     std::fs::write(folder.path().join("node.toml"), "").unwrap();
     node.start_again();

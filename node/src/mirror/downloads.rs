@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -283,7 +283,7 @@ impl Downloads {
     ) -> Result<(), PullFailure> {
         let limit = size.unwrap_or(BLOB_MAX);
         let mut next = Ok(first);
-        let mut fruitless = 0;
+        let (mut fruitless, mut since) = (0, Instant::now());
         loop {
             let before = incoming.length();
             let cut = match next {
@@ -299,13 +299,19 @@ impl Downloads {
                 Err(UpstreamError::Unavailable(why)) => why,
                 Err(error) => return Err(failure(error)),
             };
-            fruitless = if incoming.length() > before { 0 } else { fruitless + 1 };
-            if fruitless >= FRUITLESS_MAX {
+            if incoming.length() > before {
+                (fruitless, since) = (0, Instant::now());
+            } else {
+                fruitless += 1;
+            }
+            // What is here is lost if this is given up, so a link that is down for a moment is waited for.
+            let patience = if incoming.length() > 0 { PATIENCE } else { Duration::ZERO };
+            if fruitless >= FRUITLESS_MAX && since.elapsed() >= patience {
                 return Err(PullFailure::Away(cut));
             }
             tracing::debug!(digest = %source.digest, have = incoming.length(), why = cut,
                 "a download was cut; going on where it ended");
-            tokio::time::sleep(PAUSE * 2_u32.pow(fruitless)).await;
+            tokio::time::sleep(PAUSE * 2_u32.pow(fruitless.min(FRUITLESS_MAX))).await;
             next = upstream.blob(path, &source.digest, incoming.length()).await;
         }
     }
@@ -407,7 +413,39 @@ const DOWNLOADS_MAX: usize = 16;
 const ON_BEHALF_MAX: usize = 4096;
 /// Largest blob whose size nobody told, in bytes.
 const BLOB_MAX: u64 = 1 << 40;
-/// Connections in a row that bring nothing before a download is given up.
+/// Connections in a row that bring nothing before a download is given up,
 const FRUITLESS_MAX: u32 = 5;
+/// and how long nothing has come then, where it had begun.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Before the next connection, doubled with each that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::UpstreamConfig;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_upstream() {
+        let full = refused(IngestError::Full("no room".into()));
+        assert_eq!(full, PullFailure::Storage("no room".into()));
+    }
+
+    #[tokio::test]
+    async fn requests_that_no_download_came_of_keep_no_room_from_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).await.expect("opened").store;
+        let upstreams = Upstreams::new(&[UpstreamConfig::named("docker.io")]).expect("one");
+        let upstream = upstreams.for_namespace("docker.io").expect("known");
+        let downloads = Downloads::new(store, upstreams, Metrics::default());
+        let source = |n: usize| {
+            let digest = Digest::Sha256(*blake3::hash(&n.to_le_bytes()).as_bytes());
+            Source { repository: "docker.io/library/x".parse().expect("valid"), digest }
+        };
+        for n in 0..=ON_BEHALF_MAX {
+            downloads.on_behalf(source(n), upstream.clone());
+        }
+        let known = downloads.inner.on_behalf.lock().expect("nobody panicked");
+        assert!(known.len() == ON_BEHALF_MAX && known.contains_key(&source(ON_BEHALF_MAX)));
+    }
+}

@@ -137,3 +137,21 @@ const STEP: u64 = 256 * 1024;
 const UNIT: u64 = 16 * 1024;
 /// and how many there are of bytes that have not been sent: 16 MiB.
 const UNITS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_stop_reading_leave_room_for_others() {
+        let readers = GrowingReaders::new();
+        let mut held = 0;
+        // Each has two reads on its way at most.
+        while readers.budget.available_permits() > 0 {
+            let units = readers.step().div_ceil(UNIT) as u32;
+            readers.budget.try_acquire_many(units).expect("there is room").forget();
+            held += 1;
+        }
+        assert!(held / 2 >= 100, "{held}");
+    }
+}

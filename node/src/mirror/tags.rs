@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(believed(&mine, &me, NOW, StaleFor::Never), None);
         // A node whose clock is years ahead does not have the last word for years.
         let ahead = SightingEntry { seen: Wall(NOW.0 + 1_000_000), ..entry(2, 0, true) };
-        let both = [mine[0].clone(), ahead];
+        let both = [mine[0], ahead];
         assert_eq!(believed(&both, &me, NOW, hour(2)).expect("one counts").entry.node, me);
         let unset = believed(&mine, &me, Wall(12), hour(1)).expect("a board without a clock goes on");
         assert_eq!(unset.age, None);

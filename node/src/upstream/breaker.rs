@@ -200,7 +200,7 @@ impl Drop for Permit {
 /// that question's. One time-out is enough.
 const FAILURES: u32 = 5;
 /// An answer that took longer, and then was not waited for, counts as none.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(3);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 /// How long at first; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// How long at most: so late is it noticed that the host is back.
