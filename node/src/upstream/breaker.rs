@@ -151,6 +151,9 @@ impl Breaker {
         let (why, at_once) = match outcome {
             Outcome::Answered => {
                 let answered = Some(Instant::now());
+                if state.opened > 0 {
+                    tracing::info!(was = state.why, "a registry to pull through answers again");
+                }
                 *state = State { limited: state.limited, answered, ..State::default() };
                 return;
             }
@@ -163,6 +166,12 @@ impl Breaker {
         // Requests that were under way when it opened say nothing new.
         if (probe || !open) && (at_once || state.failures >= FAILURES) {
             let wait = FIRST_WAIT.saturating_mul(1 << state.opened.min(16)).min(MAX_WAIT);
+            if state.opened == 0 {
+                tracing::warn!(
+                    why = state.why,
+                    "a registry to pull through is away; it is left alone for a while"
+                );
+            }
             state.opened = state.opened.saturating_add(1);
             state.until = Some(Instant::now() + wait);
         }
