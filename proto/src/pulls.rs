@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Pulls {
     pulls: BTreeMap<Source, Pull>,
+    /// Members that did not answer in time when last asked: they are not waited for as long.
+    slow: BTreeSet<NodeId>,
     /// When the timer will fire, if it is set.
     timer: Option<Time>,
 }
@@ -33,6 +35,8 @@ pub struct Means<'a> {
     pub me: NodeId,
     /// Members with a session.
     pub sessions: Vec<NodeId>,
+    /// Those of them on this node's site.
+    pub near: BTreeSet<NodeId>,
     /// Hashes of complete, durable blobs.
     pub held: &'a BTreeSet<Hash>,
     /// Where blobs are ordered.
@@ -173,6 +177,7 @@ impl Pulls {
         answers: Vec<Answer>,
         out: &mut Vec<Output>,
     ) {
+        self.slow.remove(&from);
         for Answer { digest, state } in answers {
             self.told_one(means, from, Source { repository: repository.clone(), digest }, state, out);
         }
@@ -192,6 +197,7 @@ impl Pulls {
 
     /// A session ended.
     pub fn peer_down(&mut self, means: &mut Means<'_>, peer: &NodeId, out: &mut Vec<Output>) {
+        self.slow.remove(peer);
         let sources: Vec<Source> = self.pulls.keys().cloned().collect();
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
@@ -298,10 +304,13 @@ impl Pulls {
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
             match &mut pull.stage {
-                Stage::Asking { until, .. } if *until <= means.now => match pull.away.clone() {
-                    Some(why) => self.end(&source, Err(WantFailure::Upstream(why)), out),
-                    None => self.pull(&source, out),
-                },
+                Stage::Asking { open, until } if *until <= means.now => {
+                    self.slow.append(open);
+                    match pull.away.clone() {
+                        Some(why) => self.end(&source, Err(WantFailure::Upstream(why)), out),
+                        None => self.pull(&source, out),
+                    }
+                }
                 Stage::Following { whom, until, end, .. } if (*until).min(*end) <= means.now => {
                     pull.passed_over.insert(*whom);
                     self.begin(means, &source, out);
@@ -367,7 +376,12 @@ impl Pulls {
         for node in &open {
             ask(*node, source, out);
         }
-        let patience = if pull.away.is_some() { SEARCH_PATIENCE } else { ASK_PATIENCE };
+        let quick = |node: &NodeId| means.near.contains(node) && !self.slow.contains(node);
+        let patience = match pull.away {
+            Some(_) => SEARCH_PATIENCE,
+            None if open.iter().any(quick) => NEAR_PATIENCE,
+            None => ASK_PATIENCE,
+        };
         let alone = open.is_empty();
         pull.stage = Stage::Asking { open, until: means.now + patience };
         if alone {
@@ -406,10 +420,15 @@ impl Pulls {
         if pull.passed_over.contains(&from) {
             return;
         }
-        if let Stage::Asking { open, .. } = &mut pull.stage
-            && !open.remove(&from)
-        {
-            return;
+        if let Stage::Asking { open, until } = &mut pull.stage {
+            if !open.remove(&from) {
+                return;
+            }
+            // Who is left may be too far away to be worth a longer wait.
+            let quick = |node: &NodeId| means.near.contains(node) && !self.slow.contains(node);
+            if pull.away.is_none() && !open.iter().any(quick) {
+                *until = (*until).min(means.now + ASK_PATIENCE);
+            }
         }
         let (expected, most) = (pull.size, if pull.is_manifest { MANIFEST_MAX } else { BLOB_MAX });
         let fits = |size: u64| size <= most && expected.is_none_or(|expected| expected == size);
@@ -509,6 +528,8 @@ fn rank(digest: &Digest, node: &NodeId) -> [u8; 32] {
 /// How long members may take to answer before the upstream is asked. A member that is further away than that
 /// is no nearer than most upstreams.
 const ASK_PATIENCE: Span = Span::millis(80);
+/// The same for members of this site, which are quick unless they are busy: what they pull is worth a wait.
+const NEAR_PATIENCE: Span = Span::millis(400);
 /// The same where the upstream cannot be reached: holders without a session are dialled meanwhile.
 const SEARCH_PATIENCE: Span = Span::millis(500);
 /// How often a member that is pulling something is asked how it stands.

@@ -136,11 +136,22 @@ fn what_a_member_has_is_not_pulled() {
 #[test]
 fn a_silent_member_delays_a_download_but_shortly() {
     let mut mesh = Mesh::new(2);
+    // One of this site is waited for, but not twice.
+    for (round, patience) in [(1, 400), (2, 80)] {
+        mesh.want(1);
+        mesh.nodes.get_mut(&1).expect("a node").pass(patience - 1);
+        mesh.collect(1);
+        assert_eq!(mesh.pulls.len(), round - 1);
+        mesh.nodes.get_mut(&1).expect("a node").pass(1);
+        mesh.collect(1);
+        assert_eq!(mesh.pulls.len(), round);
+        mesh.tell(1, Input::Pulled { source: source(), result: Err(PullFailure::Wrong("cut".into())) });
+    }
+    // One that is far away is not.
+    let mut mesh = Mesh::new(1);
+    mesh.nodes.get_mut(&1).expect("a node").meet(2, "far");
     mesh.want(1);
-    mesh.nodes.get_mut(&1).expect("a node").pass(79);
-    mesh.collect(1);
-    assert_eq!(mesh.pulls, []);
-    mesh.nodes.get_mut(&1).expect("a node").pass(1);
+    mesh.nodes.get_mut(&1).expect("a node").pass(80);
     mesh.collect(1);
     assert_eq!(mesh.pulls, [1]);
 }

@@ -23,7 +23,7 @@ impl GrowingReaders {
 
     /// Bytes of one read: never so much of what is left that a few slow clients keep the others waiting.
     fn step(&self) -> u64 {
-        (self.budget.available_permits() as u64 * UNIT / 16).clamp(UNIT, STEP)
+        (self.budget.available_permits() as u64 * UNIT / 64).clamp(UNIT, STEP)
     }
 
     /// Bytes `start..end` of a download of `size` bytes, as they come.
