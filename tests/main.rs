@@ -9,6 +9,7 @@ mod cases {
     //! What the product promises, one promise a file.
     mod access;
     mod admin;
+    mod bad_http;
     mod bad_input;
     mod blob_delete;
     mod cli;

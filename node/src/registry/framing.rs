@@ -26,7 +26,8 @@ pub fn is_last<B>(request: &Request<B>) -> Result<bool, ApiError> {
         (None, _) => Ok(false),
         (Some(one), None) if one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(true),
         _ => {
-            let why = "bodies come with a Content-Length, or with Transfer-Encoding: chunked and nothing else";
+            let why =
+                "bodies come with a Content-Length, or with Transfer-Encoding: chunked and nothing else";
             Err(ApiError::bad(Code::Unsupported, why))
         }
     }
@@ -37,9 +38,9 @@ mod tests {
     use super::*;
 
     fn judged(version: Version, headers: &[(&str, &str)]) -> Option<bool> {
-        let request = headers
-            .iter()
-            .fold(Request::builder().version(version), |request, (name, value)| request.header(*name, *value));
+        let request = headers.iter().fold(Request::builder().version(version), |request, (name, value)| {
+            request.header(*name, *value)
+        });
         is_last(&request.body(()).expect("valid")).ok()
     }
 
