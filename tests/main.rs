@@ -11,6 +11,7 @@ mod cases {
     mod admin;
     mod bad_http;
     mod bad_input;
+    mod bad_upstream;
     mod blob_delete;
     mod cli;
     mod clients;
