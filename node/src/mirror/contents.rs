@@ -129,6 +129,8 @@ impl Contents {
         loop {
             if let Some(download) = self.downloads.find(&source)
                 && let Some(size) = download.size
+                // An empty answer has no end that could be held back until the digest is known to fit.
+                && size > 0
             {
                 return Ok(Blob::Coming(download, size));
             }
@@ -152,6 +154,10 @@ impl Contents {
     pub async fn blob_size(&self, place: &Place, digest: Digest) -> Result<u64, ContentError> {
         if let Some(held) = self.visible(place, &digest).await? {
             return Ok(held.size);
+        }
+        let source = Source { repository: place.repository.clone(), digest };
+        if let Some(size) = self.downloads.find(&source).and_then(|download| download.size) {
+            return Ok(size);
         }
         let named = self.named(&place.repository, &digest);
         if let Some(named) = named

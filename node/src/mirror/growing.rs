@@ -1,4 +1,4 @@
-//! Reading a blob while it is downloaded. The last bytes are held back until all of them were found to have the
+//! Reading a blob, or a part of one, while it is downloaded. The last bytes are held back until all of them were found to have the
 //! digest asked for: whoever reads along gets the whole of what it asked for, or is cut short and knows.
 
 use std::{io, os::unix::fs::FileExt, sync::Arc};
@@ -89,7 +89,7 @@ impl Reader {
                 None => {}
             }
             let written = *length.borrow_and_update();
-            let may = written.min(self.size.saturating_sub(HELD_BACK));
+            let may = written.min(self.end.saturating_sub(HELD_BACK));
             if may > self.next {
                 return Ok(may);
             }
@@ -121,7 +121,8 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the download ended before all of it was here")
 }
 
-/// How many bytes at a blob's end are not handed out before the digest is known to fit.
+/// How many bytes at the end of what somebody reads are not handed out before the digest is known to fit. Of a part,
+/// too: without its end nobody takes it for whole.
 const HELD_BACK: u64 = 64 * 1024;
 /// Bytes of one read.
 const STEP: u64 = 256 * 1024;
