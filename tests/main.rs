@@ -9,7 +9,9 @@ mod cases {
     //! What the product promises, one promise a file.
     mod access;
     mod admin;
+    mod bad_http;
     mod bad_input;
+    mod bad_upstream;
     mod blob_delete;
     mod cli;
     mod clients;

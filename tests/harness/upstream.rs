@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
@@ -67,6 +68,21 @@ pub struct Faults {
     pub login: Option<String>,
     /// Whose credentials (`user:password`) it takes, and for which repositories; nobody's: everybody may all.
     pub users: Vec<(String, Vec<String>)>,
+    /// Answers first; what it does not answer is answered as ever.
+    pub lie: Option<Lie>,
+}
+
+/// Whether it answered; an error closes the connection.
+pub type Told = io::Result<bool>;
+
+/// A way to answer that no other fault has.
+#[derive(Clone)]
+pub struct Lie(Arc<dyn Fn(&Request, &mut dyn Write) -> Told + Send + Sync>);
+
+impl fmt::Debug for Lie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a lie")
+    }
 }
 
 impl Upstream {
@@ -118,6 +134,11 @@ impl Upstream {
         self.shared.changed.notify_all();
     }
 
+    /// Has it answer so, where that answers at all.
+    pub fn lie(&self, tell: impl Fn(&Request, &mut dyn Write) -> Told + Send + Sync + 'static) {
+        self.set(|faults| faults.lie = Some(Lie(Arc::new(tell))));
+    }
+
     /// How often something whose path contains this was asked for so.
     pub fn count(&self, method: &str, part: &str) -> usize {
         self.asked(method, part).len()
@@ -149,7 +170,12 @@ impl Shared {
         }
     }
 
-    fn answer(&self, out: &mut impl Write, request: &Request, faults: &Faults) -> io::Result<()> {
+    fn answer(&self, out: &mut dyn Write, request: &Request, faults: &Faults) -> io::Result<()> {
+        if let Some(Lie(tell)) = &faults.lie
+            && tell(request, out)?
+        {
+            return Ok(());
+        }
         if let Some((status, headers)) = &faults.status {
             return head(out, *status, headers, 0);
         }
@@ -190,7 +216,7 @@ impl Shared {
 
     fn manifest(
         &self,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         request: &Request,
         (repository, reference): (&str, &str),
         faults: &Faults,
@@ -211,7 +237,7 @@ impl Shared {
 
     fn blob(
         &self,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         request: &Request,
         name: &str,
         bytes: &[u8],
@@ -301,7 +327,8 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     Ok(Some(Request { method, path, headers }))
 }
 
-fn head(out: &mut impl Write, status: u16, headers: &[(String, String)], length: u64) -> io::Result<()> {
+/// Sends the head of an answer.
+pub fn head(out: &mut dyn Write, status: u16, headers: &[(String, String)], length: u64) -> io::Result<()> {
     let mut text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -309,7 +336,7 @@ fn head(out: &mut impl Write, status: u16, headers: &[(String, String)], length:
     out.write_all(format!("{text}\r\n").as_bytes())
 }
 
-fn json(out: &mut impl Write, value: &Value) -> io::Result<()> {
+fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     let body = value.to_string();
     head(out, 200, &[("Content-Type".to_owned(), "application/json".to_owned())], body.len() as u64)?;
     out.write_all(body.as_bytes())

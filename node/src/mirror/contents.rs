@@ -174,6 +174,10 @@ impl Contents {
         if let Some(held) = self.visible(place, &digest).await? {
             return Ok(held.size);
         }
+        let source = Source { repository: place.repository.clone(), digest };
+        if let Some(size) = self.downloads.find(&source).and_then(|download| download.size) {
+            return Ok(size);
+        }
         let named = self.named(&place.repository, &digest);
         if let Some(named) = named
             && (!place.upstream.is_away() || self.is_elsewhere(&named.manifest))

@@ -281,7 +281,7 @@ impl Downloads {
         incoming: &mut Incoming,
         first: BlobBody,
     ) -> Result<(), PullFailure> {
-        let limit = size.unwrap_or(BLOB_MAX);
+        let limit = size.unwrap_or(UNTOLD_MAX);
         let mut next = Ok(first);
         let (mut fruitless, mut since) = (0, Instant::now());
         loop {
@@ -411,8 +411,9 @@ fn text(failure: &PullFailure) -> String {
 const DOWNLOADS_MAX: usize = 16;
 /// Requests on whose behalf something is about to be downloaded.
 const ON_BEHALF_MAX: usize = 4096;
-/// Largest blob whose size nobody told, in bytes.
-const BLOB_MAX: u64 = 1 << 40;
+/// Largest blob whose size neither a manifest nor the upstream told, in bytes: an answer that never ends must not fill
+/// the disk. Registries tell; behind proxies that do not, the client has read the manifest first.
+const UNTOLD_MAX: u64 = 256 << 20;
 /// Connections in a row that bring nothing before a download is given up,
 const FRUITLESS_MAX: u32 = 5;
 /// and how long nothing has come then, where it had begun.

@@ -1,4 +1,4 @@
-//! Reading a blob while it is downloaded. The last bytes are held back until all of them were found to have the
+//! Reading a blob, or a part of one, while it is downloaded. The last bytes are held back until all of them were found to have the
 //! digest asked for: whoever reads along gets the whole of what it asked for, or is cut short and knows.
 
 use std::{io, os::unix::fs::FileExt, sync::Arc};

@@ -66,7 +66,7 @@ pub struct Ask<'a> {
     pub verified: bool,
 }
 
-/// An answer of 2xx.
+/// An answer with content: 200, 203 or 206.
 pub struct Answer {
     /// The answer.
     pub response: Response,
@@ -274,7 +274,8 @@ impl Line<'_> {
 /// What an answer means that needs no look at its body.
 async fn judge(answer: Answer, hops: usize, method: &Method) -> Result<Answer, Failed> {
     let status = answer.response.status();
-    if status.is_success() {
+    // 203: as it came through a proxy. Others of 2xx, such as 204, hold nothing that could be asked for.
+    if matches!(status.as_u16(), 200 | 203 | 206) {
         return Ok(answer);
     }
     let host = answer.host;
