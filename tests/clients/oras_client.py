@@ -1,16 +1,20 @@
-"""Pushes or pulls one file with oras-py: `push REFERENCE FILE` or `pull REFERENCE FOLDER`."""
+"""Acts with oras-py: `push REFERENCE FILE`, `pull REFERENCE FOLDER`, `login REGISTRY USER:PASSWORD`."""
 
 import sys
 
 import oras.client
 
 
-def main(verb: str, reference: str, path: str) -> None:
+def main(verb: str, where: str, what: str) -> None:
+    # What a login left is read by the later runs.
     client = oras.client.OrasClient(insecure=True)
     if verb == "push":
-        client.push(target=reference, files=[path])
+        client.push(target=where, files=[what])
+    elif verb == "pull":
+        client.pull(target=where, outdir=what)
     else:
-        client.pull(target=reference, outdir=path)
+        user, password = what.split(":", 1)
+        client.login(user, password, hostname=where)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,15 @@ pub fn sealed(work: impl FnOnce() + Send) {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// Gives the network that the calling thread is sealed in an address that is not loopback's. Only whoever is in
+/// there has it.
+#[track_caller]
+pub fn add_address(address: &str) {
+    let own = |path: &str| std::fs::read_link(path).unwrap();
+    assert_ne!(own("/proc/thread-self/ns/net"), own("/proc/1/ns/net"), "not in a sealed network");
+    assert!(ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"]), "{address} cannot be added");
+}
+
 struct Namespace(String);
 
 impl Drop for Namespace {
