@@ -22,7 +22,7 @@ actions = ["push"]
 const ANN: (&str, &str) = ("ann", "apple-7");
 const BOB: (&str, &str) = ("bob", "banana-8");
 /// What clients say to those who are not known, or not let in.
-const UNKNOWN: &[&str] = &["401", "unauthorized", "wrong user or password", "authentication required"];
+const UNKNOWN: &[&str] = &["401", "unauthorized", "invalid username/password", "use basic auth"];
 const DENIED: &[&str] = &["403", "denied", "forbidden"];
 
 /// A node that asks who is there.
