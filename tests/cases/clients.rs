@@ -16,6 +16,7 @@ mod containerd;
 mod crane;
 mod docker;
 mod helm;
+mod login;
 mod mirror;
 mod oras;
 mod podman;
