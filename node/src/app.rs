@@ -395,9 +395,9 @@ fn endpoint(
         serving.clone(),
     );
     let access = guard.access.clone().with_entitlement(Arc::new(mirror.clone()));
-    let anonymous = RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() };
-    let registry =
-        Registry::new(store.clone(), handle.clone(), facts.node, mirror, anonymous, metrics.clone());
+    let (anonymous, sparse) = (config.anonymous(), config.registry.sparse);
+    let taken = RegistryConfig { anonymous, sparse, ..RegistryConfig::default() };
+    let registry = Registry::new(store.clone(), handle.clone(), facts.node, mirror, taken, metrics.clone());
     (registry.with_access(access), errands)
 }
 

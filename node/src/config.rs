@@ -67,6 +67,8 @@ pub struct RegistryConfig {
     /// What clients may do that do not say who they are; absent where not asked for.
     #[serde(with = "maybe_anonymous")]
     pub anonymous: Option<Anonymous>,
+    /// Whether manifests are taken whose configs or layers were not pushed.
+    pub sparse: bool,
     /// Names under which clients know what the mesh publishes: containerd says them in `?ns=`.
     pub names: Vec<String>,
 }
@@ -268,7 +270,7 @@ impl Default for NodeConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None, names: Vec::new() }
+        RegistryConfig { listen: REGISTRY_LISTEN, anonymous: None, sparse: false, names: Vec::new() }
     }
 }
 

@@ -80,6 +80,8 @@ pub struct RegistryConfig {
     pub manifest_limit: u64,
     /// Largest blob that can be pushed, in bytes.
     pub blob_limit: u64,
+    /// Whether manifests are taken whose configs or layers are not in the repository.
+    pub sparse: bool,
 }
 
 /// What a client may do without logging in.
@@ -258,7 +260,12 @@ impl Registry {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        RegistryConfig { anonymous: Anonymous::Pull, manifest_limit: 4 << 20, blob_limit: 1 << 40 }
+        RegistryConfig {
+            anonymous: Anonymous::Pull,
+            manifest_limit: 4 << 20,
+            blob_limit: 1 << 40,
+            sparse: false,
+        }
     }
 }
 

@@ -101,23 +101,28 @@ impl Parsed {
         self.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest)
     }
 
-    /// The artifact index. `resolve` gives hash and size of a blob that the repository has.
+    /// The artifact index. `resolve` gives hash and size of a blob that the repository has. With `sparse`, configs
+    /// and layers may be missing: their edges carry no hash then, and they are in no closure.
     ///
     /// # Errors
-    /// [`ManifestError::UnknownBlob`] and [`ManifestError::Size`] for the first config or layer that does
+    /// [`ManifestError::UnknownBlob`], unless `sparse`, and [`ManifestError::Size`] for the first config or layer that does
     /// not fit.
     pub fn into_index(
         mut self,
         digest: Digest,
         hash: Hash,
+        sparse: bool,
         resolve: impl Fn(&Digest) -> Option<(Hash, u64)>,
     ) -> Result<ArtifactIndex, ManifestError> {
         for edge in &mut self.edges {
             if !matches!(edge.kind, EdgeKind::Config | EdgeKind::Layer) {
                 continue;
             }
-            let (found, actual) =
-                resolve(&edge.digest).ok_or(ManifestError::UnknownBlob { digest: edge.digest })?;
+            let (found, actual) = match resolve(&edge.digest) {
+                Some(found) => found,
+                None if sparse => continue,
+                None => return Err(ManifestError::UnknownBlob { digest: edge.digest }),
+            };
             if actual != edge.size {
                 return Err(ManifestError::Size { digest: edge.digest, declared: edge.size, actual });
             }
@@ -367,7 +372,12 @@ mod tests {
     fn read(document: &Value, content_type: Option<&str>) -> Result<ArtifactIndex, ManifestError> {
         let bytes = document.to_string();
         let known = |digest: &Digest| Some((Hash([digest.bytes()[0]; 32]), u64::from(digest.bytes()[0])));
-        parse(bytes.as_bytes(), content_type)?.into_index(Digest::Sha256([9; 32]), Hash([9; 32]), known)
+        parse(bytes.as_bytes(), content_type)?.into_index(
+            Digest::Sha256([9; 32]),
+            Hash([9; 32]),
+            false,
+            known,
+        )
     }
 
     fn kinds(index: &ArtifactIndex) -> Vec<(EdgeKind, bool)> {
@@ -481,7 +491,9 @@ mod tests {
         let parsed = parse(bytes.as_bytes(), None).expect("an image");
         let missing = Digest::Sha256([2; 32]);
         let resolve = |digest: &Digest| (*digest != missing).then_some((Hash([1; 32]), 1));
-        let result = parsed.into_index(Digest::Sha256([9; 32]), Hash([9; 32]), resolve);
+        let sparse = parsed.clone().into_index(Digest::Sha256([9; 32]), Hash([9; 32]), true, resolve);
+        assert_eq!(sparse.map(|index| index.closure().count()), Ok(1));
+        let result = parsed.into_index(Digest::Sha256([9; 32]), Hash([9; 32]), false, resolve);
         assert_eq!(result, Err(ManifestError::UnknownBlob { digest: missing }));
     }
 }

@@ -128,7 +128,7 @@ proptest! {
         let (digest, hash) = (waystation_proto::Digest::Sha256([1; 32]), waystation_proto::Hash([2; 32]));
         let sizes: Vec<_> = parsed.edges().iter().map(|edge| (edge.digest, edge.size)).collect();
         let size_of = |wanted| sizes.iter().find(|(digest, _)| *digest == wanted).map(|(_, size)| *size);
-        let Ok(index) = parsed.into_index(digest, hash, |wanted| Some((hash, size_of(*wanted)?))) else {
+        let Ok(index) = parsed.into_index(digest, hash, false, |wanted| Some((hash, size_of(*wanted)?))) else {
             return Ok(());
         };
         let mut bytes = index.encode();

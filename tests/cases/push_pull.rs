@@ -4,6 +4,7 @@ use crate::harness::{
     cluster::Cluster,
     http::Response,
     image::{Image, MANIFEST_TYPE, digest},
+    node::{Node, Options, temp_dir},
     registry::{Registry, Upload},
 };
 
@@ -54,6 +55,35 @@ fn an_image_that_others_published_can_be_pulled_by_digest_before_its_tag_was_ask
     let layer = digest(&image.layers[0]);
     let blob = cluster[1].registry().http.get(&format!("/v2/{REPOSITORY}/blobs/{layer}")).send().expect(200);
     assert_eq!(blob.body, image.layers[0]);
+}
+
+#[test]
+fn a_sparse_image_is_taken_where_the_operator_wants_it() {
+    let image = Image::random(8, &[1000, 2000]);
+    let push = |registry: &Registry| {
+        for blob in [&image.config, &image.layers[1]] {
+            registry.push_blob(Upload::Put, REPOSITORY, blob).expect(201);
+        }
+        registry.push_manifest(REPOSITORY, "v1", &image.manifest)
+    };
+    let strict = Node::start(Options::site("a"));
+    push(&strict.registry()).expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+
+    let folder = temp_dir("config");
+    let file = folder.path().join("node.toml");
+    std::fs::write(&file, "[registry]\nsparse = true\n").unwrap();
+    let extra = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
+    let node = Node::start(Options { extra, ..Options::site("a") });
+    let registry = node.registry();
+    push(&registry).expect(201);
+    assert_eq!(registry.manifest(REPOSITORY, "v1").expect(200).body, image.manifest);
+    let blob =
+        |n: usize| registry.http.get(&format!("/v2/{REPOSITORY}/blobs/{}", digest(&image.layers[n]))).send();
+    assert_eq!(blob(1).expect(200).body, image.layers[1]);
+    blob(0).expect_error(404, "BLOB_UNKNOWN");
+    // Pushed later, it is there.
+    registry.push_blob(Upload::Post, REPOSITORY, &image.layers[0]).expect(201);
+    registry.assert_has(REPOSITORY, "v1", &image);
 }
 
 fn check_heads_and_ranges(registry: &Registry, tag: &str, image: &Image) {

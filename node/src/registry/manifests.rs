@@ -146,7 +146,8 @@ impl Registry {
         let (store, replica) = (&self.inner.store, &self.inner.replica);
         let hash = waystation_proto::Hash::of(&bytes);
         // Only what is linked here; what this node computed itself goes before what the link says.
-        let index = parsed.into_index(digest, hash, |blob| {
+        let sparse = self.inner.config.sparse;
+        let index = parsed.into_index(digest, hash, sparse, |blob| {
             let link = store.index().link(repository, blob)?;
             let held = store.index().held(blob);
             Some(held.map_or((link.hash, link.size), |held| (held.hash, held.size)))

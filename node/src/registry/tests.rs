@@ -850,7 +850,7 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         Some((Hash::of(bytes), bytes.len() as u64))
     };
     let parsed = waystation_oci::manifest::parse(&manifest, None).expect("an image");
-    let index = parsed.into_index(digest, Hash::of(&manifest), known).expect("blobs known");
+    let index = parsed.into_index(digest, Hash::of(&manifest), false, known).expect("blobs known");
     let encoded = index.encode();
     let place = ArtifactPlace {
         manifest: index.hash,

@@ -150,7 +150,7 @@ pub fn manifest(input: &[u8]) {
     let known = parsed.clone();
     let digest = waystation_proto::Digest::Sha256([9; 32]);
     // The same blob with two sizes is the one thing that can be wrong here.
-    let Ok(index) = parsed.into_index(digest, Hash([8; 32]), |digest| size_of(&known, *digest)) else {
+    let Ok(index) = parsed.into_index(digest, Hash([8; 32]), false, |digest| size_of(&known, *digest)) else {
         return;
     };
     let encoded = index.encode();
