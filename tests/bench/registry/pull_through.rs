@@ -111,7 +111,9 @@ impl Network {
             format!("ip -n {far} addr add {UPSTREAM}/30 dev far0"),
             format!("ip -n {near} link set near0 up"),
             format!("ip -n {far} link set far0 up"),
-            format!("ip netns exec {far} tc qdisc add dev far0 root tbf rate {RATE} burst 256kb latency 50ms"),
+            format!(
+                "ip netns exec {far} tc qdisc add dev far0 root tbf rate {RATE} burst 256kb latency 50ms"
+            ),
         ];
         let run = |command: &String| {
             let mut words = command.split(' ');
