@@ -13,12 +13,15 @@ use super::downloads::Download;
 #[derive(Clone)]
 pub struct GrowingReaders {
     budget: Arc<Semaphore>,
+    /// Reads at a time: threads that others need too.
+    reads: Arc<Semaphore>,
 }
 
 impl GrowingReaders {
     /// No readers, the whole budget.
     pub fn new() -> Self {
-        GrowingReaders { budget: Arc::new(Semaphore::new(UNITS)) }
+        let (budget, reads) = (Arc::new(Semaphore::new(UNITS)), Arc::new(Semaphore::new(READS_MAX)));
+        GrowingReaders { budget, reads }
     }
 
     /// Bytes of one read: never so much of what is left that a few slow clients keep the others waiting.
@@ -75,6 +78,7 @@ impl Reader {
         let units = length.div_ceil(UNIT) as u32;
         // Never closed, so it is always given.
         let permit = self.readers.budget.clone().acquire_many_owned(units).await.ok();
+        let _turn = self.readers.reads.acquire().await;
         let (file, from) = (self.download.growth.file.clone(), self.next);
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
@@ -137,6 +141,8 @@ const STEP: u64 = 256 * 1024;
 const UNIT: u64 = 16 * 1024;
 /// and how many there are of bytes that have not been sent: 16 MiB.
 const UNITS: usize = 1024;
+/// Threads that read at a time.
+const READS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
