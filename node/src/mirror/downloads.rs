@@ -19,7 +19,7 @@ use waystation_proto::{
 use crate::{
     metrics::Metrics,
     store::{ByteStream, Growth, Incoming, IngestError, Store},
-    upstream::{BlobBody, Target, Upstream, UpstreamError, Upstreams},
+    upstream::{BlobBody, LEAST, Target, Upstream, UpstreamError, Upstreams},
 };
 
 /// All downloads of this node. Clones are the same.
@@ -195,7 +195,7 @@ impl Downloads {
                 Err(UpstreamError::Unavailable(why)) => why,
                 Err(error) => return Err(failure(error)),
             };
-            fruitless = if incoming.length() > before { 0 } else { fruitless + 1 };
+            fruitless = if incoming.length() >= before + LEAST { 0 } else { fruitless + 1 };
             if fruitless >= FRUITLESS_MAX {
                 return Err(PullFailure::Away(cut));
             }
@@ -277,7 +277,7 @@ const ON_BEHALF_MAX: usize = 4096;
 /// Largest blob whose size neither a manifest nor the upstream told, in bytes: an answer that never ends must not fill
 /// the disk. Registries tell; behind proxies that do not, the client has read the manifest first.
 const UNTOLD_MAX: u64 = 256 << 20;
-/// Connections in a row that bring nothing before a download is given up.
+/// Connections in a row that bring less than [`LEAST`] bytes before a download is given up.
 const FRUITLESS_MAX: u32 = 5;
 /// Before the next connection, doubled with each that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
