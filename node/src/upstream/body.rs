@@ -142,7 +142,7 @@ mod tests {
 
     /// A body of drops of so many bytes every five seconds.
     fn drip(bytes: usize, times: usize) -> ByteStream {
-        let drops = futures_util::stream::iter(0..times).then(move |_| async move {
+        let drops = stream::iter(0..times).then(move |_| async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok::<_, io::Error>(Bytes::from(vec![0; bytes]))
         });
