@@ -29,6 +29,7 @@ use sha2::Digest as _;
 use waystation_proto::{Digest, NodeId, RepoName, Tag};
 
 pub use self::{
+    body::LEAST,
     config::{Access, StaleFor, UpstreamConfig},
     error::{UpstreamConfigError, UpstreamError},
     exchange::Quota,

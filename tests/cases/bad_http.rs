@@ -63,18 +63,9 @@ fn rss(node: &Node) -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-fn no_body_is_taken_for_a_request() {
-    let node = Node::start(Options::default());
-    let bytes = b"smuggled";
-    let smuggled = format!(
-        "POST /v2/smuggled/blobs/uploads/?digest={} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nsmuggled",
-        digest(bytes),
-        bytes.len()
-    );
-    let n = smuggled.len();
-    // (headers, body before the smuggled request, whether the outer request may be answered as a good one)
-    let shapes = [
+/// Headers, the body before a smuggled request of `n` bytes, and whether the outer request may be answered as a good one.
+fn shapes(n: usize) -> Vec<(String, &'static str, bool)> {
+    vec![
         (format!("Content-Length: {}\r\nTransfer-Encoding: chunked", n + 5), "0\r\n\r\n", true),
         (format!("Transfer-Encoding: chunked\r\nContent-Length: {}", n + 5), "0\r\n\r\n", true),
         ("Content-Length: 5\r\nTransfer-Encoding: chunked".to_owned(), "0\r\n\r\n", true),
@@ -109,8 +100,20 @@ fn no_body_is_taken_for_a_request() {
         ("Transfer-Encoding: chunked".to_owned(), "0;a\n\r\n\r\n", false),
         ("Transfer-Encoding: chunked".to_owned(), "0\n\n", false),
         ("Host: y\r\nContent-Length: 0".to_owned(), "", false),
-    ];
-    for (headers, before, may_pass) in shapes {
+    ]
+}
+
+#[test]
+fn no_body_is_taken_for_a_request() {
+    let node = Node::start(Options::default());
+    let bytes = b"smuggled";
+    let smuggled = format!(
+        "POST /v2/smuggled/blobs/uploads/?digest={} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nsmuggled",
+        digest(bytes),
+        bytes.len()
+    );
+    let n = smuggled.len();
+    for (headers, before, may_pass) in shapes(n) {
         for line in ["POST /v2/app/blobs/uploads/", "GET /v2/"] {
             let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{before}{smuggled}");
             let answer = talk(&node, request.as_bytes());

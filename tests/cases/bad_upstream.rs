@@ -65,9 +65,8 @@ impl Liars {
         }
         let file = config.path().join("node.toml");
         std::fs::write(&file, text).unwrap();
-        let mut options = Options::default();
-        options.extra = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
-        let node = Node::start(options);
+        let extra = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
+        let node = Node::start(Options { extra, ..Options::default() });
         for (_, _, scene) in &upstreams {
             scene.node.set(format!("http://{}", node.ready("listen"))).unwrap();
         }
@@ -244,82 +243,78 @@ fn who_the_node_is_stays_with_the_host_that_it_is_for() {
     }
 }
 
+/// Answers to whatever is asked for.
+const NO_MANIFESTS: &[Lie] = &[
+    ("a page", |_, _, out| say(out, 200, "Content-Type: text/html\r\n", b"<html>log in</html>")),
+    ("a page called manifest", |scene, request, out| {
+        let told =
+            format!("Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}\r\n", scene.image.digest());
+        say(out, 200, &told, if request.method == "HEAD" { b"" } else { b"<html>log in</html>" })
+    }),
+    ("another manifest", |scene, request, out| {
+        let other = Image::random(7, &[10]).manifest;
+        let told =
+            format!("Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}\r\n", scene.image.digest());
+        say(out, 200, &told, if request.method == "HEAD" { b"" } else { &other })
+    }),
+    ("a digest that is none", |_, _, out| say(out, 200, "Docker-Content-Digest: sha256:../../x\r\n", b"{}")),
+    ("100 MiB", |_, request, out| {
+        write!(
+            out,
+            "HTTP/1.1 200 X\r\nContent-Type: {MANIFEST_TYPE}\r\nContent-Length: {}\r\n\r\n",
+            100 << 20
+        )?;
+        if request.method != "HEAD" {
+            (0..1600).try_for_each(|_| out.write_all(&[b' '; 64 * 1024]))?;
+        }
+        Ok(true)
+    }),
+    ("without end", |_, _, out| endless(out, &format!("Content-Type: {MANIFEST_TYPE}\r\n"))),
+    ("no answer", |_, _, out| stall(out)),
+    ("half a head", |_, _, out| {
+        write!(out, "HTTP/1.1 200 X\r\nContent-Le")?;
+        stall(out)
+    }),
+    ("half a manifest", |scene, _, out| {
+        let told =
+            format!("Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}", scene.image.digest());
+        write!(out, "HTTP/1.1 200 X\r\nContent-Length: 500\r\n{told}\r\n\r\n{{")?;
+        stall(out)
+    }),
+    ("later, later", |_, _, out| {
+        loop {
+            write!(out, "HTTP/1.1 100 Continue\r\n\r\n")?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }),
+    ("headers without end", |_, _, out| {
+        write!(out, "HTTP/1.1 200 X\r\n")?;
+        loop {
+            write!(out, "X-A: {}\r\n", "b".repeat(1000))?;
+        }
+    }),
+    ("two lengths", |_, _, out| {
+        write!(out, "HTTP/1.1 200 X\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}")?;
+        Ok(true)
+    }),
+    ("no HTTP", |_, _, out| {
+        out.write_all(b"\0\0\0\0SSH-2.0-x\r\n\r\n")?;
+        Err(io::ErrorKind::ConnectionReset.into())
+    }),
+    ("an error without end", |_, _, out| {
+        write!(out, "HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        loop {
+            write!(out, "5\r\nerror\r\n")?;
+        }
+    }),
+    ("nothing, well said", |_, _, out| say(out, 204, "", b"")),
+    ("nothing at all", |_, _, out| say(out, 200, "", b"")),
+    ("a part", |_, _, out| say(out, 206, "Content-Range: bytes 0-1/2\r\n", b"{}")),
+];
+
 #[test]
 fn manifests_that_are_none() {
-    let lies: &[Lie] = &[
-        ("a page", |_, _, out| say(out, 200, "Content-Type: text/html\r\n", b"<html>log in</html>")),
-        ("a page called manifest", |scene, request, out| {
-            let told = format!(
-                "Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}\r\n",
-                scene.image.digest()
-            );
-            say(out, 200, &told, if request.method == "HEAD" { b"" } else { b"<html>log in</html>" })
-        }),
-        ("another manifest", |scene, request, out| {
-            let other = Image::random(7, &[10]).manifest;
-            let told = format!(
-                "Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}\r\n",
-                scene.image.digest()
-            );
-            say(out, 200, &told, if request.method == "HEAD" { b"" } else { &other })
-        }),
-        ("a digest that is none", |_, _, out| {
-            say(out, 200, "Docker-Content-Digest: sha256:../../x\r\n", b"{}")
-        }),
-        ("100 MiB", |_, request, out| {
-            write!(
-                out,
-                "HTTP/1.1 200 X\r\nContent-Type: {MANIFEST_TYPE}\r\nContent-Length: {}\r\n\r\n",
-                100 << 20
-            )?;
-            if request.method != "HEAD" {
-                (0..1600).try_for_each(|_| out.write_all(&[b' '; 64 * 1024]))?;
-            }
-            Ok(true)
-        }),
-        ("without end", |_, _, out| endless(out, &format!("Content-Type: {MANIFEST_TYPE}\r\n"))),
-        ("no answer", |_, _, out| stall(out)),
-        ("half a head", |_, _, out| {
-            write!(out, "HTTP/1.1 200 X\r\nContent-Le")?;
-            stall(out)
-        }),
-        ("half a manifest", |scene, _, out| {
-            let told =
-                format!("Content-Type: {MANIFEST_TYPE}\r\nDocker-Content-Digest: {}", scene.image.digest());
-            write!(out, "HTTP/1.1 200 X\r\nContent-Length: 500\r\n{told}\r\n\r\n{{")?;
-            stall(out)
-        }),
-        ("later, later", |_, _, out| {
-            loop {
-                write!(out, "HTTP/1.1 100 Continue\r\n\r\n")?;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }),
-        ("headers without end", |_, _, out| {
-            write!(out, "HTTP/1.1 200 X\r\n")?;
-            loop {
-                write!(out, "X-A: {}\r\n", "b".repeat(1000))?;
-            }
-        }),
-        ("two lengths", |_, _, out| {
-            write!(out, "HTTP/1.1 200 X\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}")?;
-            Ok(true)
-        }),
-        ("no HTTP", |_, _, out| {
-            out.write_all(b"\0\0\0\0SSH-2.0-x\r\n\r\n")?;
-            Err(io::ErrorKind::ConnectionReset.into())
-        }),
-        ("an error without end", |_, _, out| {
-            write!(out, "HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-            loop {
-                write!(out, "5\r\nerror\r\n")?;
-            }
-        }),
-        ("nothing, well said", |_, _, out| say(out, 204, "", b"")),
-        ("nothing at all", |_, _, out| say(out, 200, "", b"")),
-        ("a part", |_, _, out| say(out, 206, "Content-Range: bytes 0-1/2\r\n", b"{}")),
-    ];
-    assert_eq!(Liars::start(3, lies, "").pull_all(), 0);
+    assert_eq!(Liars::start(3, NO_MANIFESTS, "").pull_all(), 0);
 }
 
 #[test]
@@ -342,91 +337,92 @@ fn manifests_of_another_type_are_what_they_say_themselves() {
     Liars::start(4, lies, "").pull_all();
 }
 
+/// Answers to who asks for the layer; the rest is true.
+const WRONG_LAYERS: &[Lie] = &[
+    ("without end", |scene, request, out| match layer(scene, request) {
+        Some(_) => endless(out, ""),
+        None => Ok(false),
+    }),
+    ("far too long", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => {
+            write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50)?;
+            out.write_all(bytes)?;
+            Ok(true)
+        }
+        None => Ok(false),
+    }),
+    ("compressed", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => {
+            let mut encoder = GzEncoder::new(vec![], Compression::fast());
+            encoder.write_all(bytes)?;
+            say(out, 200, "Content-Encoding: gzip\r\n", &encoder.finish()?)
+        }
+        None => Ok(false),
+    }),
+    ("stalls", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => {
+            write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
+            out.write_all(&bytes[..100])?;
+            stall(out)
+        }
+        None => Ok(false),
+    }),
+    ("goes on elsewhere", |scene, request, out| match layer(scene, request) {
+        Some((bytes, 0)) => {
+            write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
+            out.write_all(&bytes[..100_000])?;
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        Some((bytes, from)) => {
+            let range = format!("Content-Range: bytes {}-{}/{}\r\n", from + 10, bytes.len() - 1, bytes.len());
+            say(out, 206, &range, &bytes[from + 10..])
+        }
+        None => Ok(false),
+    }),
+    ("goes on with something else", |scene, request, out| match layer(scene, request) {
+        Some((bytes, 0)) => {
+            write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
+            out.write_all(&bytes[..100_000])?;
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        Some((bytes, from)) => {
+            let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            say(out, 206, &range, &vec![0; bytes.len() - from])
+        }
+        None => Ok(false),
+    }),
+    ("a part of another size", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => say(out, 206, "Content-Range: bytes 0-99/100\r\n", &bytes[..100]),
+        None => Ok(false),
+    }),
+    ("a part that nobody asked for", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => {
+            let range = format!("Content-Range: bytes 5-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            say(out, 206, &range, &bytes[5..])
+        }
+        None => Ok(false),
+    }),
+    ("a part without a place", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => say(out, 206, "", &bytes[5..]),
+        None => Ok(false),
+    }),
+    ("a page", |scene, request, out| match layer(scene, request) {
+        Some(_) => say(out, 200, "Content-Type: text/html\r\n", b"<html>log in</html>"),
+        None => Ok(false),
+    }),
+    ("a place that cannot be", |scene, request, out| match layer(scene, request) {
+        Some((bytes, _)) => {
+            say(out, 206, "Content-Range: bytes 18446744073709551615-18446744073709551615/*\r\n", bytes)
+        }
+        None => Ok(false),
+    }),
+];
+
 #[test]
 fn blobs_that_are_not_what_was_asked_for() {
-    let lies: &[Lie] = &[
-        ("without end", |scene, request, out| match layer(scene, request) {
-            Some(_) => endless(out, ""),
-            None => Ok(false),
-        }),
-        ("far too long", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => {
-                write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50)?;
-                out.write_all(bytes)?;
-                Ok(true)
-            }
-            None => Ok(false),
-        }),
-        ("compressed", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => {
-                let mut encoder = GzEncoder::new(vec![], Compression::fast());
-                encoder.write_all(bytes)?;
-                say(out, 200, "Content-Encoding: gzip\r\n", &encoder.finish()?)
-            }
-            None => Ok(false),
-        }),
-        ("stalls", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => {
-                write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
-                out.write_all(&bytes[..100])?;
-                stall(out)
-            }
-            None => Ok(false),
-        }),
-        ("goes on elsewhere", |scene, request, out| match layer(scene, request) {
-            Some((bytes, 0)) => {
-                write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
-                out.write_all(&bytes[..100_000])?;
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-            Some((bytes, from)) => {
-                let range =
-                    format!("Content-Range: bytes {}-{}/{}\r\n", from + 10, bytes.len() - 1, bytes.len());
-                say(out, 206, &range, &bytes[from + 10..])
-            }
-            None => Ok(false),
-        }),
-        ("goes on with something else", |scene, request, out| match layer(scene, request) {
-            Some((bytes, 0)) => {
-                write!(out, "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
-                out.write_all(&bytes[..100_000])?;
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-            Some((bytes, from)) => {
-                let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-                say(out, 206, &range, &vec![0; bytes.len() - from])
-            }
-            None => Ok(false),
-        }),
-        ("a part of another size", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => say(out, 206, "Content-Range: bytes 0-99/100\r\n", &bytes[..100]),
-            None => Ok(false),
-        }),
-        ("a part that nobody asked for", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => {
-                let range = format!("Content-Range: bytes 5-{}/{}\r\n", bytes.len() - 1, bytes.len());
-                say(out, 206, &range, &bytes[5..])
-            }
-            None => Ok(false),
-        }),
-        ("a part without a place", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => say(out, 206, "", &bytes[5..]),
-            None => Ok(false),
-        }),
-        ("a page", |scene, request, out| match layer(scene, request) {
-            Some(_) => say(out, 200, "Content-Type: text/html\r\n", b"<html>log in</html>"),
-            None => Ok(false),
-        }),
-        ("a place that cannot be", |scene, request, out| match layer(scene, request) {
-            Some((bytes, _)) => {
-                say(out, 206, "Content-Range: bytes 18446744073709551615-18446744073709551615/*\r\n", bytes)
-            }
-            None => Ok(false),
-        }),
-    ];
-    let liars = Liars::start(5, lies, "");
+    let liars = Liars::start(5, WRONG_LAYERS, "");
     // The manifests are true, by tag and by digest.
-    assert_eq!(liars.pull_all(), 2 * lies.len(), "a layer came that did not");
+    assert_eq!(liars.pull_all(), 2 * WRONG_LAYERS.len(), "a layer came that did not");
 }
 
 #[test]

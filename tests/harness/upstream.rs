@@ -77,7 +77,9 @@ pub type Told = io::Result<bool>;
 
 /// A way to answer that no other fault has.
 #[derive(Clone)]
-pub struct Lie(Arc<dyn Fn(&Request, &mut dyn Write) -> Told + Send + Sync>);
+pub struct Lie(Arc<Tell>);
+
+type Tell = dyn Fn(&Request, &mut dyn Write) -> Told + Send + Sync;
 
 impl fmt::Debug for Lie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

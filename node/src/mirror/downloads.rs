@@ -19,7 +19,7 @@ use waystation_proto::{
 use crate::{
     metrics::Metrics,
     store::{ByteStream, Growth, Incoming, IngestError, Store},
-    upstream::{BlobBody, Target, Upstream, UpstreamError, Upstreams},
+    upstream::{BlobBody, LEAST, Target, Upstream, UpstreamError, Upstreams},
 };
 
 /// All downloads of this node. Clones are the same.
@@ -299,7 +299,7 @@ impl Downloads {
                 Err(UpstreamError::Unavailable(why)) => why,
                 Err(error) => return Err(failure(error)),
             };
-            if incoming.length() > before {
+            if incoming.length() >= before + LEAST {
                 (fruitless, since) = (0, Instant::now());
             } else {
                 fruitless += 1;
@@ -414,7 +414,7 @@ const ON_BEHALF_MAX: usize = 4096;
 /// Largest blob whose size neither a manifest nor the upstream told, in bytes: an answer that never ends must not fill
 /// the disk. Registries tell; behind proxies that do not, the client has read the manifest first.
 const UNTOLD_MAX: u64 = 256 << 20;
-/// Connections in a row that bring nothing before a download is given up,
+/// Connections in a row that bring less than [`LEAST`] bytes before a download is given up,
 const FRUITLESS_MAX: u32 = 5;
 /// and how long nothing has come then, where it had begun.
 const PATIENCE: Duration = Duration::from_secs(60);

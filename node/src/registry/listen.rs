@@ -358,4 +358,19 @@ mod tests {
         // The client reads nothing: without a limit this would wait for ever.
         connection(server, router, CancellationToken::new()).await;
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_that_drip_are_given_up() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let begun = tokio::time::Instant::now();
+        let drip = async move {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.expect("sent");
+            // A byte now and then, for as long as the server takes them.
+            while client.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::join!(connection(server, Router::new(), CancellationToken::new()), drip);
+        assert!(begun.elapsed() <= 2 * HEADER_PATIENCE, "after {:?}", begun.elapsed());
+    }
 }

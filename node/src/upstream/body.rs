@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use reqwest::Response;
+use tokio::time::Instant;
 
 use super::{
     breaker::Breaker,
@@ -56,22 +57,29 @@ pub async fn said(answer: Response) -> String {
 /// shorter or longer; the host's health learns of it.
 pub fn stream(answer: Response, length: Option<u64>, breaker: Arc<Breaker>) -> ByteStream {
     let body = answer.bytes_stream().boxed();
-    let start = (Some(body), 0_u64);
-    stream::unfold(start, move |(body, seen)| {
+    let start = (Some(body), 0_u64, Pace::new());
+    stream::unfold(start, move |(body, seen, mut pace)| {
         let breaker = Arc::clone(&breaker);
         async move {
             let mut body = body?;
-            let wrong = |kind, text: String| Some((Err(io::Error::new(kind, text)), (None, seen)));
-            match body.next().await {
+            let wrong =
+                |kind, text: String| Some((Err(io::Error::new(kind, text)), (None, seen, Pace::new())));
+            let Ok(next) = tokio::time::timeout_at(pace.until, body.next()).await else {
+                let why = format!("the upstream sends too slowly: less than {LEAST} bytes in {PATIENCE:?}");
+                breaker.broke(why.clone());
+                return wrong(io::ErrorKind::TimedOut, why);
+            };
+            match next {
                 Some(Ok(chunk)) => {
                     let seen = seen + chunk.len() as u64;
+                    pace.came(chunk.len() as u64);
                     if length.is_some_and(|length| seen > length) {
                         return wrong(
                             io::ErrorKind::InvalidData,
                             "the upstream sent more than it announced".into(),
                         );
                     }
-                    Some((Ok(chunk), (Some(body), seen)))
+                    Some((Ok(chunk), (Some(body), seen, pace)))
                 }
                 Some(Err(error)) => {
                     let slow = error.is_timeout();
@@ -93,14 +101,65 @@ pub fn stream(answer: Response, length: Option<u64>, breaker: Arc<Breaker>) -> B
     .boxed()
 }
 
+/// That a body comes at all: read time-outs begin anew with each byte.
+struct Pace {
+    came: u64,
+    until: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Pace { came: 0, until: Instant::now() + PATIENCE }
+    }
+
+    fn came(&mut self, bytes: u64) {
+        self.came += bytes;
+        if self.came >= LEAST {
+            *self = Pace::new();
+        }
+    }
+}
+
 fn broken(error: reqwest::Error) -> Failed {
     let again = (!error.is_timeout()).then_some(Duration::ZERO);
     Failed { again, ..Failed::new(UpstreamError::Unavailable(words(error))) }
 }
 
+/// Bytes of a blob that make it worth to go on: they come within [`PATIENCE`], and over each connection.
+pub const LEAST: u64 = 4096;
+/// How long [`LEAST`] bytes may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// For a body that is kept in memory.
 const BODY_WITHIN: Duration = Duration::from_secs(300);
 /// For an error in words.
 const ERROR_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of an error in words.
 const MAX_ERROR: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of drops of so many bytes every five seconds.
+    fn drip(bytes: usize, times: usize) -> ByteStream {
+        let drops = stream::iter(0..times).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok::<_, io::Error>(Bytes::from(vec![0; bytes]))
+        });
+        let body = reqwest::Body::wrap_stream(drops);
+        let answer = Response::from(axum::http::Response::new(body));
+        stream(answer, None, Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drips_are_given_up_and_slow_links_are_not() {
+        let came: Vec<_> = drip(1, 1000).collect().await;
+        let last = came.last().expect("something came");
+        assert!(last.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::TimedOut), "{last:?}");
+        assert!(came.len() < 20, "{} drops were waited for", came.len());
+        let slow: Vec<_> = drip(1024, 100).collect().await;
+        assert_eq!(slow.iter().filter(|piece| piece.is_ok()).count(), 100);
+        // The rest of a blob may be short.
+        assert!(drip(10, 3).all(|piece| std::future::ready(piece.is_ok())).await);
+    }
+}
