@@ -22,6 +22,7 @@ mod oras;
 mod podman;
 mod regctl;
 mod skopeo;
+mod through;
 
 /// One node in the centre, one at the edge.
 fn two_sites() -> Cluster {

@@ -28,6 +28,8 @@ pub struct Options {
     pub join: Vec<String>,
     /// More arguments of `serve`.
     pub extra: Vec<String>,
+    /// Variables of the process.
+    pub variables: Vec<(String, String)>,
     /// A program that starts the node and then is it (`strace -D`), with its arguments.
     pub wrapper: Vec<String>,
     /// Whether to leave the admin address to the node.
@@ -76,6 +78,11 @@ impl Node {
         Node { options, folder: temp_dir("node"), child: None, ready: Value::Null }
     }
 
+    /// Changes how a node is started, for when it is started again.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+    }
+
     /// Starts a node that was stopped: the same data, the same addresses.
     #[track_caller]
     pub fn start_again(&mut self) {
@@ -91,6 +98,7 @@ impl Node {
         let mut words = self.options.wrapper.clone();
         words.push(BINARY.to_owned());
         let child = clean(Command::new(&words[0]), self.folder.path())
+            .envs(self.options.variables.iter().cloned())
             .args(&words[1..])
             .arg("serve")
             .args(self.serve_arguments())
@@ -327,7 +335,8 @@ pub fn disk_usage(folder: &Path) -> u64 {
 /// No configuration but what the test gives: no variables, no home.
 fn clean(mut command: Command, home: &Path) -> Command {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WAYSTATION_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("WAYSTATION_") || text.to_ascii_lowercase().ends_with("_proxy") {
             command.env_remove(name);
         }
     }
