@@ -21,6 +21,7 @@ mod cases {
     mod cut_link;
     mod dedup;
     mod durability_order;
+    mod entitlement;
     mod grants;
     mod isolation;
     mod one_fetch;

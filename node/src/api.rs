@@ -408,7 +408,7 @@ mod tests {
                 r#""holds_root_key":true,"uptime_seconds":4,"records":5,"sessions":[],"wants":6,"fetches":7,"#,
                 r#""blobs":8,"data_plane":{"bytes_received":9,"bytes_sent":10,"#,
                 r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]},"#,
-                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13}}"#
+                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[]}"#
             )
         );
     }

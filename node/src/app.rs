@@ -211,25 +211,8 @@ impl Node {
         };
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
-        let (mirror, errands) = Mirror::start(
-            upstreams,
-            config.registry.names.clone(),
-            store.clone(),
-            handle.clone(),
-            facts.node,
-            downloads,
-            serving.clone(),
-        );
-        let entitlement = mirror.clone();
-        let registry = Registry::new(
-            store.clone(),
-            handle.clone(),
-            facts.node,
-            mirror,
-            RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() },
-            metrics.clone(),
-        )
-        .with_access(guard.access.clone().with_entitlement(Arc::new(entitlement)));
+        let (registry, errands) =
+            endpoint(&config, (&guard, &metrics), &store, &handle, &facts, downloads, &serving);
         announce_start(&facts, started);
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &Ready::of(&facts))?;
@@ -390,6 +373,32 @@ impl Ready<'_> {
             pid: std::process::id(),
         }
     }
+}
+
+/// What clients connect to, and what brings here what nobody waits for.
+fn endpoint(
+    config: &Config,
+    (guard, metrics): (&Guard, &Metrics),
+    store: &Store,
+    handle: &ReplicaHandle,
+    facts: &NodeFacts,
+    downloads: Downloads,
+    serving: &CancellationToken,
+) -> (Registry, JoinHandle<()>) {
+    let (mirror, errands) = Mirror::start(
+        facts.upstreams.clone(),
+        config.registry.names.clone(),
+        store.clone(),
+        handle.clone(),
+        facts.node,
+        downloads,
+        serving.clone(),
+    );
+    let access = guard.access.clone().with_entitlement(Arc::new(mirror.clone()));
+    let anonymous = RegistryConfig { anonymous: config.anonymous(), ..RegistryConfig::default() };
+    let registry =
+        Registry::new(store.clone(), handle.clone(), facts.node, mirror, anonymous, metrics.clone());
+    (registry.with_access(access), errands)
 }
 
 /// The replica, the handle to it, and the queues that will feed it.

@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::{StreamExt, stream};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
@@ -155,8 +156,8 @@ impl Mirror {
         if manifest.parsed.is_list() {
             let platforms = &place.upstream.config().platforms;
             let wanted = manifest.parsed.edges().iter().filter(|edge| edge.kind == EdgeKind::Child);
-            let wanted = wanted
-                .filter(|edge| edge.platform.as_ref().is_some_and(|platform| platforms.contains(platform)));
+            let meant = |found: &String| platforms.iter().any(|wanted| is_meant(wanted, found));
+            let wanted = wanted.filter(|edge| edge.platform.as_ref().is_some_and(meant));
             for edge in wanted {
                 self.send(place, edge.digest);
             }
@@ -178,19 +179,23 @@ impl Mirror {
         }
     }
 
-    async fn run(self, mut errands: mpsc::Receiver<Errand>, stop: CancellationToken) {
-        loop {
-            let errand = tokio::select! {
-                () = stop.cancelled() => return,
-                Some(errand) = errands.recv() => errand,
-                else => return,
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.do_errand(&errand) => {}
+    async fn run(self, errands: mpsc::Receiver<Errand>, stop: CancellationToken) {
+        let next = |mut errands: mpsc::Receiver<Errand>| async move {
+            let errand = errands.recv().await?;
+            Some((errand, errands))
+        };
+        // Several, so that one that hangs keeps only itself waiting.
+        let all = stream::unfold(errands, next).for_each_concurrent(ERRANDS_AT_A_TIME, |errand| {
+            let mirror = self.clone();
+            async move {
+                mirror.do_errand(&errand).await;
+                let key = (errand.place.repository.clone(), errand.manifest);
+                mirror.inner.errands.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             }
-            let key = (errand.place.repository.clone(), errand.manifest);
-            self.inner.errands.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        });
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = all => {}
         }
     }
 
@@ -220,5 +225,30 @@ impl Entitlement for Mirror {
     }
 }
 
+/// Whether a platform is one that the operator named, perhaps without the variant.
+fn is_meant(wanted: &str, found: &str) -> bool {
+    found.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Errands at a time.
+const ERRANDS_AT_A_TIME: usize = 8;
 /// Manifests that may wait for the rest of their artifact to be brought here.
 const ERRANDS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_without_its_variant_means_all_of_them() {
+        for (wanted, found, meant) in [
+            ("linux/arm64", "linux/arm64", true),
+            ("linux/arm64", "linux/arm64/v8", true),
+            ("linux/arm", "linux/arm64", false),
+            ("linux/arm/v7", "linux/arm/v6", false),
+            ("linux/arm/v7", "linux/arm", false),
+        ] {
+            assert_eq!(is_meant(wanted, found), meant, "{wanted} {found}");
+        }
+    }
+}

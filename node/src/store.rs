@@ -21,14 +21,18 @@
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
 
 mod blobs;
+mod direct;
 mod dirs;
 mod draft;
 mod ground;
 mod incoming;
 mod index;
 mod ingest;
+mod lane;
+mod outboards;
 mod reading;
 mod recovery;
+mod rehash;
 mod room;
 mod segments;
 mod uploads;
@@ -343,6 +347,11 @@ impl Store {
         self.0.upload_cancel(repository, id).await
     }
 
+    /// Waits until other nodes can fetch a blob that was taken in from here: a large one is acknowledged before.
+    pub async fn servable(&self, hash: Hash) {
+        self.0.outboards.done(&hash).await;
+    }
+
     /// What of a blob is here and verified, in whole groups of 16 KiB.
     pub async fn probe(&self, hash: Hash, size: u64) -> Ranges {
         self.0.probe(hash, size).await
@@ -410,6 +419,7 @@ struct Inner {
     segments: segments::Segments,
     reading: reading::Reading,
     active: ingest::Active,
+    outboards: Arc<outboards::Outboards>,
 }
 
 impl Inner {

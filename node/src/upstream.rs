@@ -237,6 +237,12 @@ impl Upstream {
             .all(|endpoint| self.inner.transport.breaker(&origin(&endpoint.url)).is_open())
     }
 
+    /// Whether an endpoint of it has answered not longer ago than that.
+    pub fn has_answered_within(&self, span: Duration) -> bool {
+        let breaker = |endpoint: &Endpoint| self.inner.transport.breaker(&origin(&endpoint.url));
+        self.inner.endpoints.iter().any(|endpoint| breaker(endpoint).has_answered_within(span))
+    }
+
     /// What a tag means now. Asks with HEAD, which upstreams that count requests do not count; with GET only where
     /// that gives no digest.
     ///

@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Pulls {
     pulls: BTreeMap<Source, Pull>,
+    /// Members that did not answer in time when last asked: they are not waited for as long.
+    slow: BTreeSet<NodeId>,
     /// When the timer will fire, if it is set.
     timer: Option<Time>,
 }
@@ -33,6 +35,8 @@ pub struct Means<'a> {
     pub me: NodeId,
     /// Members with a session.
     pub sessions: Vec<NodeId>,
+    /// Those of them on this node's site.
+    pub near: BTreeSet<NodeId>,
     /// Hashes of complete, durable blobs.
     pub held: &'a BTreeSet<Hash>,
     /// Where blobs are ordered.
@@ -75,8 +79,8 @@ struct Pull {
 enum Stage {
     /// Members have been asked; these have not answered.
     Asking { open: BTreeSet<NodeId>, until: Time },
-    /// This member is pulling it, and has to say so again.
-    Following { whom: NodeId, ask: Time, until: Time },
+    /// This member is pulling it, and has to say so again; at `end` it has had time enough.
+    Following { whom: NodeId, ask: Time, until: Time, end: Time },
     /// It is fetched from members that say to have it under this hash.
     Fetching { hash: Hash, size: u64, from: BTreeSet<NodeId> },
     /// It is here, and its digest is computed.
@@ -173,6 +177,7 @@ impl Pulls {
         answers: Vec<Answer>,
         out: &mut Vec<Output>,
     ) {
+        self.slow.remove(&from);
         for Answer { digest, state } in answers {
             self.told_one(means, from, Source { repository: repository.clone(), digest }, state, out);
         }
@@ -192,6 +197,7 @@ impl Pulls {
 
     /// A session ended.
     pub fn peer_down(&mut self, means: &mut Means<'_>, peer: &NodeId, out: &mut Vec<Output>) {
+        self.slow.remove(peer);
         let sources: Vec<Source> = self.pulls.keys().cloned().collect();
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
@@ -229,7 +235,7 @@ impl Pulls {
                     pull.stage = Stage::Proving { size, from };
                     out.push(Output::Prove { source, hash, size });
                 }
-                Err(failure @ WantFailure::Storage(_)) => self.end(&source, Err(failure.clone()), out),
+                // Also where the disk has no room: for what a member said, which need not be true.
                 Err(_) => {
                     pull.passed_over.extend(from);
                     self.begin(means, &source, out);
@@ -298,11 +304,14 @@ impl Pulls {
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
             match &mut pull.stage {
-                Stage::Asking { until, .. } if *until <= means.now => match pull.away.clone() {
-                    Some(why) => self.end(&source, Err(WantFailure::Upstream(why)), out),
-                    None => self.pull(&source, out),
-                },
-                Stage::Following { whom, until, .. } if *until <= means.now => {
+                Stage::Asking { open, until } if *until <= means.now => {
+                    self.slow.append(open);
+                    match pull.away.clone() {
+                        Some(why) => self.end(&source, Err(WantFailure::Upstream(why)), out),
+                        None => self.pull(&source, out),
+                    }
+                }
+                Stage::Following { whom, until, end, .. } if (*until).min(*end) <= means.now => {
                     pull.passed_over.insert(*whom);
                     self.begin(means, &source, out);
                 }
@@ -319,7 +328,7 @@ impl Pulls {
     pub fn arm(&mut self, out: &mut Vec<Output>) {
         let next = self.pulls.values().filter_map(|pull| match &pull.stage {
             Stage::Asking { until, .. } => Some(*until),
-            Stage::Following { ask, until, .. } => Some(*ask.min(until)),
+            Stage::Following { ask, until, end, .. } => Some(*ask.min(until).min(end)),
             _ => None,
         });
         let Some(next) = next.min() else { return };
@@ -367,7 +376,12 @@ impl Pulls {
         for node in &open {
             ask(*node, source, out);
         }
-        let patience = if pull.away.is_some() { SEARCH_PATIENCE } else { ASK_PATIENCE };
+        let quick = |node: &NodeId| means.near.contains(node) && !self.slow.contains(node);
+        let patience = match pull.away {
+            Some(_) => SEARCH_PATIENCE,
+            None if open.iter().any(quick) => NEAR_PATIENCE,
+            None => ASK_PATIENCE,
+        };
         let alone = open.is_empty();
         pull.stage = Stage::Asking { open, until: means.now + patience };
         if alone {
@@ -403,12 +417,21 @@ impl Pulls {
         out: &mut Vec<Output>,
     ) {
         let Some(pull) = self.pulls.get_mut(&source) else { return };
-        if let Stage::Asking { open, .. } = &mut pull.stage
-            && !open.remove(&from)
-        {
+        if pull.passed_over.contains(&from) {
             return;
         }
-        let fits = |size: u64| pull.size.is_none_or(|expected| expected == size);
+        if let Stage::Asking { open, until } = &mut pull.stage {
+            if !open.remove(&from) {
+                return;
+            }
+            // Who is left may be too far away to be worth a longer wait.
+            let quick = |node: &NodeId| means.near.contains(node) && !self.slow.contains(node);
+            if pull.away.is_none() && !open.iter().any(quick) {
+                *until = (*until).min(means.now + ASK_PATIENCE);
+            }
+        }
+        let (expected, most) = (pull.size, if pull.is_manifest { MANIFEST_MAX } else { BLOB_MAX });
+        let fits = |size: u64| size <= most && expected.is_none_or(|expected| expected == size);
         match (&mut pull.stage, state) {
             (
                 Stage::Fetching { hash, size, from: others },
@@ -417,14 +440,15 @@ impl Pulls {
                 others.insert(from);
                 self.fetch(means, &source, from, theirs, of_size, out);
             }
-            (Stage::Following { whom, .. }, _) if *whom != from => {}
             (Stage::Asking { .. } | Stage::Following { .. }, Standing::Held { hash, size }) if fits(size) => {
                 pull.stage = Stage::Fetching { hash, size, from: [from].into() };
                 self.fetch(means, &source, from, hash, size, out);
             }
+            (Stage::Following { whom, .. }, _) if *whom != from => {}
             (Stage::Asking { .. }, Standing::Pulling) => {
                 let (ask, until) = (means.now + ASK_AGAIN, means.now + FOLLOW_PATIENCE);
-                pull.stage = Stage::Following { whom: from, ask, until };
+                let end = means.now + follow_for(pull.size, pull.is_manifest);
+                pull.stage = Stage::Following { whom: from, ask, until, end };
             }
             (Stage::Following { until, .. }, Standing::Pulling) => *until = means.now + FOLLOW_PATIENCE,
             (Stage::Asking { open, .. }, _) if open.is_empty() => self.nobody(means.now, &source, out),
@@ -487,6 +511,12 @@ fn done(request: RequestId, result: Result<(), WantFailure>) -> Output {
     Output::Notify(Event::WantDone { request, result })
 }
 
+/// How long a member may be pulling something before this node does so itself.
+fn follow_for(size: Option<u64>, is_manifest: bool) -> Span {
+    let size = size.unwrap_or(if is_manifest { MANIFEST_USUAL } else { BLOB_USUAL }).min(BLOB_MAX);
+    Span::secs(FOLLOW_AT_LEAST + size / FOLLOW_RATE)
+}
+
 /// Who goes on where two ask one another for one content at once: the same at both.
 fn rank(digest: &Digest, node: &NodeId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -498,11 +528,23 @@ fn rank(digest: &Digest, node: &NodeId) -> [u8; 32] {
 /// How long members may take to answer before the upstream is asked. A member that is further away than that
 /// is no nearer than most upstreams.
 const ASK_PATIENCE: Span = Span::millis(80);
+/// The same for members of this site, which are quick unless they are busy: what they pull is worth a wait.
+const NEAR_PATIENCE: Span = Span::millis(400);
 /// The same where the upstream cannot be reached: holders without a session are dialled meanwhile.
 const SEARCH_PATIENCE: Span = Span::millis(500);
 /// How often a member that is pulling something is asked how it stands.
 const ASK_AGAIN: Span = Span::millis(700);
 /// How long it may take to answer.
 const FOLLOW_PATIENCE: Span = Span::secs(2);
+/// Who pulls slower than so many bytes a second is of no use to others,
+const FOLLOW_RATE: u64 = 64 * 1024;
+/// after so many seconds at least.
+const FOLLOW_AT_LEAST: u64 = 30;
+/// Bytes of what nobody told the size of, for how long it may take.
+const MANIFEST_USUAL: u64 = 64 * 1024;
+const BLOB_USUAL: u64 = 64 << 20;
+/// Largest manifest and blob that a member is believed to have, in bytes.
+const MANIFEST_MAX: u64 = 16 << 20;
+const BLOB_MAX: u64 = 1 << 40;
 /// What can be pulled or looked for at a time.
 const PULLS_MAX: usize = 4096;

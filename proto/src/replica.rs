@@ -426,8 +426,12 @@ impl Replica {
 
     /// The pulls, and what they need.
     pub(crate) fn pulling(&mut self, now: Now) -> (&mut Pulls, pulls::Means<'_>) {
-        let (me, sessions) = (self.writes.me(), self.membership.sessions().collect());
-        let means = pulls::Means { now: now.time, me, sessions, held: &self.held, wants: &mut self.wants };
+        let (me, sessions) = (self.writes.me(), self.membership.sessions().collect::<Vec<_>>());
+        let is_near =
+            |peer: &&NodeId| self.catalog.node(peer).is_some_and(|node| node.site == self.config.site);
+        let near = sessions.iter().filter(is_near).copied().collect();
+        let means =
+            pulls::Means { now: now.time, me, sessions, near, held: &self.held, wants: &mut self.wants };
         (&mut self.pulls, means)
     }
 

@@ -9,7 +9,7 @@ use harness::{Node, digest, node, repository};
 use proptest::prelude::*;
 use waystation_proto::{
     Event, Hash, Input, RequestId, Timer,
-    event::{PullFailure, Source, WantFailure},
+    event::{Fault, PullFailure, Source, WantFailure},
     wire::{Answer, Message, Standing},
 };
 
@@ -136,11 +136,22 @@ fn what_a_member_has_is_not_pulled() {
 #[test]
 fn a_silent_member_delays_a_download_but_shortly() {
     let mut mesh = Mesh::new(2);
+    // One of this site is waited for, but not twice.
+    for (round, patience) in [(1, 400), (2, 80)] {
+        mesh.want(1);
+        mesh.nodes.get_mut(&1).expect("a node").pass(patience - 1);
+        mesh.collect(1);
+        assert_eq!(mesh.pulls.len(), round - 1);
+        mesh.nodes.get_mut(&1).expect("a node").pass(1);
+        mesh.collect(1);
+        assert_eq!(mesh.pulls.len(), round);
+        mesh.tell(1, Input::Pulled { source: source(), result: Err(PullFailure::Wrong("cut".into())) });
+    }
+    // One that is far away is not.
+    let mut mesh = Mesh::new(1);
+    mesh.nodes.get_mut(&1).expect("a node").meet(2, "far");
     mesh.want(1);
-    mesh.nodes.get_mut(&1).expect("a node").pass(79);
-    mesh.collect(1);
-    assert_eq!(mesh.pulls, []);
-    mesh.nodes.get_mut(&1).expect("a node").pass(1);
+    mesh.nodes.get_mut(&1).expect("a node").pass(80);
     mesh.collect(1);
     assert_eq!(mesh.pulls, [1]);
 }
@@ -254,6 +265,70 @@ fn the_timer_is_set_once() {
     mesh.want(1);
     let set = mesh.nodes[&1].timers.iter().filter(|(_, timer)| *timer == Timer::Pulls).count();
     assert_eq!(set, 1);
+}
+
+/// What a member says unasked or in answer.
+fn said(state: Standing) -> Message {
+    let answers = vec![Answer { digest: digest(7), state }];
+    Message::Tell { repository: source().repository, answers }
+}
+
+#[test]
+fn a_member_that_only_says_to_be_pulling_is_not_followed_for_ever() {
+    let mut mesh = Mesh::new(2);
+    mesh.want(1);
+    for _ in 0..59 {
+        mesh.tell(1, Input::Received { from: node(2), message: said(Standing::Pulling) });
+        mesh.nodes.get_mut(&1).expect("a node").pass(500);
+        mesh.collect(1);
+    }
+    assert_eq!(mesh.pulls, [], "it has half a minute for so little");
+    mesh.tell(1, Input::Received { from: node(2), message: said(Standing::Pulling) });
+    mesh.nodes.get_mut(&1).expect("a node").pass(1_000);
+    mesh.collect(1);
+    assert_eq!(mesh.pulls, [1]);
+}
+
+#[test]
+fn who_has_it_goes_before_who_pulls_it() {
+    let mut mesh = Mesh::new(3);
+    mesh.nodes.get_mut(&3).expect("a node").linked.insert(source(), (hash(), SIZE));
+    mesh.want(1);
+    mesh.tell(1, Input::Received { from: node(2), message: said(Standing::Pulling) });
+    mesh.settle();
+    mesh.fetch_all();
+    assert!(mesh.pulls.is_empty() && mesh.is_answered(1));
+}
+
+#[test]
+fn an_absurd_claim_costs_no_client_its_pull() {
+    let unsized_input = |is_manifest| Input::Pull {
+        request: RequestId(1),
+        source: source(),
+        size: None,
+        manifest: None,
+        is_manifest,
+        away: false,
+    };
+    let claim = |size| said(Standing::Held { hash: hash(), size });
+    for (is_manifest, size) in [(true, (16 << 20) + 1), (false, u64::MAX), (false, (1 << 40) + 1)] {
+        let mut mesh = Mesh::new(2);
+        mesh.tell(1, unsized_input(is_manifest));
+        mesh.tell(1, Input::Received { from: node(2), message: claim(size) });
+        assert_eq!((mesh.pulls.len(), mesh.nodes[&1].fetches.len()), (1, 0), "{size}");
+    }
+    // More than the disk has room for.
+    let mut mesh = Mesh::new(2);
+    mesh.tell(1, unsized_input(false));
+    mesh.tell(1, Input::Received { from: node(2), message: claim(1 << 39) });
+    let fetch = mesh.nodes[&1].fetches[0].fetch;
+    mesh.tell(1, Input::FetchFailed { fetch, fault: Fault::Local });
+    mesh.settle();
+    assert_eq!(mesh.pulls, [1]);
+    assert!(mesh.nodes[&1].answers(1).is_empty());
+    // It is not heard again.
+    mesh.tell(1, Input::Received { from: node(2), message: claim(SIZE) });
+    assert_eq!(mesh.nodes[&1].fetches.len(), 1);
 }
 
 proptest! {

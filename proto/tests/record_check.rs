@@ -97,10 +97,10 @@ fn good_records_of_every_kind_are_taken() {
     taken("node", harness::node_record(1, "here"));
     taken("grant", harness::grant_record(&grant(7, 3)));
     taken("grant by whoever passes it on", by_one(None, Key::grant(&grant(7, 3)), 1, &*grant(7, 3)));
-    taken("unknown kind", by_one(None, Key { kind: Kind(7), ..tag_key() }, 1, &"anything"));
+    taken("unknown kind", by_one(None, Key { kind: Kind(4242), ..tag_key() }, 1, &"anything"));
     taken(
         "unknown kind with a grant",
-        by_one(Some(grant(9, 1)), Key { kind: Kind(7), ..tag_key() }, 1, &"x"),
+        by_one(Some(grant(9, 1)), Key { kind: Kind(4242), ..tag_key() }, 1, &"x"),
     );
     taken("highest version", by_one(Some(grant(1, 1)), tag_key(), Record::MAX_VERSION - 1, &to_nine()));
 }
@@ -119,7 +119,7 @@ fn signature() {
     let key_of = Key { name: "v2".into(), ..tag_key() };
     refused("another name", Record { key: key_of, ..good.clone() }, wrong.clone());
     refused("another grant", Record { grant: Some(grant(1, 2)), ..good.clone() }, wrong.clone());
-    let unknown = by_one(None, Key { kind: Kind(7), ..tag_key() }, 1, &"x");
+    let unknown = by_one(None, Key { kind: Kind(4242), ..tag_key() }, 1, &"x");
     refused("another author", Record { author: node(2), ..unknown.clone() }, wrong.clone());
     refused(
         "an author that is no key",
@@ -165,7 +165,7 @@ fn grants() {
     let forged = Some(Arc::new(foreign.clone()));
     refused(
         "forged, where none is needed",
-        by_one(forged.clone(), Key { kind: Kind(7), ..tag_key() }, 1, &1u8),
+        by_one(forged.clone(), Key { kind: Kind(4242), ..tag_key() }, 1, &1u8),
         wrong.clone(),
     );
     let holding = Key::holding(&digest(9), &node(1));
@@ -255,7 +255,7 @@ fn versions() {
 #[test]
 fn sizes() {
     let write = || Some(grant(1, 1));
-    let unknown = || Key { kind: Kind(7), scope: String::new(), name: String::new() };
+    let unknown = || Key { kind: Kind(4242), scope: String::new(), name: String::new() };
     let large = RecordError::TooLarge;
     let raw = |len: usize| Raw(vec![7; len]);
     taken("largest body", by_one(None, unknown(), 1, &raw(Record::MAX_BODY)));

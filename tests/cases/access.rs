@@ -349,12 +349,12 @@ impl Podman<'_> {
     }
 }
 
-fn as_user<'a>(request: Request<'a>, user: &str, password: &str) -> Request<'a> {
+pub fn as_user<'a>(request: Request<'a>, user: &str, password: &str) -> Request<'a> {
     let encoded = data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes());
     request.header("Authorization", &format!("Basic {encoded}"))
 }
 
-fn write_users(file: &Path, users: &[(&str, &str)]) {
+pub fn write_users(file: &Path, users: &[(&str, &str)]) {
     let line = |(user, password): &(&str, &str)| format!("{user}:{}\n", bcrypt::hash(password, 5).unwrap());
     fs::write(file, users.iter().map(line).collect::<String>()).unwrap();
 }

@@ -16,6 +16,8 @@ mod containerd;
 mod crane;
 mod docker;
 mod helm;
+mod login;
+mod mirror;
 mod oras;
 mod podman;
 mod regctl;

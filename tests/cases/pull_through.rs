@@ -143,6 +143,27 @@ fn a_cut_download_goes_on_where_it_ended() {
 }
 
 #[test]
+fn a_download_that_has_begun_outlasts_a_break_of_the_link() {
+    let (upstream, image) = (Upstream::start(), Image::random(27, &[5 << 20]));
+    upstream.add("library/app", "v1", &image);
+    let (node, _config) = node(&upstream, "");
+    let registry = node.registry();
+    registry.http.head(&format!("/v2/{HUB}/manifests/v1")).send().expect(200);
+    upstream.set(|faults| faults.hold_at = Some(2 << 20));
+    let (http, target) = (registry.http.clone(), blob(&image, 0));
+    let client = thread::spawn(move || http.get(&target).send().expect(200).body);
+    until_true("it has begun", || upstream.count("GET", &digest(&image.layers[0])) == 1);
+    upstream.set(|faults| (faults.cut, faults.down, faults.hold_at) = (Some((3 << 20, 1)), true, None));
+    until_true("the upstream is left alone", || {
+        node.status()["upstreams"][0]["endpoints"][0]["away"] == true
+    });
+    upstream.set(|faults| faults.down = false);
+    assert!(client.join().unwrap() == image.layers[0]);
+    let asked = upstream.asked("GET", &digest(&image.layers[0]));
+    assert!(asked[1..].iter().all(|request| request.headers.contains_key("range")), "{asked:?}");
+}
+
+#[test]
 fn wrong_bytes_are_cut_short_and_not_kept() {
     let (upstream, image) = (Upstream::start(), Image::random(5, &[2 << 20]));
     upstream.add("library/app", "v1", &image);
@@ -367,4 +388,126 @@ fn an_upstream_that_hangs_costs_one_short_time_out() {
     until_true("the upstream is asked again", || {
         node.registry().manifest(HUB, "v1").header("warning").is_none()
     });
+}
+
+#[test]
+fn no_part_of_wrong_bytes_is_given_as_whole() {
+    let (upstream, image) = (Upstream::start(), Image::random(21, &[2 << 20, 40_000]));
+    upstream.add("library/app", "v1", &image);
+    let (node, _config) = node(&upstream, "");
+    let registry = node.registry();
+    registry.http.head(&format!("/v2/{HUB}/manifests/v1")).send().expect(200);
+    upstream.set(|faults| faults.wrong_byte = true);
+    for range in ["bytes=0-9", "bytes=0-300000,400000-500000", "bytes=1000000-1200000"] {
+        let answer = registry.http.get(&blob(&image, 0)).header("Range", range).try_send();
+        assert!(!answer.is_ok_and(|answer| answer.status == 206), "{range} served as if it were right");
+    }
+    // Of one so small that all of it would be held back, that can be said properly.
+    registry.http.get(&blob(&image, 1)).send().expect(404);
+    // What has no bytes at the upstream has none to check.
+    upstream.set(|faults| (faults.wrong_byte, faults.empty) = (false, true));
+    let unnamed = digest(b"unnamed");
+    upstream.add_blob("library/app", &unnamed, b"unnamed");
+    let answer = registry.http.get(&format!("/v2/{HUB}/blobs/{unnamed}")).send();
+    assert_ne!(answer.status, 200, "{answer:?}");
+    upstream.set(|faults| faults.empty = false);
+    registry.assert_has(HUB, "v1", &image);
+    upstream.add_blob("library/app", &digest(b""), b"");
+    let empty = registry.http.get(&format!("/v2/{HUB}/blobs/{}", digest(b""))).send().expect(200);
+    assert!(empty.body.is_empty());
+}
+
+#[test]
+fn a_blob_that_two_repositories_want_at_once_is_downloaded_once() {
+    let (upstream, image) = (Upstream::start(), Image::random(22, &[4 << 20]));
+    let names = ["library/app", "library/again", "library/third"];
+    names.iter().for_each(|name| upstream.add(name, "v1", &image));
+    let (node, _config) = node(&upstream, "");
+    upstream.set(|faults| faults.hold_at = Some(1 << 20));
+    let layer = digest(&image.layers[0]);
+    let clients: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let http = node.registry().http;
+            let path = format!("/v2/docker.io/{name}");
+            let layer = layer.clone();
+            thread::spawn(move || {
+                http.get(&format!("{path}/manifests/v1")).send().expect(200);
+                http.get(&format!("{path}/blobs/{layer}")).send().expect(200).body
+            })
+        })
+        .collect();
+    until_true("all have asked", || upstream.count("GET", "/manifests/sha256") == names.len());
+    upstream.set(|faults| faults.hold_at = None);
+    for client in clients {
+        assert_eq!(digest(&client.join().unwrap()), layer);
+    }
+    assert_eq!(upstream.count("GET", &layer), 1);
+}
+
+#[test]
+fn a_slow_upstream_keeps_nothing_waiting_that_comes_from_another() {
+    let (slow, quick) = (Upstream::start(), Upstream::start());
+    let images: Vec<Image> = (0..18).map(|n| Image::random(100 + n, &[200_000])).collect();
+    images.iter().enumerate().for_each(|(n, image)| slow.add("library/app", &format!("v{n}"), image));
+    let other = Image::random(23, &[100_000]);
+    quick.add("team/app", "v1", &other);
+    let (node, _config) = node(&slow, &quick.config("quick.example", ""));
+    let registry = node.registry();
+    slow.set(|faults| faults.hold_at = Some(20_000));
+    // Each has the rest of its image brought, and waits for the upstream.
+    let streams: Vec<_> = images[..17]
+        .iter()
+        .map(|image| {
+            registry.http.head(&format!("/v2/{HUB}/manifests/{}", image.digest())).send().expect(200);
+            registry.http.get(&blob(image, 0)).open().unwrap()
+        })
+        .collect();
+    until_true("as many as may are coming", || slow.count("GET", "/blobs/") >= 16);
+    registry.assert_has("quick.example/team/app", "v1", &other);
+    registry.manifest(HUB, &images[17].digest()).expect(200);
+    slow.set(|faults| faults.hold_at = None);
+    drop(streams);
+}
+
+#[test]
+fn a_manifest_whose_blobs_nobody_gives_is_not_given() {
+    let (upstream, image) = (Upstream::start(), Image::random(24, &[20_000]));
+    upstream.add("library/app", "v1", &image);
+    let (node, _config) = node(&upstream, "");
+    let registry = node.registry();
+    registry.http.head(&format!("/v2/{HUB}/manifests/v1")).send().expect(200);
+    upstream.set(|faults| faults.down = true);
+    // Nothing has told the node yet: it finds out before it promises.
+    let target = format!("/v2/{HUB}/manifests/{}", image.digest());
+    until_true("the node looks", || registry.http.head(&target).send().status == 404);
+    assert_eq!(upstream.count("GET", "/blobs/"), 0);
+}
+
+#[test]
+fn a_layer_is_no_manifest() {
+    let (upstream, image) = (Upstream::start(), Image::random(25, &[17 << 20]));
+    upstream.add("library/app", "v1", &image);
+    let (node, _config) = node(&upstream, "");
+    node.registry().assert_has(HUB, "v1", &image);
+    for blob in image.blobs() {
+        node.registry().manifest(HUB, &digest(blob)).expect_error(404, "MANIFEST_UNKNOWN");
+    }
+}
+
+#[test]
+fn what_is_no_upstream_any_more_gives_nothing() {
+    let (upstream, image) = (Upstream::start(), Image::random(26, &[20_000]));
+    upstream.add("library/app", "v1", &image);
+    let folder = temp_dir("config");
+    let mut options = with_config(Options::site("a"), folder.path(), &upstream.config("docker.io", ""));
+    options.extra.extend(["--anonymous".to_owned(), "pull".to_owned()]);
+    let mut node = Node::start(options);
+    node.registry().assert_has(HUB, "v1", &image);
+    until_true("all of it is kept", || node.status()["blobs"].as_u64() == Some(3));
+    node.stop();
+    std::fs::write(folder.path().join("node.toml"), "").unwrap();
+    node.start_again();
+    node.registry().http.get(&blob(&image, 0)).send().expect(404);
+    node.registry().manifest(HUB, &image.digest()).expect(404);
 }

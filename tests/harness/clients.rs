@@ -86,6 +86,14 @@ pub fn run(command: &mut Command) -> String {
     stdout
 }
 
+/// Runs a client to its end; all it said, as an error where it fails.
+pub fn outcome(command: &mut Command) -> Result<String, String> {
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let said = said.concat();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
 /// Says that something which a test needs is missing.
 #[track_caller]
 pub fn missing(what: &str) {

@@ -37,6 +37,16 @@ pub fn sealed(work: impl FnOnce() + Send) {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// Gives the network that the calling thread is sealed in an address that is not loopback's. Only whoever is in
+/// there has it.
+#[track_caller]
+pub fn add_address(address: &str) {
+    // The test's main thread never is in one.
+    let network_of = |thread: &str| std::fs::read_link(format!("/proc/{thread}/ns/net")).unwrap();
+    assert_ne!(network_of("thread-self"), network_of("self"), "not in a sealed network");
+    assert!(ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"]), "{address} cannot be added");
+}
+
 struct Namespace(String);
 
 impl Drop for Namespace {

@@ -58,12 +58,16 @@ pub struct Faults {
     pub hold_at: Option<u64>,
     /// Changes one byte of each blob.
     pub wrong_byte: bool,
+    /// Sends blobs without any bytes, and says so.
+    pub empty: bool,
     /// Says another length than the content's.
     pub wrong_length: bool,
     /// Sends these bytes for every manifest.
     pub other_manifest: Option<Vec<u8>>,
     /// Asks for these credentials (Basic).
     pub login: Option<String>,
+    /// Whose credentials (`user:password`) it takes, and for which repositories; nobody's: everybody may all.
+    pub users: Vec<(String, Vec<String>)>,
     /// Answers first; what it does not answer is answered as ever.
     pub lie: Option<Lie>,
 }
@@ -123,6 +127,10 @@ impl Upstream {
         content.tags.insert((repository.into(), tag.into()), name);
     }
 
+    pub fn add_blob(&self, repository: &str, name: &str, bytes: &[u8]) {
+        self.shared.content.lock().unwrap().blobs.insert((repository.into(), name.into()), bytes.to_vec());
+    }
+
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.shared.faults.lock().unwrap());
         self.shared.changed.notify_all();
@@ -180,6 +188,10 @@ impl Shared {
                 return head(out, 401, &challenge, 0);
             }
         }
+        if let Some(status) = refused(request, &faults.users) {
+            let challenge = [("WWW-Authenticate".to_owned(), "Basic realm=\"up\"".to_owned())];
+            return head(out, status, &challenge[..usize::from(status == 401)], 0);
+        }
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
         let Some(rest) = path.strip_prefix("/v2/") else { return head(out, 404, &[], 0) };
         if rest.is_empty() {
@@ -234,9 +246,12 @@ impl Shared {
         faults: &Faults,
     ) -> io::Result<()> {
         let mut bytes = bytes.to_vec();
-        if faults.wrong_byte {
+        if faults.wrong_byte && !bytes.is_empty() {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
+        }
+        if faults.empty {
+            bytes.clear();
         }
         let total = bytes.len() as u64;
         let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
@@ -281,6 +296,20 @@ impl Shared {
             _ => false,
         }
     }
+}
+
+/// How a request is refused to whoever sends it, if it is.
+fn refused(request: &Request, users: &[(String, Vec<String>)]) -> Option<u16> {
+    if users.is_empty() {
+        return None;
+    }
+    let basic = |login: &str| format!("Basic {}", data_encoding::BASE64.encode(login.as_bytes()));
+    let given = request.headers.get("authorization");
+    let Some((_, repositories)) = users.iter().find(|(login, _)| given == Some(&basic(login))) else {
+        return Some(401);
+    };
+    let may = |name: &String| request.path.starts_with(&format!("/v2/{name}/"));
+    (request.path != "/v2/" && !repositories.iter().any(may)).then_some(403)
 }
 
 fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {

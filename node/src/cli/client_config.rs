@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use serde::Deserialize;
 
 use super::{Failure, NodeArgs, local::Client, print};
-use crate::api::Status;
 
 mod endpoint;
 mod install;
@@ -33,7 +33,7 @@ pub struct ClientConfigArgs {
     /// Where the node is, as http://host:port or https://host:port. The running node is asked unless given.
     #[arg(long, value_name = "URL")]
     endpoint: Option<Endpoint>,
-    /// Certificate of the authority that vouches for an https endpoint, PEM.
+    /// Certificate of the authority that vouches for an https endpoint, PEM, where engines do not trust it yet.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Install it: what is there is kept beside it, and merged with or left alone.
@@ -47,6 +47,21 @@ pub struct ClientConfigArgs {
     root: PathBuf,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+/// What is asked of the node: the part of its status that says how clients reach it.
+#[derive(Debug, Deserialize)]
+struct Reached {
+    listen: SocketAddr,
+    #[serde(default)]
+    access: Access,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Access {
+    /// Whether the endpoint speaks TLS.
+    #[serde(default)]
+    tls: bool,
 }
 
 /// Prints it, installs it or takes it back.
@@ -70,8 +85,8 @@ async fn wish(args: &ClientConfigArgs) -> Result<Wish, Failure> {
     let endpoint = match &args.endpoint {
         Some(endpoint) => endpoint.clone(),
         None => {
-            let status: Status = Client::local(&args.node.data_dir()?)?.ask("status", &[]).await?;
-            Endpoint::of_node(reachable(status.listen), args.ca.is_some())
+            let reached: Reached = Client::local(&args.node.data_dir()?)?.ask("status", &[]).await?;
+            Endpoint::of_node(reachable(reached.listen), reached.access.tls)
         }
     };
     let ca = args.ca.as_deref().map(read_certificate).transpose()?;

@@ -102,12 +102,7 @@ impl Effects {
                     return Some(Input::PersistFailed { write, why });
                 }
             }
-            Output::Probe { hash, size } => {
-                let nothing = Input::Probed { hash, have: Ranges::new() };
-                self.task(nothing, move |store| async move {
-                    Input::Probed { hash, have: store.probe(hash, size).await }
-                });
-            }
+            Output::Probe { hash, size } => self.probe(hash, size),
             Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
                 return Some(Input::FetchFailed { fetch, fault: Fault::Local });
             }
@@ -121,15 +116,7 @@ impl Effects {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
                 self.task(failed, move |store| seal(store, hash, size, digest));
             }
-            Output::Pull { source, size, is_manifest } => {
-                let why = PullFailure::Storage(PANICKED.to_owned());
-                let failed = Input::Pulled { source: source.clone(), result: Err(why) };
-                let downloads = self.downloads.clone();
-                self.task(failed, move |_| async move {
-                    let order = Order { source: source.clone(), size, is_manifest };
-                    Input::Pulled { source, result: downloads.run(order).await }
-                });
-            }
+            Output::Pull { source, size, is_manifest } => self.pull(Order { source, size, is_manifest }),
             Output::Prove { source, hash, size } => {
                 let proof = Proof::Storage(PANICKED.to_owned());
                 let failed = Input::Proved { source: source.clone(), hash, proof };
@@ -225,6 +212,23 @@ impl Effects {
                 debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
             }
         }
+    }
+
+    fn pull(&mut self, order: Order) {
+        let (source, downloads) = (order.source.clone(), self.downloads.clone());
+        let why = PullFailure::Storage(PANICKED.to_owned());
+        let failed = Input::Pulled { source: source.clone(), result: Err(why) };
+        self.task(
+            failed,
+            move |_| async move { Input::Pulled { source, result: downloads.run(order).await } },
+        );
+    }
+
+    fn probe(&mut self, hash: Hash, size: u64) {
+        let nothing = Input::Probed { hash, have: Ranges::new() };
+        self.task(nothing, move |store| async move {
+            Input::Probed { hash, have: store.probe(hash, size).await }
+        });
     }
 
     /// Whether content of an upstream is here and belongs to the repository.

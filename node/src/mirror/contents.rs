@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,11 +20,13 @@ use waystation_proto::{
 
 use super::{
     downloads::{Download, Downloads},
+    growing::HELD_BACK,
     names::Place,
 };
 use crate::{
     driver::handle::{PullOrder, ReplicaHandle},
     store::{Held, Store},
+    upstream::UpstreamError,
 };
 
 /// The contents of upstreams that are here or can be had.
@@ -63,7 +66,9 @@ pub enum ContentError {
     #[error("what the upstream has under this digest cannot be served: {0}")]
     NotManifest(String),
     /// The manifest is here, but what it needs is not to be had.
-    #[error("{missing} of its blobs are not here, no member has them, and the upstream is away")]
+    #[error(
+        "{missing} of its blobs are not here, no member has them, and the upstream does not give them now"
+    )]
     Incomplete {
         /// How many.
         missing: usize,
@@ -100,15 +105,22 @@ impl Contents {
                 held.ok_or_else(|| ContentError::Storage("it is gone again".into()))?
             }
         };
+        if held.size > MANIFEST_MAX {
+            return Err(ContentError::NotManifest(format!("it has {} bytes", held.size)));
+        }
         let bytes = self.store.read(held.hash, MANIFEST_MAX).await;
         let bytes = bytes.map_err(|error| ContentError::Storage(error.to_string()))?;
         let parsed =
             manifest::parse(&bytes, None).map_err(|error| ContentError::NotManifest(error.to_string()))?;
         self.note(&place.repository, &digest, &parsed);
-        let missing = self.missing(&parsed).count();
-        if missing > 0 && place.upstream.is_away() && !self.is_elsewhere(&digest) {
-            return Err(ContentError::Incomplete { missing });
+        let mut missing = self.missing(&parsed);
+        if let Some(first) = missing.next()
+            && !self.is_elsewhere(&digest)
+            && !self.is_given(place, first, digest).await
+        {
+            return Err(ContentError::Incomplete { missing: 1 + missing.count() });
         }
+        drop(missing);
         Ok(Manifest { digest, bytes, parsed })
     }
 
@@ -127,14 +139,21 @@ impl Contents {
         let pulling = self.pull(place, digest, size, manifest, false);
         let mut pulling = std::pin::pin!(pulling);
         loop {
-            if let Some(download) = self.downloads.find(&source)
-                && let Some(size) = download.size
-                // An empty answer has no end that could be held back until the digest is known to fit.
-                && size > 0
-            {
-                return Ok(Blob::Coming(download, size));
-            }
+            let coming = self.downloads.find(&source);
+            let coming = coming.and_then(|download| download.size.map(|size| (download, size)));
+            let mut end = match coming {
+                Some((download, size)) if size > HELD_BACK || download.ended() == Some(true) => {
+                    return Ok(Blob::Coming(download, size));
+                }
+                // Nothing of it can be handed out before its end, so that can be said first.
+                Some((download, _)) if download.ended().is_none() => Some(download.end.clone()),
+                _ => None,
+            };
             tokio::select! {
+                () = async { match &mut end {
+                    Some(end) => drop(end.changed().await),
+                    None => std::future::pending().await,
+                } } => {}
                 pulled = &mut pulling => {
                     pulled?;
                     let held = self.store.index().held(&digest);
@@ -246,6 +265,25 @@ impl Contents {
         Ok(Some(held))
     }
 
+    /// Whether a blob of a manifest can be had: of the upstream, which has just answered or is asked, or else of
+    /// a member that has not told yet.
+    async fn is_given(&self, place: &Place, (digest, size): (Digest, u64), manifest: Digest) -> bool {
+        use UpstreamError::{NotFound, RateLimited, Unavailable};
+        if !place.upstream.is_away() {
+            if place.upstream.has_answered_within(RELIED_ON) {
+                return true;
+            }
+            let answer = place.upstream.blob_size(&place.path, &digest).await;
+            if !matches!(answer, Err(NotFound | Unavailable(_) | RateLimited { .. })) {
+                return true;
+            }
+        }
+        let order = self.order(place, digest, (Some(size), Some(manifest)), false);
+        let found = self.replica.pull(PullOrder { away: true, ..order });
+        // Whoever has none says so sooner: it is on its way.
+        !matches!(tokio::time::timeout(LOOKED_FOR, found).await, Ok(Err(_)))
+    }
+
     /// What is linked in the repository and held.
     fn here(&self, repository: &RepoName, digest: &Digest) -> Option<Held> {
         let index = self.store.index();
@@ -261,10 +299,19 @@ impl Contents {
         manifest: Option<Digest>,
         is_manifest: bool,
     ) -> Result<(), WantFailure> {
+        self.replica.pull(self.order(place, digest, (size, manifest), is_manifest)).await
+    }
+
+    fn order(
+        &self,
+        place: &Place,
+        digest: Digest,
+        (size, manifest): (Option<u64>, Option<Digest>),
+        is_manifest: bool,
+    ) -> PullOrder {
         let source = Source { repository: place.repository.clone(), digest };
-        let away = place.upstream.is_away();
         self.downloads.on_behalf(source.clone(), place.upstream.clone());
-        self.replica.pull(PullOrder { source, size, manifest, is_manifest, away }).await
+        PullOrder { source, size, manifest, is_manifest, away: place.upstream.is_away() }
     }
 
     /// What a manifest needs and is not here.
@@ -307,6 +354,10 @@ fn needed(parsed: &Parsed) -> impl Iterator<Item = (Digest, u64)> {
         .map(|edge| (edge.digest, edge.size))
 }
 
+/// How long after an answer of an upstream it is taken to be there.
+const RELIED_ON: Duration = Duration::from_secs(5);
+/// How long members are asked for a blob before it is taken to be coming.
+const LOOKED_FOR: Duration = Duration::from_secs(2);
 /// Longest manifest that is looked at as one that may refer to another, in bytes.
 const REFERRER_MAX: u64 = 256 << 10;
 /// How many are looked at.

@@ -5,14 +5,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, watch};
 use waystation_proto::{
-    Hash,
+    Digest, Hash,
     event::{PullFailure, Source},
 };
 
@@ -35,10 +35,18 @@ struct Inner {
     active: Mutex<BTreeMap<Source, Arc<Download>>>,
     /// Upstreams as they are to be asked for what is about to be downloaded.
     on_behalf: Mutex<BTreeMap<Source, Upstream>>,
-    /// Changes whenever one begins to come.
+    /// Changes whenever one begins to come, or ends.
     begun: watch::Sender<u64>,
-    /// How many may come at a time.
-    slots: Semaphore,
+    /// How many may come at a time from each upstream: a slow one keeps none waiting that come from another.
+    slots: BTreeMap<String, Slots>,
+    /// Of an upstream's blobs that are being downloaded, for which repository.
+    leads: Mutex<BTreeMap<(String, Digest), Source>>,
+}
+
+/// Manifests are small, and do not wait for blobs.
+struct Slots {
+    manifests: Semaphore,
+    blobs: Semaphore,
 }
 
 /// What is to be downloaded.
@@ -62,12 +70,23 @@ pub struct Download {
     pub end: watch::Receiver<Option<Result<(), String>>>,
 }
 
+impl Download {
+    /// Whether it ended, and then whether all of it is there and as it should be.
+    pub fn ended(&self) -> Option<bool> {
+        self.end.borrow().as_ref().map(Result::is_ok)
+    }
+}
+
 impl Downloads {
     /// No downloads yet.
     pub fn new(store: Store, upstreams: Upstreams, metrics: Metrics) -> Self {
-        let (begun, slots) = (watch::Sender::new(0), Semaphore::new(DOWNLOADS_MAX));
+        let slot = || Semaphore::new(DOWNLOADS_MAX);
+        let slots = || Slots { manifests: slot(), blobs: slot() };
+        let slots = upstreams.iter().map(|upstream| (upstream.config().namespace.clone(), slots())).collect();
+        let (begun, leads) = (watch::Sender::new(0), Mutex::default());
         let (active, on_behalf) = (Mutex::default(), Mutex::default());
-        Downloads { inner: Arc::new(Inner { store, upstreams, metrics, active, on_behalf, begun, slots }) }
+        let inner = Inner { store, upstreams, metrics, active, on_behalf, begun, slots, leads };
+        Downloads { inner: Arc::new(inner) }
     }
 
     /// The download of this, if it has begun to come.
@@ -78,12 +97,14 @@ impl Downloads {
     /// Has a download ask the upstream on behalf of a client's request.
     pub fn on_behalf(&self, source: Source, upstream: Upstream) {
         let mut known = self.inner.on_behalf.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < ON_BEHALF_MAX {
-            known.insert(source, upstream);
+        // Those of what came from a member instead stay behind.
+        if known.len() >= ON_BEHALF_MAX {
+            known.pop_first();
         }
+        known.insert(source, upstream);
     }
 
-    /// Changes whenever a download begins to come.
+    /// Changes whenever a download begins to come, or ends.
     pub fn begun(&self) -> watch::Receiver<u64> {
         self.inner.begun.subscribe()
     }
@@ -100,19 +121,12 @@ impl Downloads {
             self.inner.upstreams.of_repository(&source.repository).ok_or(PullFailure::Unknown)?;
         let asked_for = self.inner.on_behalf.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
         let upstream = asked_for.unwrap_or(upstream);
-        let _slot = self.inner.slots.acquire().await;
-        // Another download may have ended after this one was ordered.
-        let index = self.inner.store.index();
-        let linked = index.link(&source.repository, &source.digest);
-        if let Some(held) = linked.and_then(|_| index.held(&source.digest)) {
-            return Ok((held.hash, held.size));
-        }
+        let namespace = upstream.config().namespace.clone();
         let result = if is_manifest {
             self.manifest(&upstream, &path, &source).await
         } else {
-            self.blob(&upstream, &path, &source, size).await
+            self.blob_once(&upstream, &path, &source, size).await
         };
-        let namespace = upstream.config().namespace.clone();
         match &result {
             Ok((_, size)) => self.inner.metrics.pulled(&namespace, *size),
             Err(PullFailure::Unknown) => {}
@@ -130,10 +144,98 @@ impl Downloads {
         path: &str,
         source: &Source,
     ) -> Result<(Hash, u64), PullFailure> {
+        let slots = self.inner.slots.get(&upstream.config().namespace);
+        let _slot = slots.ok_or(PullFailure::Unknown)?.manifests.acquire().await;
+        if let Some(here) = self.here(source) {
+            return Ok(here);
+        }
         let manifest = upstream.manifest(path, &Target::Digest(source.digest)).await.map_err(failure)?;
         let (repository, bytes) = (Some(&source.repository), manifest.bytes);
         let held = self.inner.store.ingest_bytes(repository, source.digest, bytes).await.map_err(refused)?;
         Ok((held.hash, held.size))
+    }
+
+    /// What was ordered, where another download has brought it after that.
+    fn here(&self, source: &Source) -> Option<(Hash, u64)> {
+        let index = self.inner.store.index();
+        index.link(&source.repository, &source.digest)?;
+        index.held(&source.digest).map(|held| (held.hash, held.size))
+    }
+
+    /// Downloads a blob, or waits for it where it is coming for another repository of the upstream.
+    async fn blob_once(
+        &self,
+        upstream: &Upstream,
+        path: &str,
+        source: &Source,
+        size: Option<u64>,
+    ) -> Result<(Hash, u64), PullFailure> {
+        let namespace = &upstream.config().namespace;
+        let slots = self.inner.slots.get(namespace).ok_or(PullFailure::Unknown)?;
+        loop {
+            let _lead = match self.lead(namespace, source) {
+                Ok(lead) => Some(lead),
+                Err(leader) => match self.share(upstream, path, source, size, &leader).await {
+                    Shared::Ended(result) => return result,
+                    Shared::Again => continue,
+                    Shared::Alone => None,
+                },
+            };
+            let _slot = slots.blobs.acquire().await;
+            if let Some(here) = self.here(source) {
+                return Ok(here);
+            }
+            return self.blob(upstream, path, source, size).await;
+        }
+    }
+
+    /// Waits for a blob that is coming for another repository, if it is known to belong to this one too; it may
+    /// be read here meanwhile.
+    async fn share(
+        &self,
+        upstream: &Upstream,
+        path: &str,
+        source: &Source,
+        size: Option<u64>,
+        leader: &Source,
+    ) -> Shared {
+        let size = match size {
+            // A manifest of this repository names it.
+            Some(size) => size,
+            None => match upstream.blob_size(path, &source.digest).await {
+                Ok(Some(size)) => size,
+                Err(error @ UpstreamError::NotFound) => return Shared::Ended(Err(failure(error))),
+                Ok(None) | Err(_) => return Shared::Alone,
+            },
+        };
+        let key = (upstream.config().namespace.clone(), source.digest);
+        let (mut begun, mut listed) = (self.begun(), None);
+        while self.leads().get(&key) == Some(leader) {
+            if let Some(download) = self.find(leader).filter(|_| listed.is_none()) {
+                if download.size.is_some_and(|other| other != size) {
+                    return Shared::Alone;
+                }
+                listed = Some(self.list(source.clone(), download));
+            }
+            if begun.changed().await.is_err() {
+                return Shared::Alone;
+            }
+        }
+        let held = self.inner.store.index().held(&source.digest).filter(|held| held.size == size);
+        let Some(held) = held else { return Shared::Again };
+        let linked = self.inner.store.link(&source.repository, &held).await;
+        Shared::Ended(linked.map(|()| (held.hash, held.size)).map_err(refused))
+    }
+
+    /// Makes a download the one of this blob, or says for which repository another is.
+    fn lead(&self, namespace: &str, source: &Source) -> Result<Lead, Source> {
+        let key = (namespace.to_owned(), source.digest);
+        let mut leads = self.leads();
+        if let Some(leader) = leads.get(&key) {
+            return Err(leader.clone());
+        }
+        leads.insert(key.clone(), source.clone());
+        Ok(Lead { downloads: self.clone(), key })
     }
 
     async fn blob(
@@ -154,7 +256,7 @@ impl Downloads {
         let mut incoming = self.inner.store.incoming(source.digest).await.map_err(refused)?;
         let end = watch::Sender::new(None);
         let download = Download { size, growth: incoming.growth(), end: end.subscribe() };
-        let _listed = self.list(source.clone(), download);
+        let _listed = self.list(source.clone(), Arc::new(download));
         let received = self.receive(upstream, path, source, size, &mut incoming, first).await;
         let checked = match received {
             Ok(()) => incoming.check().await.map_err(refused),
@@ -164,6 +266,8 @@ impl Downloads {
         end.send_replace(Some(checked.clone().map_err(|failure| text(&failure))));
         checked?;
         let held = incoming.finish(&source.repository).await.map_err(refused)?;
+        // Members are about to be told that it can be had here.
+        self.inner.store.servable(held.hash).await;
         Ok((held.hash, held.size))
     }
 
@@ -179,7 +283,7 @@ impl Downloads {
     ) -> Result<(), PullFailure> {
         let limit = size.unwrap_or(UNTOLD_MAX);
         let mut next = Ok(first);
-        let mut fruitless = 0;
+        let (mut fruitless, mut since) = (0, Instant::now());
         loop {
             let before = incoming.length();
             let cut = match next {
@@ -195,22 +299,32 @@ impl Downloads {
                 Err(UpstreamError::Unavailable(why)) => why,
                 Err(error) => return Err(failure(error)),
             };
-            fruitless = if incoming.length() >= before + LEAST { 0 } else { fruitless + 1 };
-            if fruitless >= FRUITLESS_MAX {
+            if incoming.length() >= before + LEAST {
+                (fruitless, since) = (0, Instant::now());
+            } else {
+                fruitless += 1;
+            }
+            // What is here is lost if this is given up, so a link that is down for a moment is waited for.
+            let patience = if incoming.length() >= LEAST { PATIENCE } else { Duration::ZERO };
+            if fruitless >= FRUITLESS_MAX && since.elapsed() >= patience {
                 return Err(PullFailure::Away(cut));
             }
             tracing::debug!(digest = %source.digest, have = incoming.length(), why = cut,
                 "a download was cut; going on where it ended");
-            tokio::time::sleep(PAUSE * 2_u32.pow(fruitless)).await;
+            tokio::time::sleep(PAUSE * 2_u32.pow(fruitless.min(FRUITLESS_MAX))).await;
             next = upstream.blob(path, &source.digest, incoming.length()).await;
         }
     }
 
     /// Shows a download to clients for as long as what is returned lives.
-    fn list(&self, source: Source, download: Download) -> Listed {
-        self.active().insert(source.clone(), Arc::new(download));
+    fn list(&self, source: Source, download: Arc<Download>) -> Listed {
+        self.active().insert(source.clone(), download);
         self.inner.begun.send_modify(|count| *count += 1);
         Listed { downloads: self.clone(), source }
+    }
+
+    fn leads(&self) -> MutexGuard<'_, BTreeMap<(String, Digest), Source>> {
+        self.inner.leads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn active(&self) -> MutexGuard<'_, BTreeMap<Source, Arc<Download>>> {
@@ -227,6 +341,29 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.downloads.active().remove(&self.source);
+    }
+}
+
+/// What came of waiting for a blob that was coming for another repository.
+enum Shared {
+    /// It is here for this one too, or does not belong to it.
+    Ended(Result<(Hash, u64), PullFailure>),
+    /// It did not come.
+    Again,
+    /// Whether it belongs here too only a download of its own can tell.
+    Alone,
+}
+
+/// The download of a blob for which others wait.
+struct Lead {
+    downloads: Downloads,
+    key: (String, Digest),
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.downloads.leads().remove(&self.key);
+        self.downloads.inner.begun.send_modify(|count| *count += 1);
     }
 }
 
@@ -258,7 +395,7 @@ fn failure(error: UpstreamError) -> PullFailure {
 
 fn refused(error: IngestError) -> PullFailure {
     match error {
-        IngestError::Storage(why) => PullFailure::Storage(why),
+        IngestError::Storage(why) | IngestError::Full(why) => PullFailure::Storage(why),
         other => PullFailure::Wrong(format!("what the upstream sent is not what was asked for: {other}")),
     }
 }
@@ -270,14 +407,46 @@ fn text(failure: &PullFailure) -> String {
     }
 }
 
-/// Downloads at a time; more wait.
+/// Downloads of manifests, and of blobs, at a time from one upstream; more wait.
 const DOWNLOADS_MAX: usize = 16;
 /// Requests on whose behalf something is about to be downloaded.
 const ON_BEHALF_MAX: usize = 4096;
 /// Largest blob whose size neither a manifest nor the upstream told, in bytes: an answer that never ends must not fill
 /// the disk. Registries tell; behind proxies that do not, the client has read the manifest first.
 const UNTOLD_MAX: u64 = 256 << 20;
-/// Connections in a row that bring less than [`LEAST`] bytes before a download is given up.
+/// Connections in a row that bring less than [`LEAST`] bytes before a download is given up,
 const FRUITLESS_MAX: u32 = 5;
+/// and how long nothing has come then, where it had begun.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Before the next connection, doubled with each that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::UpstreamConfig;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_upstream() {
+        let full = refused(IngestError::Full("no room".into()));
+        assert_eq!(full, PullFailure::Storage("no room".into()));
+    }
+
+    #[tokio::test]
+    async fn requests_that_no_download_came_of_keep_no_room_from_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).await.expect("opened").store;
+        let upstreams = Upstreams::new(&[UpstreamConfig::named("docker.io")]).expect("one");
+        let upstream = upstreams.for_namespace("docker.io").expect("known");
+        let downloads = Downloads::new(store, upstreams, Metrics::default());
+        let source = |n: usize| {
+            let digest = Digest::Sha256(*blake3::hash(&n.to_le_bytes()).as_bytes());
+            Source { repository: "docker.io/library/x".parse().expect("valid"), digest }
+        };
+        for n in 0..=ON_BEHALF_MAX {
+            downloads.on_behalf(source(n), upstream.clone());
+        }
+        let known = downloads.inner.on_behalf.lock().expect("nobody panicked");
+        assert!(known.len() == ON_BEHALF_MAX && known.contains_key(&source(ON_BEHALF_MAX)));
+    }
+}

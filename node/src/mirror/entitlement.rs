@@ -3,11 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 
 use super::names::Place;
 use crate::{identity::random_bytes, secret::Secret, upstream::UpstreamError};
@@ -16,9 +16,9 @@ use crate::{identity::random_bytes, secret::Secret, upstream::UpstreamError};
 pub struct Entitlements {
     /// Drawn at each start: what is remembered tells nothing about passwords.
     key: [u8; 32],
-    known: Mutex<BTreeMap<[u8; 32], Answer>>,
-    /// Questions at a time: guessing passwords through this node is slow.
-    turns: Semaphore,
+    known: std::sync::Mutex<BTreeMap<[u8; 32], Answer>>,
+    /// Questions at a time, and one about the same: guessing passwords through this node is slow.
+    turns: [Mutex<()>; TURNS],
 }
 
 #[derive(Clone, Copy)]
@@ -41,7 +41,8 @@ pub enum Entitled {
 impl Entitlements {
     /// Nobody was asked yet.
     pub fn new() -> Self {
-        Entitlements { key: random_bytes(), known: Mutex::default(), turns: Semaphore::new(QUESTIONS_MAX) }
+        let turns = std::array::from_fn(|_| Mutex::default());
+        Entitlements { key: random_bytes(), known: std::sync::Mutex::default(), turns }
     }
 
     /// Whether these credentials may pull there.
@@ -50,8 +51,10 @@ impl Entitlements {
         if let Some(answer) = self.fresh(&name) {
             return answer;
         }
-        // Never closed, so a turn always comes.
-        let _turn = self.turns.acquire().await;
+        let turn = self.turns[usize::from(name[0]) % TURNS].lock();
+        let Ok(_turn) = tokio::time::timeout(PATIENCE, turn).await else {
+            return self.without_asking(&name, "too many are waiting to be asked about");
+        };
         if let Some(answer) = self.fresh(&name) {
             return answer;
         }
@@ -66,13 +69,17 @@ impl Entitlements {
                 if yes { Entitled::Yes } else { Entitled::No }
             }
             Err(error @ (UpstreamError::Unavailable(_) | UpstreamError::RateLimited { .. })) => {
-                // Whoever was entitled goes on while the upstream is away, as what it pulls does.
-                match self.known().get(&name) {
-                    Some(answer) if answer.yes && answer.since.elapsed() < WHILE_AWAY => Entitled::Yes,
-                    _ => Entitled::Unknown(error.to_string()),
-                }
+                self.without_asking(&name, &error.to_string())
             }
             Err(error) => Entitled::Unknown(error.to_string()),
+        }
+    }
+
+    /// Whoever was entitled goes on while the upstream cannot be asked, as what it pulls does.
+    fn without_asking(&self, name: &[u8; 32], why: &str) -> Entitled {
+        match self.known().get(name) {
+            Some(answer) if answer.yes && answer.since.elapsed() < WHILE_AWAY => Entitled::Yes,
+            _ => Entitled::Unknown(why.to_owned()),
         }
     }
 
@@ -117,6 +124,8 @@ const WHILE_AWAY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// After a refusal, before it is told.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// Questions at a time.
-const QUESTIONS_MAX: usize = 8;
+const TURNS: usize = 16;
+/// How long a client waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Clients that are remembered.
 const KNOWN_MAX: usize = 10_000;

@@ -18,7 +18,12 @@ pub struct GrowingReaders {
 impl GrowingReaders {
     /// No readers, the whole budget.
     pub fn new() -> Self {
-        GrowingReaders { budget: Arc::new(Semaphore::new(READS_MAX)) }
+        GrowingReaders { budget: Arc::new(Semaphore::new(UNITS)) }
+    }
+
+    /// Bytes of one read: never so much of what is left that a few slow clients keep the others waiting.
+    fn step(&self) -> u64 {
+        (self.budget.available_permits() as u64 * UNIT / 64).clamp(UNIT, STEP)
     }
 
     /// Bytes `start..end` of a download of `size` bytes, as they come.
@@ -65,9 +70,11 @@ impl Reader {
             Ok(available) => available,
             Err(error) => return Some(Err(error)),
         };
-        let length = (available.min(self.end) - self.next).min(STEP);
+        let length = (available.min(self.end) - self.next).min(self.readers.step());
+        // At most STEP / UNIT, so it fits.
+        let units = length.div_ceil(UNIT) as u32;
         // Never closed, so it is always given.
-        let permit = self.readers.budget.clone().acquire_owned().await.ok();
+        let permit = self.readers.budget.clone().acquire_many_owned(units).await.ok();
         let (file, from) = (self.download.growth.file.clone(), self.next);
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
@@ -89,6 +96,7 @@ impl Reader {
                 None => {}
             }
             let written = *length.borrow_and_update();
+            // Of a part, its own end is held back: a part that is whole is believed like the whole blob.
             let may = written.min(self.end.saturating_sub(HELD_BACK));
             if may > self.next {
                 return Ok(may);
@@ -121,10 +129,29 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the download ended before all of it was here")
 }
 
-/// How many bytes at the end of what somebody reads are not handed out before the digest is known to fit. Of a part,
-/// too: without its end nobody takes it for whole.
-const HELD_BACK: u64 = 64 * 1024;
-/// Bytes of one read.
+/// How many bytes at the end of what is asked for are not handed out before the digest is known to fit.
+pub const HELD_BACK: u64 = 64 * 1024;
+/// Bytes of one read at most.
 const STEP: u64 = 256 * 1024;
-/// Reads whose bytes have not been sent, so 16 MiB of memory in all.
-const READS_MAX: usize = 64;
+/// What the budget is counted in, in bytes,
+const UNIT: u64 = 16 * 1024;
+/// and how many there are of bytes that have not been sent: 16 MiB.
+const UNITS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_stop_reading_leave_room_for_others() {
+        let readers = GrowingReaders::new();
+        let mut held = 0;
+        // Each has two reads on its way at most.
+        while readers.budget.available_permits() > 0 {
+            let units = readers.step().div_ceil(UNIT) as u32;
+            readers.budget.try_acquire_many(units).expect("there is room").forget();
+            held += 1;
+        }
+        assert!(held / 2 >= 100, "{held}");
+    }
+}

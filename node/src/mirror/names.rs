@@ -49,14 +49,10 @@ impl Names<'_> {
         if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
             return self.named(repository, namespace, is_local);
         }
-        if let Some((upstream, path)) = self.upstreams.of_repository(&repository)
-            && let Some(place) = self.place(upstream, &path, false)
-        {
-            return Target::Upstream(place);
-        }
-        if is_local(&repository) {
-            return Target::Local(repository);
-        }
+        let repository = match self.of_mesh(repository) {
+            Target::Local(repository) if !is_local(&repository) => repository,
+            target => return target,
+        };
         let upstream = self.upstreams.unqualified();
         let assumed = upstream.and_then(|upstream| self.place(upstream, repository.as_str(), true));
         assumed.map_or(Target::Local(repository), Target::Upstream)
@@ -64,7 +60,7 @@ impl Names<'_> {
 
     fn named(&self, repository: RepoName, namespace: &str, is_local: impl Fn(&RepoName) -> bool) -> Target {
         if self.own.iter().any(|own| own == namespace) {
-            return Target::Local(repository);
+            return self.of_mesh(repository);
         }
         if let Some(upstream) = self.upstreams.for_namespace(namespace) {
             let place = self.place(upstream, repository.as_str(), false);
@@ -73,9 +69,17 @@ impl Names<'_> {
         let qualified = format!("{}/{repository}", namespace.replace(':', "_"));
         match qualified.parse() {
             Ok(qualified) if is_local(&qualified) => Target::Local(qualified),
-            _ if self.own.is_empty() => Target::Local(repository),
+            _ if self.own.is_empty() => self.of_mesh(repository),
             _ => Target::Foreign(namespace.to_owned()),
         }
+    }
+
+    /// Of the mesh's own, unless it says itself that it is an upstream's: what was pulled through is under that
+    /// name, and whoever may have it is asked there.
+    fn of_mesh(&self, repository: RepoName) -> Target {
+        let named = self.upstreams.of_repository(&repository);
+        let place = named.and_then(|(upstream, path)| self.place(upstream, &path, false));
+        place.map_or(Target::Local(repository), Target::Upstream)
     }
 
     fn place(&self, upstream: Upstream, path: &str, unqualified: bool) -> Option<Place> {
@@ -124,6 +128,9 @@ mod tests {
         assert_eq!(meant(&[], "team/app", None), "here team/app");
         assert_eq!(meant(&["mesh.example"], "team/other", Some("mesh.example")), "here team/other");
         assert_eq!(meant(&[], "team/x", Some("quay.io")), "here quay.io/team/x");
+        // No other word for the mesh makes an upstream's contents the mesh's own.
+        assert_eq!(meant(&["mesh.example"], "docker.io/x", Some("mesh.example")), hub);
+        assert_eq!(meant(&[], "docker.io/x", Some("quay.io")), hub);
         // What a name means elsewhere is not guessed where the operator said what the mesh is called.
         assert_eq!(meant(&[], "team/app", Some("mesh.example")), "here team/app");
         assert_eq!(meant(&["mesh.example"], "team/app", Some("quay.io")), "foreign quay.io");

@@ -59,9 +59,20 @@ impl Tags {
         if let Some(digest) = fresh() {
             return Ok(Resolved { digest, warning: None });
         }
-        let turn = self.recent().entry(name.clone()).or_default().turn.clone();
-        // Many clients that ask at once are one question.
-        let _turn = turn.lock().await;
+        let turn = self.turn(&name);
+        // Many clients that ask at once are one question. Where that is whether an upstream is back, who comes
+        // meanwhile does not wait for the answer.
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let away = UpstreamError::Unavailable("it was away a moment ago".into());
+                let known = place.upstream.is_away().then(|| self.last_known(place, tag, &away)).flatten();
+                if let Some(known) = known {
+                    return Ok(known);
+                }
+                turn.lock().await
+            }
+        };
         if let Some(digest) = fresh() {
             return Ok(Resolved { digest, warning: None });
         }
@@ -84,12 +95,20 @@ impl Tags {
     }
 
     fn keep(&self, name: &Name, digest: Digest) {
+        self.recent().entry(name.clone()).or_default().answer = Some((digest, Instant::now()));
+    }
+
+    /// Whose turn it is to ask about a tag, of which clients may name any number.
+    fn turn(&self, name: &Name) -> Arc<tokio::sync::Mutex<()>> {
         let mut recent = self.recent();
-        if recent.len() > RECENT_MAX {
+        if recent.len() >= RECENT_MAX {
+            recent.retain(|_, known| known.answer.is_some() || Arc::strong_count(&known.turn) > 1);
+        }
+        if recent.len() >= RECENT_MAX {
             // Only answers that are fresh are worth keeping, and questions under way keep their own turn.
             recent.clear();
         }
-        recent.entry(name.clone()).or_default().answer = Some((digest, Instant::now()));
+        recent.entry(name.clone()).or_default().turn.clone()
     }
 
     fn fresh(&self, name: &Name, for_how_long: Duration) -> Option<Digest> {
@@ -144,7 +163,9 @@ fn believed<'a>(
     stale_for: StaleFor,
 ) -> Option<Believed<'a>> {
     let counts = sightings.iter().filter(|entry| entry.granted || entry.node == *me);
-    let entry = counts.max_by_key(|entry| (entry.seen, entry.node))?;
+    // What says to be of tomorrow tells nothing of when it was: it counts only where nothing else does.
+    let possible = |entry: &SightingEntry| !now.is_plausible() || entry.seen.0 <= now.0 + SKEW;
+    let entry = counts.max_by_key(|entry| (possible(entry), entry.seen, entry.node))?;
     let clocks = now.is_plausible() && entry.seen.is_plausible();
     let age = clocks.then(|| now.0.checked_sub(entry.seen.0)).flatten().map(Duration::from_secs);
     let allowed = match age {
@@ -159,6 +180,8 @@ fn wall() -> Wall {
     Wall(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
+/// How many seconds clocks of nodes may differ.
+const SKEW: u64 = 300;
 /// Tags whose last answer is kept.
 const RECENT_MAX: usize = 10_000;
 
@@ -193,6 +216,10 @@ mod tests {
         assert_eq!(believed(&mine, &me, Wall(NOW.0 + 1), hour(1)), None);
         assert!(believed(&mine, &me, Wall(NOW.0 + 1), StaleFor::Forever).is_some());
         assert_eq!(believed(&mine, &me, NOW, StaleFor::Never), None);
+        // A node whose clock is years ahead does not have the last word for years.
+        let ahead = SightingEntry { seen: Wall(NOW.0 + 1_000_000), ..entry(2, 0, true) };
+        let both = [mine[0], ahead];
+        assert_eq!(believed(&both, &me, NOW, hour(2)).expect("one counts").entry.node, me);
         let unset = believed(&mine, &me, Wall(12), hour(1)).expect("a board without a clock goes on");
         assert_eq!(unset.age, None);
         assert_eq!(believed(&mine, &me, Wall(12), StaleFor::Never), None);

@@ -14,6 +14,7 @@ use super::{
     parts::Content,
     reply,
 };
+use crate::access;
 use crate::store::{BlobReader, Held, LinkEntry};
 
 impl Registry {
@@ -27,7 +28,12 @@ impl Registry {
     ) -> Result<Response, ApiError> {
         let patience = if asked.is_head() { HEAD_PATIENCE } else { GET_PATIENCE };
         let link = self.visible(repository, &digest, patience).await;
-        let link = link.ok_or_else(|| unlinked(repository, &digest))?;
+        // Under a registry's name it was rather pulled through, when that was an upstream of this node, than pushed.
+        let known = |link: &LinkEntry| {
+            let pushes = || asked.may(access::Action::Push, repository);
+            link.manifest.is_some() || !is_of_a_registry(repository) || pushes()
+        };
+        let link = link.filter(known).ok_or_else(|| unlinked(repository, &digest))?;
         let held = self.inner.store.index().held(&digest);
         let size = held.map_or(link.size, |held| held.size);
         let content = Content { digest: &digest, media_type: BLOB_TYPE, size };
@@ -129,6 +135,12 @@ impl Registry {
             }
         }
     }
+}
+
+/// Whether the first part of a name is a registry's.
+fn is_of_a_registry(repository: &RepoName) -> bool {
+    let first = repository.as_str().split_once('/').map_or("", |(first, _)| first);
+    first.contains('.') || first.split('_').next() == Some("localhost")
 }
 
 fn unlinked(repository: &RepoName, digest: &Digest) -> ApiError {

@@ -204,7 +204,7 @@ fn units(length: usize) -> u32 {
 const BUDGET: usize = 32 * 1024 * 1024;
 /// The longest step: longer ones were measured not to be faster.
 const STEP: usize = 1024 * 1024;
-/// The shortest step, in which the budget is counted: all connections of a listener have room for two.
+/// The shortest step, in which the budget is counted: all connections of a listener have room for one.
 const UNIT: usize = 16 * 1024;
 /// How long a client may send nothing in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -248,7 +248,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<I> {
 }
 
 /// Connections at a time on one listener; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_MAX: usize = 2048;
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 /// What an HTTP/2 client may send ahead in one request, in bytes.

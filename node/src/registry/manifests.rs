@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use sha2::{Digest as _, Sha256, Sha512};
 use waystation_oci::{
     manifest,
@@ -156,6 +157,12 @@ impl Registry {
         self.ingested(held.size);
         replica.sealed(held.hash).await;
         replica.sealed(index_hash).await;
+        // The artifact is announced with all that it needs, so others must be able to fetch that.
+        for hash in index.edges.iter().filter_map(|edge| edge.hash) {
+            if store.servable(hash).now_or_never().is_none() {
+                self.sealed_later(hash).await;
+            }
+        }
         Ok(replica.publish(repository.clone(), tags, index, index_hash, size).await?)
     }
 

@@ -100,10 +100,13 @@ impl Registry {
             Scope::Upstream(place, _) => Some(&place.repository),
         };
         let Some(repository) = repository else { return Ok(()) };
-        let read = matches!(asked.method, Method::GET | Method::HEAD);
-        let left = self.inner.mirror.authority(repository) == Authority::Upstream;
-        if !read || !left || asked.origin == Origin::Socket {
+        if !self.is_left(asked, repository) {
             return Ok(());
+        }
+        // Whoever could push there could put what only some may see into a manifest that all may.
+        if !matches!(asked.method, Method::GET | Method::HEAD) {
+            let why = format!("{repository} is left to its upstream to judge; push under another name");
+            return Err(ApiError::denied(why));
         }
         let login = |why: &str| Err(asked.caller.login_needed(repository, why).into());
         // What the mesh itself has there, the upstream knows nothing of.
@@ -122,6 +125,11 @@ impl Registry {
                 Err(ApiError::new(404, Code::NameUnknown, why))
             }
         }
+    }
+
+    /// Whether only its upstream can tell whether this client may have what is in a repository.
+    pub(super) fn is_left(&self, asked: &Asked, repository: &RepoName) -> bool {
+        asked.origin == Origin::Network && self.inner.mirror.authority(repository) == Authority::Upstream
     }
 
     /// Whether the mesh itself has something under this name: it is never looked up elsewhere then.

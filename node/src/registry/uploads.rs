@@ -6,8 +6,9 @@ use axum::{
     http::{StatusCode, header},
     response::Response,
 };
+use futures_util::FutureExt;
 use waystation_oci::{path, upload::Chunk};
-use waystation_proto::{Digest, RepoName, grant::Action};
+use waystation_proto::{Digest, Hash, RepoName, grant::Action};
 
 use super::{
     Asked, Registry,
@@ -66,7 +67,9 @@ impl Registry {
         let index = self.inner.store.index();
         let held = index.held(&digest)?;
         // What is left to an upstream to judge is not taken over from.
-        let may_read = |name: &RepoName| asked.may(access::Action::Pull, name) && asked.sees(name);
+        let may_read = |name: &RepoName| {
+            asked.may(access::Action::Pull, name) && asked.sees(name) && !self.is_left(asked, name)
+        };
         let found = match from {
             Some(from) => {
                 let from = from.parse().ok()?;
@@ -166,10 +169,21 @@ impl Registry {
         Ok(())
     }
 
-    /// Tells the replica of a blob that a client pushed.
+    /// Tells the replica of a blob that a client pushed, as soon as others can fetch it.
     async fn sealed(&self, held: &Held) {
         self.ingested(held.size);
-        self.inner.replica.sealed(held.hash).await;
+        let (registry, hash) = (self.clone(), held.hash);
+        if self.inner.store.servable(hash).now_or_never().is_some() {
+            self.inner.replica.sealed(hash).await;
+        } else {
+            tokio::spawn(async move { registry.sealed_later(hash).await });
+        }
+    }
+
+    /// Waits until others can fetch a blob and tells the replica.
+    pub(super) async fn sealed_later(&self, hash: Hash) {
+        self.inner.store.servable(hash).await;
+        self.inner.replica.sealed(hash).await;
     }
 }
 

@@ -183,6 +183,12 @@ impl Blobs {
         self.covered.lock().await
     }
 
+    /// Lets every import fail from now on.
+    #[cfg(test)]
+    pub fn refuse_imports(&self) {
+        self.imports.close();
+    }
+
     /// How many syncs were asked for, and how many ran.
     #[cfg(test)]
     pub fn sync_counts(&self) -> (u64, u64) {

@@ -3,18 +3,17 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom, Write},
     mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use sha2::Digest as _;
 use tokio::{sync::watch, task::JoinHandle};
 use waystation_proto::{Digest, Hash};
@@ -22,14 +21,16 @@ use waystation_proto::{Digest, Hash};
 use super::{
     ByteStream, IngestError,
     blobs::{blocking, remove_file},
+    direct::DirectWriter,
     dirs::Dirs,
+    lane::Lane,
     room::Kind,
 };
 use crate::sparse::SparseWriter;
 
 /// An open file and the hashes of what is in it. Writing blocks.
 pub(super) struct Draft {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     hasher: Hasher,
     length: Arc<AtomicU64>,
@@ -37,7 +38,17 @@ pub(super) struct Draft {
     fleeting: bool,
     /// Bytes that were written since the disk was last told to start with them.
     unsynced: u64,
-    /// Told of every write.
+    /// Told of every write, where somebody reads along.
+    grown: Option<watch::Sender<u64>>,
+}
+
+/// The end of the file, where the next bytes go.
+struct Tail {
+    file: Arc<File>,
+    path: PathBuf,
+    length: Arc<AtomicU64>,
+    /// There once the file is large, unless somebody reads along.
+    direct: Option<DirectWriter>,
     grown: Option<watch::Sender<u64>>,
 }
 
@@ -74,8 +85,6 @@ pub(super) struct Receiver {
     limit: u64,
     active: Arc<AtomicUsize>,
     dirs: Arc<Dirs>,
-    /// Whether a step ends as soon as nothing more is there.
-    eager: bool,
 }
 
 impl Draft {
@@ -83,15 +92,8 @@ impl Draft {
     pub fn fleeting(path: PathBuf, expected: &Digest) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let length = Arc::default();
-        Ok(Draft {
-            file,
-            path,
-            hasher: Hasher::like(expected),
-            length,
-            fleeting: true,
-            unsynced: 0,
-            grown: None,
-        })
+        let (file, hasher) = (Arc::new(file), Hasher::like(expected));
+        Ok(Draft { file, path, hasher, length, fleeting: true, unsynced: 0, grown: None })
     }
 
     /// A file that stays, hashed (SHA-256) as far as it is written.
@@ -100,7 +102,7 @@ impl Draft {
         let mut hasher = Hasher::sha256();
         let read = hasher.read(&mut file)?;
         length.store(read, Ordering::SeqCst);
-        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0, grown: None })
+        Ok(Draft { file: Arc::new(file), path, hasher, length, fleeting: false, unsynced: 0, grown: None })
     }
 
     /// Where the file is.
@@ -113,94 +115,80 @@ impl Draft {
         self.length.load(Ordering::SeqCst)
     }
 
-    /// How much is written, from now on.
+    /// How much is written, from now on; it is told soon after it came.
     pub fn watch(&mut self) -> watch::Receiver<u64> {
         self.grown.get_or_insert_with(|| watch::Sender::new(self.length.load(Ordering::SeqCst))).subscribe()
     }
 
-    /// Writes and hashes. After an error the file is as before, but the hashes are not: drop the draft.
-    pub fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
-        let before = self.length();
-        let length = length(pieces);
-        let Draft { file, hasher: Hasher { digest, hash }, .. } = self;
-        let mut write = || {
-            let result = write_sparse(file, before, pieces);
-            pieces.iter().for_each(|piece| {
-                hash.update(piece);
-            });
-            result
-        };
-        let mut name = || pieces.iter().for_each(|piece| digest.update(piece));
-        // SHA takes about as long as all the rest.
-        let result = if length >= PARALLEL_BYTES {
-            thread::scope(|scope| {
-                scope.spawn(name);
-                write()
-            })
-        } else {
-            name();
-            write()
-        };
-        if let Err(error) = result {
-            self.file.set_len(before)?;
-            return Err(error);
-        }
-        self.length.store(before + length, Ordering::SeqCst);
-        if let Some(grown) = &self.grown {
-            grown.send_replace(before + length);
-        }
-        self.unsynced += length;
-        Ok(())
-    }
-
-    /// Appends a body up to its end. Also gives the draft back if the body was cut or the disk is full,
-    /// holding what came; not if the disk failed.
+    /// Appends a body up to its end. Writing and the two hashes are three lanes; the next bytes come in while they
+    /// work. Also gives the draft back if the body was cut, holding what came; not if the disk is full or failed:
+    /// then the hashes may be of more than the file has.
     pub async fn receive(
         mut self,
-        first: Option<Step>,
+        first: Step,
         body: &mut Receiver,
     ) -> (Option<Self>, Result<(), IngestError>) {
-        let mut step = match first {
-            Some(step) => step,
-            None => body.step().await,
-        };
-        let mut flushing: Option<JoinHandle<io::Result<()>>> = None;
+        let mut flushing = None;
+        match self.run(first, body, &mut flushing).await {
+            Ok(end) => match flushed(&mut flushing).await {
+                Ok(()) => (Some(self), end),
+                Err(error) => (None, Err(self.spoilt(error))),
+            },
+            Err(failure) => (None, Err(failure)),
+        }
+    }
+
+    /// The lanes of [`Self::receive`]. Says how the body ended.
+    async fn run(
+        &mut self,
+        first: Step,
+        body: &mut Receiver,
+        flushing: &mut Option<JoinHandle<io::Result<()>>>,
+    ) -> Result<Result<(), IngestError>, IngestError> {
+        let what = format!("{} could not be written", self.path.display());
+        let failed = |error| storage(&what, error);
+        let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::update_all);
+        let mut hash = Lane::new(mem::take(&mut self.hasher.hash), update_all);
+        let (file, path, length) = (self.file.clone(), self.path.clone(), self.length.clone());
+        let mut tail =
+            Lane::new(Tail { file, path, length, direct: None, grown: self.grown.clone() }, Tail::append);
+        let mut next = Some(first);
+        let mut end = None;
         loop {
-            if let Err(error) = self.start_flush(&mut flushing).await {
-                return (None, Err(self.spoilt(error)));
-            }
-            let pieces = mem::take(&mut step.pieces);
-            if let Err(error) = body.dirs.room.check(Kind::Bulk, length(&pieces)) {
-                return (Some(self), Err(storage("a body could not be written", error)));
-            }
-            let writing = blocking(move || {
-                let result = self.write(&pieces);
-                Ok((self, result))
-            });
-            // The next bytes come in while these are written.
-            let next = async {
-                match &step.end {
-                    Some(_) => None,
-                    None => Some(body.step().await),
+            if let Some(step) = next.take() {
+                for piece in step.pieces {
+                    digest.push(piece.clone());
+                    hash.push(piece.clone());
+                    tail.push(piece);
                 }
-            };
-            let (written, next) = tokio::join!(writing, next);
-            match written {
-                Err(error) => return (None, Err(storage("a body could not be written", error))),
-                Ok((draft, Err(error))) => {
-                    let what = format!("{} could not be written", draft.path.display());
-                    return (None, Err(storage(&what, error)));
-                }
-                Ok((draft, Ok(()))) => self = draft,
+                end = step.end;
             }
-            match (next, step.end) {
-                (Some(next), _) => step = next,
-                (None, end) => {
-                    if let Err(error) = flushed(&mut flushing).await {
-                        return (None, Err(self.spoilt(error)));
-                    }
-                    return (Some(self), end.unwrap_or(Ok(())));
-                }
+            let (step, budget) = body.share();
+            let least = if end.is_some() || self.grown.is_some() { 1 } else { step };
+            digest.start(least);
+            hash.start(least);
+            let writing = tail.ready(least);
+            if writing > 0 {
+                self.start_flush(flushing).await.map_err(|error| self.spoilt(error))?;
+                body.dirs.room.check(Kind::Bulk, writing).map_err(failed)?;
+                self.unsynced += writing;
+                tail.start(least);
+            }
+            let load = digest.load().max(hash.load()).max(tail.load());
+            if load == 0
+                && let Some(end) = end
+            {
+                self.hasher =
+                    Hasher { digest: digest.end().map_err(failed)?, hash: hash.end().map_err(failed)? };
+                let mut tail = tail.end().map_err(failed)?;
+                blocking(move || tail.finish()).await.map_err(failed)?;
+                return Ok(end);
+            }
+            tokio::select! {
+                named = digest.turn() => named.map_err(failed)?,
+                named = hash.turn() => named.map_err(failed)?,
+                written = tail.turn() => written.map_err(failed)?,
+                piece = body.piece(), if end.is_none() && load < budget => next = Some(piece),
             }
         }
     }
@@ -211,17 +199,17 @@ impl Draft {
         if self.hasher.is_like(expected) {
             return Ok(self.hasher.names());
         }
-        let mut hasher = Hasher::like(expected);
-        self.file.seek(SeekFrom::Start(0))?;
-        hasher.read(&mut self.file)?;
+        let (mut hasher, mut file) = (Hasher::like(expected), &*self.file);
+        file.seek(SeekFrom::Start(0))?;
+        hasher.read(&mut file)?;
         Ok(hasher.names())
     }
 
     /// The whole file's bytes. Blocks.
     pub fn bytes(&mut self) -> io::Result<Bytes> {
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.read_to_end(&mut bytes)?;
+        let (mut bytes, mut file) = (Vec::new(), &*self.file);
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
         Ok(bytes.into())
     }
 
@@ -237,10 +225,9 @@ impl Draft {
             return Ok(());
         }
         flushed(flushing).await?;
-        if let Ok(file) = self.file.try_clone() {
-            self.unsynced = 0;
-            *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
-        }
+        self.unsynced = 0;
+        let file = self.file.clone();
+        *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         Ok(())
     }
 
@@ -299,7 +286,7 @@ impl Hasher {
     }
 
     /// Takes the rest of a file and says how much that was.
-    pub fn read(&mut self, file: &mut File) -> io::Result<u64> {
+    pub fn read(&mut self, file: &mut impl Read) -> io::Result<u64> {
         let mut buffer = vec![0; READ_BYTES];
         let mut read = 0;
         loop {
@@ -314,7 +301,48 @@ impl Hasher {
     }
 }
 
+impl Tail {
+    /// Writes; after an error the file is as before.
+    fn append(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        let before = self.length.load(Ordering::SeqCst);
+        if before >= DIRECT_FROM && self.direct.is_none() && self.grown.is_none() {
+            self.direct = Some(DirectWriter::new(self.file.clone(), &self.path));
+        }
+        let written = match &mut self.direct {
+            Some(direct) => write_sparse(direct, &self.file, before, pieces),
+            None => write_sparse(&*self.file, &self.file, before, pieces),
+        };
+        if let Err(error) = written {
+            let kept = self.direct.as_ref().map_or(before, |direct| direct.written().min(before));
+            self.length.store(kept, Ordering::SeqCst);
+            self.file.set_len(kept)?;
+            return Err(error);
+        }
+        let length = before + length(pieces);
+        self.length.store(length, Ordering::SeqCst);
+        if let Some(grown) = &self.grown {
+            grown.send_replace(length);
+        }
+        Ok(())
+    }
+
+    /// Writes what is still in memory. Blocks.
+    fn finish(&mut self) -> io::Result<()> {
+        self.direct.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
 impl DigestHasher {
+    fn update_all(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        pieces.iter().for_each(|piece| self.update(piece));
+        Ok(())
+    }
+
+    /// Takes the hasher out; what it leaves is of no use.
+    fn take(&mut self) -> Self {
+        mem::replace(self, DigestHasher::Sha256(sha2::Sha256::new()))
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         match self {
             DigestHasher::Sha256(hasher) => hasher.update(bytes),
@@ -327,48 +355,44 @@ impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
     pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
         active.fetch_add(1, Ordering::Relaxed);
-        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone(), eager: false }
-    }
-
-    /// The same, with steps that do not wait to be full: somebody reads what is written.
-    pub fn eager(mut self) -> Self {
-        self.eager = true;
-        self
+        Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
     }
 
     /// Waits for a step's worth of bytes, or the body's end.
     pub async fn step(&mut self) -> Step {
-        let full = (STEPS_BYTES / self.active.load(Ordering::Relaxed).max(1)).clamp(MIN_STEP, MAX_STEP);
-        let mut step = Step { pieces: Vec::new(), end: None };
-        let mut length = 0;
-        while length < full {
-            let next = if self.eager && length > 0 {
-                let Some(next) = self.body.next().now_or_never() else { break };
-                next
-            } else {
-                self.body.next().await
-            };
-            match next {
-                Some(Ok(piece)) if piece.len() as u64 > self.room => {
-                    step.end = Some(Err(IngestError::TooLarge { limit: self.limit }));
-                    break;
-                }
-                Some(Ok(piece)) => {
-                    self.room -= piece.len() as u64;
-                    length += piece.len();
-                    step.pieces.push(piece);
-                }
-                Some(Err(error)) => {
-                    step.end = Some(Err(IngestError::Interrupted(error.to_string())));
-                    break;
-                }
-                None => {
-                    step.end = Some(Ok(()));
-                    break;
-                }
-            }
+        let (full, _) = self.share();
+        let mut step = self.piece().await;
+        let mut received = length(&step.pieces);
+        while received < full && step.end.is_none() {
+            let piece = self.piece().await;
+            received += length(&piece.pieces);
+            step.pieces.extend(piece.pieces);
+            step.end = piece.end;
         }
         step
+    }
+
+    /// Waits for the next bytes, or the body's end. Nothing is lost if it is dropped.
+    async fn piece(&mut self) -> Step {
+        match self.body.next().await {
+            Some(Ok(piece)) if piece.len() as u64 > self.room => {
+                Step { pieces: Vec::new(), end: Some(Err(IngestError::TooLarge { limit: self.limit })) }
+            }
+            Some(Ok(piece)) => {
+                self.room -= piece.len() as u64;
+                Step { pieces: vec![piece], end: None }
+            }
+            Some(Err(error)) => {
+                Step { pieces: Vec::new(), end: Some(Err(IngestError::Interrupted(error.to_string()))) }
+            }
+            None => Step { pieces: Vec::new(), end: Some(Ok(())) },
+        }
+    }
+
+    /// How many bytes are worth beginning with, and how many this body may hold in memory, a piece more or less.
+    fn share(&self) -> (u64, u64) {
+        let share = BUDGET / self.active.load(Ordering::Relaxed).max(1) as u64;
+        ((share / 2).clamp(MIN_STEP, MAX_STEP), share.clamp(2 * MIN_STEP, MAX_HELD))
     }
 }
 
@@ -376,6 +400,13 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn update_all(hasher: &mut blake3::Hasher, pieces: &[Bytes]) -> io::Result<()> {
+    pieces.iter().for_each(|piece| {
+        hasher.update(piece);
+    });
+    Ok(())
 }
 
 fn length(pieces: &[Bytes]) -> u64 {
@@ -401,8 +432,8 @@ pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
 }
 
 /// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
-fn write_sparse(file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
-    let mut writer = SparseWriter::new(file, at)?;
+fn write_sparse(out: impl Write + Seek, file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
+    let mut writer = SparseWriter::new(out, at)?;
     for piece in pieces {
         writer.write(piece)?;
     }
@@ -412,14 +443,16 @@ fn write_sparse(file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-/// Most bytes in one step: large enough for disk and hashing, small enough for a board's memory.
-const MAX_STEP: usize = 1024 * 1024;
-/// Least bytes in one step, however many bodies are being received.
-const MIN_STEP: usize = 64 * 1024;
-/// What all steps together hold; each body has one being written and one coming in.
-const STEPS_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes that are waited for before work on them begins.
+const MAX_STEP: u64 = 2 * 1024 * 1024;
+/// The same, however many bodies are being received.
+const MIN_STEP: u64 = 64 * 1024;
+/// Most bytes of one body in memory.
+const MAX_HELD: u64 = 8 * 1024 * 1024;
+/// What all bodies hold in memory together.
+const BUDGET: u64 = 16 * 1024 * 1024;
+/// From which length on a file is written past the system's cache.
+const DIRECT_FROM: u64 = 8 * 1024 * 1024;
 /// How much is written before the disk is told to begin.
 const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
-/// From how many bytes on a step is worth a second thread.
-const PARALLEL_BYTES: u64 = 256 * 1024;
 const READ_BYTES: usize = 256 * 1024;

@@ -6,6 +6,7 @@
 //! | `l/<repository>@<digest>/<size>` | blob | pushed to, or mounted into, the repository |
 //! | `a/<manifest digest>/<size>` | artifact index | the index of an artifact that was published here |
 //! | `h/<hash>/<size>` | blob | a fetched blob without a digest (an artifact index) |
+//! | `o/<hash>/<size>` | blob | its outboard is still to be made, or to be made durable |
 //! | `r/<sequence>` | segment | signed records |
 //! | `g/<nonce>` | nothing | the run of the node that may write the index |
 
@@ -20,6 +21,7 @@ pub(super) enum Ground {
     Link { repository: RepoName, digest: Digest, size: u64 },
     Index { manifest: Digest, size: u64 },
     Nameless { hash: Hash, size: u64 },
+    Outboard { hash: Hash, size: u64 },
     Segment(u64),
     Run(u64),
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Ground {
             Ground::Link { repository, digest, size } => write!(f, "l/{repository}@{digest}/{size}"),
             Ground::Index { manifest, size } => write!(f, "a/{manifest}/{size}"),
             Ground::Nameless { hash, size } => write!(f, "h/{hash}/{size}"),
+            Ground::Outboard { hash, size } => write!(f, "o/{hash}/{size}"),
             Ground::Segment(sequence) => write!(f, "r/{sequence:016x}"),
             Ground::Run(nonce) => write!(f, "g/{nonce:016x}"),
         }
@@ -60,6 +63,7 @@ impl FromStr for Ground {
             "b" => Ok(Ground::Blob { digest: digest(what)?, size }),
             "a" => Ok(Ground::Index { manifest: digest(what)?, size }),
             "h" => Ok(Ground::Nameless { hash: what.parse().map_err(|_| ())?, size }),
+            "o" => Ok(Ground::Outboard { hash: what.parse().map_err(|_| ())?, size }),
             "l" => {
                 let (repository, text) = what.split_once('@').ok_or(())?;
                 let repository = repository.parse().map_err(|_| ())?;
@@ -83,6 +87,7 @@ mod tests {
             Ground::Link { repository, digest: Digest::Sha256([1; 32]), size: u64::MAX },
             Ground::Index { manifest: digest, size: 3 },
             Ground::Nameless { hash: Hash([9; 32]), size: 4 },
+            Ground::Outboard { hash: Hash([8; 32]), size: 5 },
             Ground::Segment(0x10),
             Ground::Run(u64::MAX),
         ];

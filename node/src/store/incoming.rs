@@ -10,7 +10,7 @@ use waystation_proto::{Digest, RepoName};
 use super::{
     BlobReader, ByteStream, Held, IngestError, Inner,
     blobs::blocking,
-    draft::{Draft, Hasher, Receiver, storage},
+    draft::{Draft, Hasher, Receiver, Step, storage},
     ground::Ground,
 };
 
@@ -62,8 +62,9 @@ impl Incoming {
     pub async fn append(&mut self, body: ByteStream, limit: u64) -> Result<(), IngestError> {
         let Some(draft) = self.draft.take() else { return Err(gone()) };
         let room = limit.saturating_sub(draft.length());
-        let mut body = Receiver::new(body, limit, room, &self.store.active, &self.store.dirs).eager();
-        let (draft, result) = draft.receive(None, &mut body).await;
+        let mut body = Receiver::new(body, limit, room, &self.store.active, &self.store.dirs);
+        let nothing = Step { pieces: Vec::new(), end: None };
+        let (draft, result) = draft.receive(nothing, &mut body).await;
         self.draft = draft;
         result
     }
@@ -109,9 +110,11 @@ impl Inner {
             return self.link(repository, &held).await.map(Ok);
         }
         let failed = |error| storage("a fetched blob could not be read", error);
-        let reader = self.open_blob(hash, size).await.map_err(failed)?;
+        let gone = || failed(io::ErrorKind::NotFound.into());
+        let here = self.blobs.complete(hash).await.map_err(failed)?.ok_or_else(gone)?;
+        let reader = self.open_blob(hash, here).await.map_err(failed)?;
         let found = blocking(move || digest_of(reader, &digest)).await.map_err(failed)?;
-        if found != digest {
+        if found != digest || here != size {
             return Ok(Err(found));
         }
         self.admit(Some(repository), held).await?;
@@ -233,6 +236,10 @@ mod tests {
         let lie = Held { digest: sha256(b"other"), hash, size };
         assert_eq!(store.prove(&repository, lie).await.expect("read"), Err(sha256(&bytes)));
         assert_eq!(store.index().held(&lie.digest), None);
+        let short = Held { digest: sha256(&bytes), hash, size: size - 1 };
+        store.read(hash, size).await.expect("read, and kept in memory");
+        assert_eq!(store.prove(&repository, short).await.expect("read"), Err(sha256(&bytes)));
+        assert_eq!(store.index().held(&short.digest), None);
         let truth = Held { digest: sha256(&bytes), hash, size };
         assert_eq!(store.prove(&repository, truth).await.expect("read"), Ok(()));
         assert_eq!(store.index().held(&truth.digest), Some(truth));

@@ -16,6 +16,7 @@ use super::{
     dirs::sync_dir,
     draft::{Draft, Hasher, Names, Receiver, Step, storage},
     ground::Ground,
+    outboards::{LATER, Making},
 };
 
 /// How many bodies are being received.
@@ -45,7 +46,7 @@ impl Inner {
         let draft = blocking(move || Draft::fleeting(path, &expected))
             .await
             .map_err(|error| storage("a file for the body could not be made", error))?;
-        let (draft, result) = draft.receive(Some(first), &mut body).await;
+        let (draft, result) = draft.receive(first, &mut body).await;
         result?;
         let draft = draft.ok_or_else(|| IngestError::Storage("the body's file was lost".to_owned()))?;
         self.adopt(repository, expected, draft).await.1
@@ -116,7 +117,7 @@ impl Inner {
     /// Takes a complete draft in, if it is what is expected. Gives the draft back where the disk failed, so
     /// that an upload can be finished again.
     pub async fn adopt(
-        &self,
+        self: &Arc<Self>,
         repository: Option<&RepoName>,
         expected: Digest,
         mut draft: Draft,
@@ -142,11 +143,19 @@ impl Inner {
             return (None, Err(error));
         }
         let (draft, kept) = match bytes {
-            Some(bytes) => (Some(draft), self.keep_bytes(names.hash, bytes).await),
+            Some(bytes) => (Some(draft), self.keep_bytes(names.hash, bytes).await.map(|()| None)),
             None => self.keep_file(names, size, draft).await,
         };
         let admitted = match kept {
-            Ok(()) => self.admit(repository, Held { digest: expected, hash: names.hash, size }).await,
+            Ok(making) => {
+                let held = Held { digest: expected, hash: names.hash, size };
+                let admitted = self.admit(repository, held).await;
+                // From here on what fails is for the next start.
+                if let (Ok(_), Some(making)) = (&admitted, making) {
+                    self.make_outboard(making);
+                }
+                admitted
+            }
             Err(error) => Err(storage("the blob", error)),
         };
         if let (Ok(_), Some(draft)) = (&admitted, &draft) {
@@ -166,12 +175,25 @@ impl Inner {
         self.blobs.settle(hash, size).await
     }
 
-    /// Moves a draft's file to where it stays, durably, and has the store refer to it.
-    async fn keep_file(&self, names: Names, size: u64, draft: Draft) -> (Option<Draft>, io::Result<()>) {
+    /// Moves a draft's file to where it stays, durably, and has the store refer to it; where the file is large,
+    /// only says that the store is to refer to it once the blob is admitted.
+    async fn keep_file(
+        &self,
+        names: Names,
+        size: u64,
+        draft: Draft,
+    ) -> (Option<Draft>, io::Result<Option<Making>>) {
         let hash = names.hash;
         if self.is_sound(hash, size).await {
-            return (Some(draft), self.blobs.settle(hash, size).await);
+            return (Some(draft), self.blobs.settle(hash, size).await.map(|()| None));
         }
+        let turn = match size {
+            0..LATER => None,
+            _ => match self.outboards.turn().await {
+                Ok(turn) => Some(turn),
+                Err(error) => return (Some(draft), Err(error)),
+            },
+        };
         let dirs = self.dirs.clone();
         let placed = blocking(move || {
             draft.sync()?;
@@ -189,10 +211,17 @@ impl Inner {
             Ok((draft, Err(error))) => return (Some(draft), Err(error)),
             Err(error) => return (None, Err(error)),
         };
-        (Some(draft), self.import(hash, size).await)
+        let kept = match turn.and_then(|turn| self.outboards.begin(hash, size, turn)) {
+            None => self.import(hash, size).await.map(|()| None),
+            Some(making) => {
+                self.reading.mark(hash, &self.dirs.file(&hash));
+                self.blobs.name(&Ground::Outboard { hash, size }, hash).await.map(|()| Some(making))
+            }
+        };
+        (Some(draft), kept)
     }
 
-    async fn import(&self, hash: Hash, size: u64) -> io::Result<()> {
+    pub(super) async fn import(&self, hash: Hash, size: u64) -> io::Result<()> {
         let added = self.blobs.add_file(self.dirs.file(&hash)).await?;
         if added != hash {
             self.quarantine(hash, "its file changed while it was taken in").await;

@@ -18,6 +18,7 @@ use super::{
     BlobReader, Inner,
     blobs::{INLINE, blocking, remove_file},
     ground::Ground,
+    rehash::hash_file,
 };
 
 /// What is known of the files that are served.
@@ -137,12 +138,20 @@ impl Inner {
         self.check(hash, size).await.map(|file| BlobReader::File(file, size))
     }
 
+    /// The size of a blob of which all is here.
+    async fn complete(&self, hash: Hash) -> io::Result<Option<u64>> {
+        match self.outboards.size(&hash) {
+            Some(size) => Ok(Some(size)),
+            None => self.blobs.complete(hash).await,
+        }
+    }
+
     /// See [`super::Store::read`].
     pub async fn read(&self, hash: Hash, max: u64) -> io::Result<Bytes> {
         if let Some(bytes) = self.reading.small(&hash).filter(|bytes| bytes.len() as u64 <= max) {
             return Ok(bytes);
         }
-        let size = self.blobs.complete(hash).await?.ok_or_else(|| not_here(&hash))?;
+        let size = self.complete(hash).await?.ok_or_else(|| not_here(&hash))?;
         if size > max {
             let text = format!("blob {hash} has {size} bytes, more than the {max} that are read at once");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -170,7 +179,7 @@ impl Inner {
         if self.is_whole(hash, size).await {
             return Ranges::all(size);
         }
-        match self.blobs.complete(hash).await {
+        match self.complete(hash).await {
             Ok(None) => self.blobs.partial(hash, size).await,
             // Complete to the store, but its file failed the check.
             Ok(Some(_)) | Err(_) => Ranges::new(),
@@ -179,7 +188,7 @@ impl Inner {
 
     /// Whether all of a blob is here, and, where there is doubt, has the right bytes.
     pub async fn is_whole(&self, hash: Hash, size: u64) -> bool {
-        if !matches!(self.blobs.complete(hash).await, Ok(Some(found)) if found == size) {
+        if !matches!(self.complete(hash).await, Ok(Some(found)) if found == size) {
             return false;
         }
         if size <= INLINE {
@@ -242,7 +251,7 @@ impl Inner {
         if let Some(bytes) = self.reading.small(&hash) {
             return Ok(bytes);
         }
-        match self.blobs.complete(hash).await? {
+        match self.complete(hash).await? {
             None => return Err(not_here(&hash)),
             Some(found) if found != size => {
                 let text = format!("blob {hash} has {found} bytes, not {size}");
@@ -263,10 +272,10 @@ impl Inner {
     async fn check(&self, hash: Hash, size: u64) -> io::Result<File> {
         let turn = self.reading.turn(hash);
         let _turn = turn.lock().await;
-        if self.blobs.complete(hash).await? != Some(size) {
+        if self.complete(hash).await? != Some(size) {
             return Err(not_here(&hash));
         }
-        let (mut file, mark) = self.open_file(hash).await?.ok_or_else(|| not_here(&hash))?;
+        let (file, mark) = self.open_file(hash).await?.ok_or_else(|| not_here(&hash))?;
         if mark.length == size && self.reading.is_checked(&hash, mark) {
             return Ok(file);
         }
@@ -275,7 +284,7 @@ impl Inner {
             return Err(damaged(&hash));
         }
         let (file, found) = blocking(move || {
-            let found = hash_file(&mut file)?;
+            let found = hash_file(&file, size)?;
             Ok((file, found))
         })
         .await?;
@@ -320,20 +329,6 @@ impl Inner {
     }
 }
 
-fn hash_file(file: &mut File) -> io::Result<Hash> {
-    use std::io::Seek;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; CHECK_BYTES];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        };
-    }
-    file.rewind()?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
-}
-
 /// Keeps the newest few of the quarantined files, for whoever wants to know what happened to the disk.
 fn drop_oldest(dir: &Path) -> io::Result<()> {
     let mut files = Vec::new();
@@ -367,4 +362,3 @@ const MAX_KEPT: u64 = 128 * 1024;
 const MAX_SMALL: usize = 4096;
 /// Most files in `quarantine/`.
 const MAX_QUARANTINED: usize = 8;
-const CHECK_BYTES: usize = 256 * 1024;

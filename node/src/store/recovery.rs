@@ -15,7 +15,9 @@ use super::{
     blobs::{Blobs, INLINE, Named, blocking, remove_file},
     dirs::Dirs,
     ground::Ground,
+    outboards::Outboards,
     reading::Reading,
+    room::Kind,
     segments::Segments,
     uploads::Uploads,
 };
@@ -41,13 +43,15 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
     let at = dirs.clone();
     blocking(move || refuse_nameless(&at)).await?;
     let blobs = Blobs::open(dirs.clone()).await?;
-    let known: BTreeMap<Hash, Option<u64>> = blobs.list().await?.into_iter().collect();
+    let mut known: BTreeMap<Hash, Option<u64>> = blobs.list().await?.into_iter().collect();
+    let mut names = blobs.names().await?;
+    let unmade = unmade_outboards(&names);
     let (at, hashes) = (dirs.clone(), known.clone());
-    let files = blocking(move || sweep(&at, &hashes)).await?;
+    let files = blocking(move || sweep(&at, &hashes, &unmade)).await?;
     if moved {
         refer_again(&blobs, &dirs, &known).await?;
     }
-    let mut names = blobs.names().await?;
+    make_outboards(&blobs, &dirs, &mut names, &mut known, &files).await?;
     let last_run = names.iter().find_map(|named| match named.ground {
         Ground::Run(nonce) => Some(nonce),
         _ => None,
@@ -65,6 +69,7 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         segments: Segments::default(),
         reading: Reading::default(),
         active: Arc::default(),
+        outboards: Arc::new(Outboards::new()),
     });
     inner.reading.recover(old_files(&known, &names));
     let records = inner.read_segments(&names).await?;
@@ -102,7 +107,11 @@ fn refuse_nameless(dirs: &Dirs) -> io::Result<()> {
 }
 
 /// Removes files that the store does not know, and says how long the others are.
-fn sweep(dirs: &Dirs, known: &BTreeMap<Hash, Option<u64>>) -> io::Result<BTreeMap<Hash, u64>> {
+fn sweep(
+    dirs: &Dirs,
+    known: &BTreeMap<Hash, Option<u64>>,
+    unmade: &BTreeSet<Hash>,
+) -> io::Result<BTreeMap<Hash, u64>> {
     let mut lengths = BTreeMap::new();
     let mut data = Vec::new();
     list_files(dirs.blobs_data(), &mut data)?;
@@ -120,7 +129,7 @@ fn sweep(dirs: &Dirs, known: &BTreeMap<Hash, Option<u64>>) -> io::Result<BTreeMa
         list_files(&dir?.path(), &mut files)?;
         for path in files {
             match hash_of(&path) {
-                Some(hash) if matches!(known.get(&hash), Some(Some(_))) => {
+                Some(hash) if matches!(known.get(&hash), Some(Some(_))) || unmade.contains(&hash) => {
                     lengths.insert(hash, fs::metadata(&path)?.len());
                 }
                 _ => remove_file(&path),
@@ -128,6 +137,46 @@ fn sweep(dirs: &Dirs, known: &BTreeMap<Hash, Option<u64>>) -> io::Result<BTreeMa
         }
     }
     Ok(lengths)
+}
+
+/// Blobs that were acknowledged before their outboards were made.
+fn unmade_outboards(names: &[Named]) -> BTreeSet<Hash> {
+    let of = |wanted: fn(&Ground) -> bool| {
+        names.iter().filter(move |named| wanted(&named.ground)).map(|named| named.hash)
+    };
+    let named: BTreeSet<Hash> = of(|ground| matches!(ground, Ground::Blob { .. })).collect();
+    of(|ground| matches!(ground, Ground::Outboard { .. })).filter(|hash| named.contains(hash)).collect()
+}
+
+/// Makes the outboards that the last run was still to make. A file that is not what it was is left to
+/// [`forget_broken`].
+async fn make_outboards(
+    blobs: &Blobs,
+    dirs: &Dirs,
+    names: &mut Vec<Named>,
+    known: &mut BTreeMap<Hash, Option<u64>>,
+    files: &BTreeMap<Hash, u64>,
+) -> io::Result<()> {
+    let unmade = unmade_outboards(names);
+    for Named { ground, hash } in names.iter() {
+        let Ground::Outboard { size, .. } = *ground else { continue };
+        if unmade.contains(hash) && files.get(hash) == Some(&size) {
+            dirs.room.check(Kind::Rows, size / OUTBOARD_PART)?;
+            tracing::info!(%hash, size, "making the outboard that the last run did not come to");
+            known.remove(hash);
+            match blobs.add_file(dirs.file(hash)).await {
+                Ok(added) if added == *hash => {
+                    blobs.settle(*hash, size).await?;
+                    known.insert(*hash, Some(size));
+                }
+                Ok(_) => tracing::error!(%hash, "a file is not what it was before the crash"),
+                Err(error) => tracing::error!(%hash, %error, "a file cannot be read any more"),
+            }
+        }
+        blobs.unname(ground).await?;
+    }
+    names.retain(|named| !matches!(named.ground, Ground::Outboard { .. }));
+    Ok(())
 }
 
 /// Drops the names of blobs that are not whole. Links stay: they say what may be seen, not what is held.
@@ -279,6 +328,8 @@ fn unusable(dir: &Path, error: io::Error) -> OpenError {
     OpenError::Unusable { path: dir.to_owned(), why: format!("{error}; {advice}") }
 }
 
+/// An outboard has less than one of so many bytes of its blob.
+const OUTBOARD_PART: u64 = 128;
 /// The store's database.
 const DATABASE: &str = "blobs.db";
 /// What the store calls its files, after the hash.

@@ -673,4 +673,5 @@ async fn what_a_power_loss_took_from_a_download_is_noticed() {
     assert_eq!(serve(&store, &held).await.expect("served"), content);
 }
 
+mod outboards;
 mod records;

@@ -199,7 +199,8 @@ impl Inner {
                 return Err(IngestError::TooLarge { limit });
             };
             let mut body = Receiver::new(body, limit, room, &inner.active, &inner.dirs);
-            let (draft, result) = draft.receive(None, &mut body).await;
+            let first = body.step().await;
+            let (draft, result) = draft.receive(first, &mut body).await;
             *slot = draft;
             // A file that could not be synced is gone.
             if result.is_err() && slot.is_none() && !session.path.exists() {

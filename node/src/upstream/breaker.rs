@@ -47,11 +47,14 @@ pub enum Closed {
     Limited(Duration),
 }
 
-/// The right to make one request. What came of it is to be told; if not, it does not count.
+/// The right to make one request. What came of it is to be told; if not, it counts as a time-out where whoever
+/// asked had waited long: clients that are less patient than this node must not pay again and again.
 #[derive(Debug)]
 pub struct Permit {
     breaker: Arc<Breaker>,
     probe: bool,
+    since: Instant,
+    told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +69,8 @@ struct State {
     probing: bool,
     limited: Limits,
     why: String,
+    /// When it answered last.
+    answered: Option<Instant>,
 }
 
 /// Until when the host asked to be left alone.
@@ -96,13 +101,18 @@ impl Breaker {
             Some(_) => true,
         };
         state.probing = probe;
-        Ok(Permit { breaker: Arc::clone(self), probe })
+        Ok(Permit { breaker: Arc::clone(self), probe, since: now, told: false })
     }
 
     /// Whether requests would be turned away because the host fails.
     pub fn is_open(&self) -> bool {
         let state = self.state();
         state.until.is_some_and(|until| until > Instant::now() || state.probing)
+    }
+
+    /// Whether it has answered not longer ago than that.
+    pub fn has_answered_within(&self, span: Duration) -> bool {
+        self.state().answered.is_some_and(|at| at.elapsed() <= span)
     }
 
     /// The host asked to be left alone for this long, when asked for this.
@@ -140,7 +150,11 @@ impl Breaker {
         }
         let (why, at_once) = match outcome {
             Outcome::Answered => {
-                *state = State { limited: state.limited, ..State::default() };
+                let answered = Some(Instant::now());
+                if state.opened > 0 {
+                    tracing::info!(was = state.why, "a registry to pull through answers again");
+                }
+                *state = State { limited: state.limited, answered, ..State::default() };
                 return;
             }
             Outcome::Failed(why) => (why, probe),
@@ -152,6 +166,12 @@ impl Breaker {
         // Requests that were under way when it opened say nothing new.
         if (probe || !open) && (at_once || state.failures >= FAILURES) {
             let wait = FIRST_WAIT.saturating_mul(1 << state.opened.min(16)).min(MAX_WAIT);
+            if state.opened == 0 {
+                tracing::warn!(
+                    why = state.why,
+                    "a registry to pull through is away; it is left alone for a while"
+                );
+            }
             state.opened = state.opened.saturating_add(1);
             state.until = Some(Instant::now() + wait);
         }
@@ -166,13 +186,20 @@ impl Permit {
     /// Tells what came of the request.
     pub fn tell(mut self, outcome: Outcome) {
         self.breaker.note(outcome, self.probe);
-        self.probe = false;
+        self.told = true;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.probe {
+        if self.told {
+            return;
+        }
+        let waited = self.since.elapsed();
+        if waited >= GIVEN_UP_AFTER {
+            let why = format!("no answer in {} s, when nobody waited for it any more", waited.as_secs());
+            self.breaker.note(Outcome::TimedOut(why), self.probe);
+        } else if self.probe {
             self.breaker.state().probing = false;
         }
     }
@@ -181,6 +208,8 @@ impl Drop for Permit {
 /// Quick failures in a row after which a host is left alone: more than one question's tries, since the fault may be
 /// that question's. One time-out is enough.
 const FAILURES: u32 = 5;
+/// An answer that took longer, and then was not waited for, counts as none.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 /// How long at first; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// How long at most: so late is it noticed that the host is back.
@@ -250,6 +279,20 @@ mod tests {
         advance(FIRST_WAIT).await;
         drop(breaker.admit(Lane::Rest).expect("half open"));
         assert!(breaker.admit(Lane::Rest).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_after_a_long_wait_has_seen_a_time_out() {
+        let breaker = Arc::new(Breaker::default());
+        let (quick, slow) = (breaker.admit(Lane::Rest), breaker.admit(Lane::Rest));
+        drop(quick.expect("closed"));
+        assert!(!breaker.is_open());
+        advance(GIVEN_UP_AFTER).await;
+        drop(slow.expect("closed"));
+        assert!(breaker.is_open() && !breaker.has_answered_within(MAX_WAIT));
+        advance(FIRST_WAIT).await;
+        breaker.admit(Lane::Rest).expect("half open").tell(Outcome::Answered);
+        assert!(breaker.has_answered_within(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

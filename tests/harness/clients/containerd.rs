@@ -64,7 +64,8 @@ impl Containerd {
         self.sockets.path().join(SOCKET)
     }
 
-    fn command(&self) -> Command {
+    /// A run of `ctr`.
+    pub fn command(&self) -> Command {
         let mut command = self.ctr.command();
         command.arg("--address").arg(self.socket());
         command

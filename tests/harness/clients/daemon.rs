@@ -23,11 +23,26 @@ impl Daemon {
     /// Starts it; it ends with this thread, also where that is killed.
     #[track_caller]
     pub fn start(client: &Client, arguments: &[&str], folder: &Path) -> Self {
+        Self::start_by(&[], client, arguments, folder)
+    }
+
+    /// The same with these files laid over `/etc`, in a view of the file system of its own.
+    #[track_caller]
+    pub fn start_over_etc(client: &Client, arguments: &[&str], folder: &Path, etc: &Path) -> Self {
+        let lower = format!("lowerdir={}:/etc", etc.display());
+        let script = format!("mount -t overlay -o '{lower}' overlay /etc && exec \"$0\" \"$@\"");
+        let view = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script];
+        Self::start_by(&view, client, arguments, folder)
+    }
+
+    #[track_caller]
+    fn start_by(starter: &[&str], client: &Client, arguments: &[&str], folder: &Path) -> Self {
         let name = client.path().file_name().expect("a program").to_string_lossy().into_owned();
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).unwrap();
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--"])
+            .args(starter)
             .arg(client.path())
             .args(arguments)
             .stdin(Stdio::null())

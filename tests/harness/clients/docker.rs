@@ -21,6 +21,13 @@ impl Docker {
     /// Starts it with this `daemon.json`. Nothing where it is not installed.
     #[track_caller]
     pub fn start(daemon_json: &Path) -> Option<Self> {
+        Self::start_with(daemon_json, None)
+    }
+
+    /// The same with these files laid over the machine's `/etc`, as only the daemon sees it: it looks nowhere
+    /// but in `/etc/docker/certs.d` for the authorities of registries.
+    #[track_caller]
+    pub fn start_with(daemon_json: &Path, etc: Option<&Path>) -> Option<Self> {
         let dockerd = Client::find("dockerd", &["--version"])?;
         let docker = Client::find("docker", &["--version"])?;
         let containerd = Containerd::start(None)?;
@@ -48,7 +55,10 @@ impl Docker {
             "--bridge=none",
             "--storage-driver=vfs",
         ];
-        let daemon = Daemon::start(&dockerd, &arguments, folder.path());
+        let daemon = match etc {
+            None => Daemon::start(&dockerd, &arguments, folder.path()),
+            Some(etc) => Daemon::start_over_etc(&dockerd, &arguments, folder.path(), etc),
+        };
         let mut started = Docker { daemon, docker, sockets, folder, _containerd: containerd };
         started.wait_until_ready();
         Some(started)
@@ -60,7 +70,8 @@ impl Docker {
         run(self.command().args(arguments))
     }
 
-    fn command(&self) -> Command {
+    /// A run of `docker`, with the logins of this daemon's own client.
+    pub fn command(&self) -> Command {
         let mut command = self.docker.command();
         command
             .env("DOCKER_HOST", format!("unix://{}", self.sockets.path().join(SOCKET).display()))

@@ -57,7 +57,8 @@ impl Podman {
         run(command.args(LIMITS).arg(image))
     }
 
-    fn command(&self) -> Command {
+    /// A run of it with its own store.
+    pub fn command(&self) -> Command {
         let mut command = self.client.command();
         command
             .env("CONTAINERS_STORAGE_CONF", self.folder.path().join("storage.conf"))

@@ -66,6 +66,11 @@ impl Upstream {
         &self.0
     }
 
+    /// As the first part of a repository's name at a node, where no colon may be.
+    pub fn path(&self) -> String {
+        self.0.replacen(':', "_", 1)
+    }
+
     /// Where it is: Docker Hub has its registry elsewhere than its name says.
     pub fn server(&self) -> String {
         if self.is_docker_hub() {
@@ -178,6 +183,10 @@ mod tests {
             let upstream: Upstream = text.parse().unwrap();
             assert_eq!((upstream.name(), &*upstream.server()), (name, server));
         }
+        assert_eq!(
+            "registry.example.org:5000".parse::<Upstream>().unwrap().path(),
+            "registry.example.org_5000"
+        );
         for bad in ["", "quay", "https://quay.io", "quay.io/team", "*", "..", "quay.io\n", "a/../b.c"] {
             assert!(bad.parse::<Upstream>().is_err(), "{bad:?}");
         }

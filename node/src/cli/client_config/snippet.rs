@@ -103,9 +103,10 @@ impl Wish {
         if let (Engine::Docker, Some(foreign)) = (engine, foreign) {
             return Err(Failure::Usage(format!(
                 "Docker has mirrors for docker.io only; pull images of {0} through the node by naming it: \
-                 docker pull {1}/{0}/…",
+                 docker pull {1}/{2}/…",
                 foreign.name(),
-                endpoint.authority
+                endpoint.authority,
+                foreign.path()
             )));
         }
         Ok(Wish { engine, endpoint, upstreams, ca })
@@ -126,8 +127,20 @@ impl Wish {
         let engine = self.engine;
         let mut lines = match engine {
             Engine::Containerd => containerd_advice(root),
-            _ => String::new(),
+            Engine::Docker => {
+                "Docker does not say whose image it asks a mirror for: the node fetches what it lacks \
+                               only with mirror-for-unqualified = true in its [[upstream]] docker.io\n"
+                    .into()
+            }
+            Engine::Podman | Engine::K3s => String::new(),
         };
+        if self.endpoint.secure && self.ca.is_none() {
+            lines += &format!(
+                "{} has to be vouched for by an authority that this machine trusts; for a certificate of the \
+                 node's own making: waystation tls ca > ca.pem, and --ca ca.pem here\n",
+                self.endpoint
+            );
+        }
         lines += engine.restart();
         lines.push('\n');
         lines
@@ -170,10 +183,10 @@ impl Wish {
     fn podman(&self) -> Vec<File> {
         let mut text = format!("{HEAD}podman\n");
         for upstream in &self.upstreams {
-            let (name, node) = (upstream.name(), &self.endpoint.authority);
+            let (name, path, node) = (upstream.name(), upstream.path(), &self.endpoint.authority);
             text += &format!(
                 "\n[[registry]]\nprefix = \"{name}\"\nlocation = \"{name}\"\n\n\
-                 [[registry.mirror]]\nlocation = \"{node}/{name}\"\n"
+                 [[registry.mirror]]\nlocation = \"{node}/{path}\"\n"
             );
             if !self.endpoint.secure {
                 text += "insecure = true\n";
