@@ -305,7 +305,7 @@ impl Downloads {
                 fruitless += 1;
             }
             // What is here is lost if this is given up, so a link that is down for a moment is waited for.
-            let patience = if incoming.length() > 0 { PATIENCE } else { Duration::ZERO };
+            let patience = if incoming.length() >= LEAST { PATIENCE } else { Duration::ZERO };
             if fruitless >= FRUITLESS_MAX && since.elapsed() >= patience {
                 return Err(PullFailure::Away(cut));
             }
