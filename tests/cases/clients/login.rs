@@ -42,6 +42,8 @@ impl Door {
         fs::write(&config, format!("[auth]\nhtpasswd = {users:?}\n{CONFIG}")).unwrap();
         let mut extra = vec!["--config".to_owned(), config.display().to_string()];
         extra.extend(more.iter().map(|word| (*word).to_owned()));
+        // Some that are told where logins are want them to be there.
+        fs::write(folder.path().join("auth.json"), "{}").unwrap();
         Door { node: Node::start(Options { extra, ..Options::site("guarded") }), folder }
     }
 

@@ -112,6 +112,25 @@ fn crane_pulls_through() {
 }
 
 #[test]
+fn regctl_pulls_through() {
+    let Some(regctl) = Client::find("regctl", &["version", "--format", "{{.VCSTag}}"]) else { return };
+    let image = image();
+    let front = Front::of(&image);
+    let act = |arguments: &[&str]| {
+        let mut command = regctl.command();
+        command.env("REGCTL_CONFIG", front.file("regctl.json")).env("DOCKER_CONFIG", front.folder.path());
+        run(command.args(arguments)).trim().to_owned()
+    };
+    act(&["registry", "set", "--tls", "disabled", "--skip-check", front.node.ready("listen")]);
+    front.twice(|n| {
+        let layout = format!("ocidir://{}:v1", front.file(&format!("layout-{n}")));
+        act(&["image", "copy", &front.name(), &layout]);
+        assert_eq!(act(&["image", "digest", &layout]), image.digest());
+    });
+    front.assert_downloaded_once(&image);
+}
+
+#[test]
 fn oras_pulls_through() {
     let Some(oras) = Client::find("oras", &["version"]) else { return };
     let content = random_bytes(21, 1 << 20);

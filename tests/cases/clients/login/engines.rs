@@ -1,4 +1,4 @@
-//! Engines: Docker, by plain HTTP and by TLS, containerd, buildah.
+//! Engines: Docker, by plain HTTP and by TLS, containerd, podman and buildah.
 
 use std::{fs, path::Path};
 
@@ -138,19 +138,20 @@ fn containerd_logs_in() {
     });
 }
 
-struct Buildah<'a> {
-    buildah: &'a Podman,
+/// podman or buildah.
+struct Builder<'a> {
+    client: &'a Podman,
     door: &'a Door,
 }
 
-impl Buildah<'_> {
+impl Builder<'_> {
     fn act(&self, arguments: &[&str]) -> Said {
         let logins = self.door.folder().join("auth.json");
-        outcome(self.buildah.command().args(arguments).env("REGISTRY_AUTH_FILE", logins))
+        outcome(self.client.command().args(arguments).env("REGISTRY_AUTH_FILE", logins))
     }
 }
 
-impl Visitor for Buildah<'_> {
+impl Visitor for Builder<'_> {
     fn login(&self, user: &str, password: &str) -> Said {
         self.act(&["login", "--tls-verify=false", "-u", user, "-p", password, self.door.address()])
     }
@@ -162,7 +163,8 @@ impl Visitor for Buildah<'_> {
 
     fn pull(&self, repository: &str) -> Said {
         let name = format!("docker://{}", self.door.at(repository));
-        self.act(&["pull", "--policy=always", "--tls-verify=false", &name])
+        let _ = self.act(&["rmi", "--force", &self.door.at(repository)]);
+        self.act(&["pull", "--tls-verify=false", &name])
     }
 }
 
@@ -171,14 +173,25 @@ fn buildah_logs_in() {
     sealed(|| {
         let Some(buildah) = Podman::new("buildah", "vfs") else { return };
         let door = Door::start(&[]);
-        fs::write(door.folder().join("auth.json"), "{}").unwrap();
         let container = buildah.run(&["from", "scratch"]);
         let container = container.trim();
         let motd = door.folder().join("motd");
         fs::write(&motd, "welcome\n").unwrap();
         buildah.run(&["copy", "--quiet", container, motd.to_str().unwrap(), "/etc/motd"]);
         run(buildah.command().args(["commit", "--quiet", "--rm", container, "localhost/made"]));
-        visit(&Buildah { buildah: &buildah, door: &door });
+        visit(&Builder { client: &buildah, door: &door });
+    });
+}
+
+#[test]
+fn podman_logs_in() {
+    sealed(|| {
+        let Some(podman) = Podman::new("podman", "vfs") else { return };
+        let door = Door::start(&[]);
+        let layer = door.folder().join("layer.tar");
+        fs::write(&layer, archive(&[("etc/motd", b"welcome\n")], 0o644)).unwrap();
+        podman.run(&["import", "--quiet", layer.to_str().unwrap(), "localhost/made"]);
+        visit(&Builder { client: &podman, door: &door });
     });
 }
 

@@ -1,8 +1,11 @@
-//! Tools that move artifacts: crane, regctl, oras, Helm.
+//! Tools that move artifacts: skopeo, crane, regctl, oras, Helm.
 
 use std::{fs, path::Path, process::Command};
 
-use super::{Door, Said, Visitor, visit};
+use super::{
+    super::{image, write_dir},
+    Door, Said, Visitor, visit,
+};
 use crate::harness::{
     clients::{Client, outcome, python_with, run},
     image::{archive, random_bytes},
@@ -22,6 +25,7 @@ impl Tool<'_> {
             .args(arguments)
             .env("HOME", folder)
             .env("DOCKER_CONFIG", folder)
+            .env("REGISTRY_AUTH_FILE", folder.join("auth.json"))
             .env("REGCTL_CONFIG", folder.join("regctl.json"))
             .envs(
                 ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
@@ -34,6 +38,39 @@ impl Tool<'_> {
     fn act(&self, arguments: &[&str]) -> Said {
         outcome(&mut self.command(arguments))
     }
+}
+
+struct Skopeo<'a>(Tool<'a>);
+
+impl Skopeo<'_> {
+    fn place(&self, repository: &str) -> String {
+        format!("docker://{}", self.0.door.at(repository))
+    }
+}
+
+impl Visitor for Skopeo<'_> {
+    fn login(&self, user: &str, password: &str) -> Said {
+        let login = ["login", "--tls-verify=false", "-u", user, "-p", password];
+        self.0.act(&[&login[..], &[self.0.door.address()]].concat())
+    }
+
+    fn push(&self, repository: &str) -> Said {
+        let copy = ["--insecure-policy", "copy", "--dest-tls-verify=false", "dir:in"];
+        self.0.act(&[&copy[..], &[&self.place(repository)]].concat())
+    }
+
+    fn pull(&self, repository: &str) -> Said {
+        let copy = ["--insecure-policy", "copy", "--src-tls-verify=false", &self.place(repository)];
+        self.0.act(&[&copy[..], &["dir:out"]].concat())
+    }
+}
+
+#[test]
+fn skopeo_logs_in() {
+    let Some(client) = Client::find("skopeo", &["--version"]) else { return };
+    let door = Door::start(&[]);
+    write_dir(&door.folder().join("in"), &image());
+    visit(&Skopeo(Tool { client, door: &door }));
 }
 
 struct Crane<'a>(Tool<'a>);
