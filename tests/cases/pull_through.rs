@@ -169,6 +169,8 @@ fn wrong_bytes_are_cut_short_and_not_kept() {
     upstream.add("library/app", "v1", &image);
     let (node, _config) = node(&upstream, "");
     let registry = node.registry();
+    // From before anything is asked: with the manifest, the rest is downloaded in the background.
+    upstream.set(|faults| faults.wrong_byte = true);
     registry.manifest(HUB, "v1").expect(200);
     let lies: [fn(&Upstream); 2] = [
         |upstream| upstream.set(|faults| faults.wrong_byte = true),
