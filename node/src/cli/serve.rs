@@ -44,7 +44,7 @@ pub struct ServeArgs {
     /// Let users of this htpasswd file (bcrypt) log in.
     #[arg(long, value_name = "FILE", env = "WAYSTATION_HTPASSWD")]
     htpasswd: Option<PathBuf>,
-    /// How clients reach the OCI endpoint where a proxy is before it, such as https://registry.example.
+    /// How clients reach the OCI endpoint where a proxy is before it, such as `https://registry.example`.
     #[arg(long, value_name = "URL", env = "WAYSTATION_PUBLIC_URL")]
     public_url: Option<String>,
     /// Speak TLS at the OCI endpoint with this certificate (PEM) and --tls-key.
