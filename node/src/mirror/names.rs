@@ -50,10 +50,11 @@ impl Names<'_> {
             return self.named(repository, namespace, is_local);
         }
         let repository = match self.of_mesh(repository) {
-            Target::Local(repository) if !is_local(&repository) => repository,
+            Target::Local(repository) => repository,
             target => return target,
         };
-        let upstream = self.upstreams.unqualified();
+        // Asked last, since it reads the index: most nodes take no name for an upstream's that does not say so.
+        let upstream = self.upstreams.unqualified().filter(|_| !is_local(&repository));
         let assumed = upstream.and_then(|upstream| self.place(upstream, repository.as_str(), true));
         assumed.map_or(Target::Local(repository), Target::Upstream)
     }
