@@ -30,7 +30,10 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use waystation_proto::{FetchId, Hash, NodeId, event::Fault};
+use waystation_proto::{
+    FetchId, Hash, NodeId,
+    event::{Class, Fault},
+};
 
 pub use self::counters::{Counting, DataCounters, PeerBytes};
 use self::{fetch::FetchError, links::Links};
@@ -58,6 +61,8 @@ pub struct FetchOrder {
     pub size: u64,
     /// Which bytes: starts at a multiple of 16 KiB and ends at one, or at the blob's end.
     pub range: Range<u64>,
+    /// For whom.
+    pub class: Class,
 }
 
 /// What came of it.

@@ -344,6 +344,8 @@ pub enum Output {
         size: u64,
         /// Which bytes of it.
         range: Range<u64>,
+        /// For whom.
+        class: Class,
     },
     /// Stop a fetch; no answer needed.
     CancelFetch {
@@ -454,6 +456,15 @@ pub enum DialTarget {
     Address(String),
     /// This node, at any of these addresses.
     Node(NodeId, Vec<String>),
+}
+
+/// For whom bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A client waits for them.
+    Client,
+    /// Nobody waits: a closure, a policy, a repair.
+    Background,
 }
 
 /// Why a fetch ended early.

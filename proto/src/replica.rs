@@ -439,11 +439,11 @@ impl Replica {
         let time = now.time;
         let ended = match input {
             Input::Probed { hash, have } => {
-                self.wants.probed(hash, have);
+                self.wants.probed(hash, have, out);
                 None
             }
             Input::Fetched { fetch } => {
-                self.wants.fetched(time, fetch);
+                self.wants.fetched(time, fetch, out);
                 None
             }
             Input::FetchFailed { fetch, fault } => self.wants.failed(time, fetch, fault, out),

@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use crate::{
     config::ReplicaConfig,
-    event::{Event, Fault, FetchId, Output, RequestId, WantFailure},
+    event::{Class, Event, Fault, FetchId, Output, RequestId, WantFailure},
     id::{Digest, Hash, NodeId},
     ranges::Ranges,
     time::{Span, Time},
@@ -159,6 +159,7 @@ impl Wants {
         // One that is repeated starts no new wait.
         if want.waiters.insert(order.waiter) && order.waiter.is_client() {
             (want.asked, want.progressed, want.failures) = (now, now, 0);
+            want.tell(order.hash, out);
         }
     }
 
@@ -178,21 +179,23 @@ impl Wants {
     }
 
     /// What of a blob is here already.
-    pub fn probed(&mut self, hash: Hash, have: Ranges) {
+    pub fn probed(&mut self, hash: Hash, have: Ranges, out: &mut Vec<Output>) {
         if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Probing) {
             want.have = have;
             want.stage = Stage::Fetching;
+            want.tell(hash, out);
         }
     }
 
     /// A range arrived.
-    pub fn fetched(&mut self, now: Time, fetch: FetchId) {
+    pub fn fetched(&mut self, now: Time, fetch: FetchId, out: &mut Vec<Output>) {
         let Some(flight) = self.land(fetch) else { return };
         self.avoided.remove(&flight.from);
         if let Some(want) = self.wants.get_mut(&flight.hash) {
             want.have.insert(flight.range);
             want.progressed = now;
             want.failures = 0;
+            want.tell(flight.hash, out);
         }
     }
 
@@ -332,6 +335,7 @@ impl Wants {
             *lanes.entry(flight.from).or_default() += 1;
         }
         let (size, mut holders) = (want.size, want.holders(world));
+        let class = if want.is_urgent() { Class::Client } else { Class::Background };
         holders.retain(|holder| self.avoided.get(&holder.node).is_none_or(|avoided| avoided.until <= now));
         // A copy on this site costs no thin link: others are asked only where there is none.
         if holders.first().is_some_and(|best| !best.far) {
@@ -352,16 +356,25 @@ impl Wants {
             let range = range.start..range.end.min(align(range.start.saturating_add(piece), size));
             missing.remove(range.clone());
             *lanes.entry(holder.node).or_default() += 1;
-            self.launch(hash, size, range, holder, out);
+            self.launch(hash, size, range, class, holder, out);
         }
     }
 
-    fn launch(&mut self, hash: Hash, size: u64, range: Range<u64>, holder: Holder, out: &mut Vec<Output>) {
+    fn launch(
+        &mut self,
+        hash: Hash,
+        size: u64,
+        range: Range<u64>,
+        class: Class,
+        holder: Holder,
+        out: &mut Vec<Output>,
+    ) {
         self.last_fetch += 1;
         let fetch = FetchId(self.last_fetch);
         *self.busy.entry(holder.node).or_default() += 1;
         self.flights.insert(fetch, Flight { hash, from: holder.node, range: range.clone() });
-        out.push(Output::Fetch { fetch, from: holder.node, addresses: holder.addresses, hash, size, range });
+        let (from, addresses) = (holder.node, holder.addresses);
+        out.push(Output::Fetch { fetch, from, addresses, hash, size, range, class });
     }
 
     fn land(&mut self, fetch: FetchId) -> Option<Flight> {
@@ -419,6 +432,13 @@ impl Waiter {
 impl Want {
     fn is_urgent(&self) -> bool {
         self.waiters.iter().any(Waiter::is_client)
+    }
+
+    /// Tells clients that read along how far it is.
+    fn tell(&self, hash: Hash, out: &mut Vec<Output>) {
+        if self.is_urgent() && !self.have.is_empty() {
+            out.push(Output::Notify(Event::Arrived { hash, have: self.have.clone() }));
+        }
     }
 
     /// Who could send it, best first.

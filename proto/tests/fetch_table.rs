@@ -98,12 +98,12 @@ impl Bench {
     }
 
     fn probed(&mut self, hash: Hash, have: Ranges) {
-        self.act(|wants, _, _| wants.probed(hash, have));
+        self.act(|wants, _, out| wants.probed(hash, have, out));
     }
 
     fn fetched(&mut self, flight: &Flight) {
         self.flights.retain(|other| other != flight);
-        self.act(|wants, now, _| wants.fetched(now, flight.fetch));
+        self.act(|wants, now, out| wants.fetched(now, flight.fetch, out));
     }
 
     fn failed(&mut self, flight: &Flight, fault: Fault) {
@@ -155,6 +155,7 @@ impl Bench {
                 Output::Seal { hash, .. } => self.sealing.push(hash),
                 Output::Probe { .. } => self.probes += 1,
                 Output::Notify(Event::HolderLied { node, .. }) => self.lies.push(node),
+                Output::Notify(Event::Arrived { have, .. }) => assert!(!have.is_empty()),
                 other => panic!("unexpected {other:?}"),
             }
         }

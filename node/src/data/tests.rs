@@ -38,7 +38,15 @@ impl Node {
 
     fn order(&self, fetch: u64, hash: Hash, size: u64, range: Range<u64>) -> FetchOrder {
         let addresses = vec![self.data.local_addr().to_string()];
-        FetchOrder { fetch: FetchId(fetch), from: self.id(), addresses, hash, size, range }
+        FetchOrder {
+            fetch: FetchId(fetch),
+            from: self.id(),
+            addresses,
+            hash,
+            size,
+            range,
+            class: Class::Client,
+        }
     }
 
     async fn next(&mut self) -> DataEvent {
@@ -186,6 +194,7 @@ async fn bytes_that_do_not_match_are_a_lie_and_are_not_kept() {
         hash: Hash::of(b"another"),
         size: 16_384,
         range: 0..16_384,
+        class: Class::Client,
     };
     assert!(a.data.fetch(order));
     let failed = tokio::select! {

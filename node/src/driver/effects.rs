@@ -106,8 +106,8 @@ impl Effects {
             Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
                 return Some(Input::FetchFailed { fetch, fault: Fault::Local });
             }
-            Output::Fetch { fetch, from, addresses, hash, size, range } => {
-                if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range }) {
+            Output::Fetch { fetch, from, addresses, hash, size, range, class } => {
+                if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range, class }) {
                     return Some(Input::FetchFailed { fetch, fault: Fault::Peer });
                 }
             }
@@ -189,6 +189,8 @@ impl Effects {
             Event::Written { request } => waiters.written(request, Ok(())),
             Event::Refused { request, refusal } => waiters.written(request, Err(refusal)),
             Event::WantDone { request, result } => waiters.want_done(request, result),
+            // Nobody reads along yet.
+            Event::Arrived { .. } => {}
             Event::RecordsRefused { from, count, why } => {
                 self.metrics.records_refused.inc_by(count as u64);
                 warn!(peer = %from.short(), count, %why, "dropped records that do not count");

@@ -8,6 +8,7 @@ use crate::{
     grant::Grant,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    ranges::Ranges,
 };
 
 /// What changed in the catalog: everything the driver's index has to know, and all of it from records
@@ -118,6 +119,13 @@ pub enum Event {
         request: RequestId,
         /// Whether it is here now.
         result: Result<(), WantFailure>,
+    },
+    /// More of a blob that a client waits for is verified and in the store, though not yet durable.
+    Arrived {
+        /// Which blob.
+        hash: Hash,
+        /// All of it that is here.
+        have: Ranges,
     },
     /// A member sent records that do not count; they were dropped.
     RecordsRefused {
