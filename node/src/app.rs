@@ -411,6 +411,7 @@ fn assemble(config: &Config, home: &Home, events: Events) -> (Replica, ReplicaHa
         tier: config.node.tier,
         join,
         seed: rand_seed(),
+        sharing: config.replication.sharing.into(),
         ..ReplicaConfig::default()
     };
     let replica = Replica::new(protocol, home.identity.signing_key(), home.mesh.trust());

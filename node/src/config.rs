@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use waystation_proto::body::Tier;
+use waystation_proto::{body::Tier, config::Sharing};
 
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
@@ -34,6 +34,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The other nodes.
     pub mesh: MeshConfig,
+    /// How content comes here from them.
+    pub replication: ReplicationConfig,
     /// What is logged.
     pub log: LogConfig,
     /// Foreign registries.
@@ -100,6 +102,27 @@ pub struct MeshConfig {
     pub file: Option<PathBuf>,
 }
 
+/// `[replication]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplicationConfig {
+    /// How nodes that want the same share it.
+    pub sharing: SharingConfig,
+}
+
+/// How nodes that want the same share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SharingConfig {
+    /// They trade pieces while they fetch, so that each byte enters a site once.
+    #[default]
+    Swarm,
+    /// One node of each site fetches; the others wait until it has all of a blob. For comparison.
+    SiteCache,
+    /// Each node fetches from another site for itself. For comparison.
+    Origin,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -117,6 +140,16 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+impl From<SharingConfig> for Sharing {
+    fn from(sharing: SharingConfig) -> Self {
+        match sharing {
+            SharingConfig::Swarm => Sharing::Swarm,
+            SharingConfig::SiteCache => Sharing::SiteCache,
+            SharingConfig::Origin => Sharing::Origin,
+        }
+    }
 }
 
 /// A configuration that cannot be used.

@@ -73,6 +73,11 @@ pub enum DataEvent {
         /// Which fetch.
         fetch: FetchId,
     },
+    /// Bytes of it are arriving: told at most twice a second, and not where nobody takes it.
+    Arriving {
+        /// Which fetch.
+        fetch: FetchId,
+    },
     /// The fetch ended early. What was verified until then is in the store.
     Failed {
         /// Which fetch.
@@ -163,7 +168,7 @@ impl Data {
         let (links, store) = (self.links.clone(), self.store.clone());
         let (counting, events) = (self.counting.clone(), self.events.clone());
         let handle = fetches.tasks.spawn(async move {
-            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, &order)).catch_unwind();
+            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, &order, &events)).catch_unwind();
             let panicked = |_| Err(FetchError { fault: Fault::Local, why: "the fetch panicked".into() });
             let event = match fetching.await.unwrap_or_else(panicked) {
                 Ok(()) => DataEvent::Fetched { fetch: order.fetch },

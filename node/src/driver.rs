@@ -253,6 +253,7 @@ impl Driver {
 
     fn on_data(&mut self, event: DataEvent) {
         match event {
+            DataEvent::Arriving { fetch } => self.take(Input::Arriving { fetch }),
             DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
             DataEvent::Failed { fetch, fault, why } => {
                 self.metrics.fetches_failed.inc();

@@ -33,6 +33,8 @@ pub struct ReplicaConfig {
     pub lanes: usize,
     /// Transfers at a time in all.
     pub fetches_max: usize,
+    /// How nodes that want the same share what they get.
+    pub sharing: Sharing,
     /// A want that nobody sent anything for is given up after this.
     pub want_patience: Span,
     /// How long a request waits for a session with a holder to come up (fast 404 beats a hanging client).
@@ -41,6 +43,18 @@ pub struct ReplicaConfig {
     pub unknown_records_max: usize,
     /// All records that are kept.
     pub records_max: usize,
+}
+
+/// How nodes that want the same blob share it. Anything but the first is for comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nodes trade pieces while they fetch; each byte enters a site once.
+    #[default]
+    Swarm,
+    /// One node of each site fetches; the others wait until it has all of a blob.
+    SiteCache,
+    /// Each node fetches from another site's holder, whoever else does.
+    Origin,
 }
 
 impl Default for ReplicaConfig {
@@ -58,6 +72,7 @@ impl Default for ReplicaConfig {
             far_reconcile_interval: Span::secs(3000),
             lanes: 2,
             fetches_max: 32,
+            sharing: Sharing::Swarm,
             want_patience: Span::secs(60),
             probe_patience: Span::millis(500),
             unknown_records_max: 10_000,

@@ -235,6 +235,11 @@ pub enum Input {
         /// What of it is here and verified.
         have: Ranges,
     },
+    /// Bytes of a fetch arrived. Told now and then while they do, so that a slow one is not taken for a dead one.
+    Arriving {
+        /// Which fetch.
+        fetch: FetchId,
+    },
     /// A range was fetched, verified and handed to the store.
     Fetched {
         /// Which fetch.
@@ -489,4 +494,6 @@ pub enum Timer {
     Wants,
     /// Look after what is asked of members before an upstream is.
     Pulls,
+    /// Tell those who want the same how far it is.
+    Sharing,
 }

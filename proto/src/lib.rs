@@ -18,6 +18,7 @@ extern crate std;
 pub mod artifacts;
 pub mod body;
 pub mod catalog;
+pub mod cells;
 pub mod config;
 pub mod event;
 pub mod glob;

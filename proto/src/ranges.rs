@@ -55,6 +55,19 @@ impl Ranges {
         self.0.first().cloned()
     }
 
+    /// The lowest part of the set within a range.
+    pub fn within(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let from = self.0.partition_point(|have| have.end <= range.start);
+        let first = self.0.get(from)?;
+        let part = first.start.max(range.start)..first.end.min(range.end);
+        (!part.is_empty()).then_some(part)
+    }
+
+    /// Whether every byte of a range is in the set.
+    pub fn contains(&self, range: &Range<u64>) -> bool {
+        range.is_empty() || self.within(range).as_ref() == Some(range)
+    }
+
     /// How many bytes.
     pub fn len(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum()
@@ -104,6 +117,13 @@ mod tests {
             prop_assert_eq!(seen, model);
             prop_assert_eq!(ranges.len(), model.iter().filter(|b| **b).count() as u64);
             prop_assert_eq!(ranges.missing(64).len(), 64 - ranges.len());
+            for (a, b) in [(0, 64), (10, 20), (33, 34), (40, 40)] {
+                let all = model[a..b].iter().all(|have| *have);
+                prop_assert_eq!(ranges.contains(&(a as u64..b as u64)), all);
+                let first = (a..b).find(|at| model[*at]);
+                let part = first.map(|from| from as u64..(from..b).find(|at| !model[*at]).unwrap_or(b) as u64);
+                prop_assert_eq!(ranges.within(&(a as u64..b as u64)), part);
+            }
         }
     }
 }

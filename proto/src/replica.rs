@@ -42,6 +42,7 @@ pub struct Replica {
     rng: fastrand::Rng,
     rounds: Rounds,
     wants_timer: bool,
+    sharing_timer: bool,
     /// Whether the timers that never end are running.
     started: bool,
 }
@@ -71,6 +72,7 @@ impl Replica {
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             wants_timer: false,
+            sharing_timer: false,
             started: false,
             config,
         }
@@ -128,6 +130,7 @@ impl Replica {
             Input::DialFailed { target } => self.membership.dial_failed(now.time, &target, &mut self.rng),
             Input::TimerFired(timer) => self.timer(now, timer, &mut out),
             Input::Probed { .. }
+            | Input::Arriving { .. }
             | Input::Fetched { .. }
             | Input::FetchFailed { .. }
             | Input::Sealed { .. }
@@ -439,7 +442,11 @@ impl Replica {
         let time = now.time;
         let ended = match input {
             Input::Probed { hash, have } => {
-                self.wants.probed(hash, have, out);
+                self.wants.probed(hash, &have, out);
+                None
+            }
+            Input::Arriving { fetch } => {
+                self.wants.arriving(time, fetch);
                 None
             }
             Input::Fetched { fetch } => {
@@ -510,6 +517,9 @@ impl Replica {
             self.wants_timer = true;
             out.push(Output::SetTimer { at: now.time + WANTS_INTERVAL, timer: Timer::Wants });
         }
+        if self.wants.is_sharing(now.time) && !core::mem::replace(&mut self.sharing_timer, true) {
+            out.push(Output::SetTimer { at: now.time + SHARING_INTERVAL, timer: Timer::Sharing });
+        }
     }
 
     // ---- time ----
@@ -536,6 +546,8 @@ impl Replica {
                 let (pulls, mut means) = self.pulling(now);
                 pulls.tick(&mut means, out);
             }
+            // What there is to tell is told with each plan.
+            Timer::Sharing => self.sharing_timer = false,
             Timer::Wants => {
                 self.wants_timer = false;
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
@@ -573,6 +585,8 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
 /// How long records that nobody waits for may be collected for one sync.
 const PERSIST_WITHIN: Span = Span::millis(100);
 const WANTS_INTERVAL: Span = Span::millis(250);
+/// How often others are told how far this node is, while there is something to tell.
+const SHARING_INTERVAL: Span = Span::millis(50);
 
 #[cfg(test)]
 mod tests;

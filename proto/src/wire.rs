@@ -34,6 +34,34 @@ pub enum Message {
         /// One for each digest, in any order.
         answers: Vec<Answer>,
     },
+    /// How far blobs are that the sender is getting, or that the receiver said it was. At most
+    /// [`Message::MAX_PROGRESS`].
+    Progress(Vec<Progress>),
+}
+
+/// What of a blob is at the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The blob.
+    pub hash: Hash,
+    /// How much.
+    pub extent: Extent,
+}
+
+/// How much of a blob is at a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extent {
+    /// It is being brought there. Sets of cells as [`crate::cells::Cells::to_bytes`] writes them.
+    Partial {
+        /// Verified, and to be had.
+        have: Vec<u8>,
+        /// On their way from another site.
+        coming: Vec<u8>,
+    },
+    /// All of it.
+    Whole,
+    /// It is not wanted there any more.
+    Dropped,
 }
 
 /// What a member says about one content of an upstream.
@@ -86,6 +114,8 @@ impl Message {
     pub const MAX_ITEMS: usize = 4096;
     /// Most digests that are asked for, or answered, at once.
     pub const MAX_ASKED: usize = 64;
+    /// Most blobs whose progress is told at once.
+    pub const MAX_PROGRESS: usize = 64;
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -110,6 +140,10 @@ impl Message {
             Message::Request(ids) => ids.len(),
             Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
             Message::Tell { answers, .. } => in_bounds(answers.len())?,
+            Message::Progress(progress) if progress.len() > Self::MAX_PROGRESS => {
+                return Err(WireError::TooLarge("64 blobs"));
+            }
+            Message::Progress(progress) => progress.len(),
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

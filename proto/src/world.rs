@@ -44,4 +44,20 @@ impl Holders for World<'_> {
         let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
         Some(Holder { far: body.site != self.config.site, node: *node, addresses: body.addresses })
     }
+
+    fn me(&self) -> NodeId {
+        self.me
+    }
+
+    fn sessions(&self) -> Vec<(NodeId, bool)> {
+        let sessions = self.membership.sessions();
+        sessions.filter_map(|node| Some((node, self.catalog.node(&node)?.site != self.config.site))).collect()
+    }
+
+    fn site(&self, node: &NodeId) -> u64 {
+        let body = self.catalog.node(node).filter(|_| *node != self.me);
+        let site = body.map_or(self.config.site.clone(), |body| body.site);
+        let hash = blake3::hash(site.as_bytes());
+        hash.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
 }

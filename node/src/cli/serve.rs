@@ -8,7 +8,7 @@ use waystation_proto::body::Tier;
 
 use super::Failure;
 use crate::{
-    config::{Config, ConfigError, LogFormat, parse_anonymous, parse_endpoint, parse_listen},
+    config::{Config, ConfigError, LogFormat, SharingConfig, parse_anonymous, parse_endpoint, parse_listen},
     registry::Anonymous,
 };
 
@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// directory, or a new one].
     #[arg(long, value_name = "FILE", env = "WAYSTATION_MESH")]
     mesh: Option<PathBuf>,
+    /// Share what comes from other nodes like this; anything but swarm is for comparison [default: swarm].
+    #[arg(long, value_name = "HOW", env = "WAYSTATION_REPLICATION_SHARING")]
+    replication_sharing: Option<SharingConfig>,
     /// Write this file once the node serves.
     #[arg(long, value_name = "FILE", env = "WAYSTATION_READY_FILE")]
     ready_file: Option<PathBuf>,
@@ -99,6 +102,7 @@ impl ServeArgs {
         overlay(&mut config.node.tier, &self.tier.map(Tier::from));
         overlay(&mut config.registry.listen, &self.listen);
         overlay(&mut config.log.format, &self.log_format);
+        overlay(&mut config.replication.sharing, &self.replication_sharing);
         config.node.ready_file = self.ready_file.clone().or(config.node.ready_file);
         config.registry.anonymous = self.anonymous.or(config.registry.anonymous);
         config.auth.htpasswd = self.htpasswd.clone().or(config.auth.htpasswd);

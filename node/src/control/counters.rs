@@ -36,12 +36,14 @@ pub struct Traffic {
     pub request: Tally,
     /// What is asked and told of contents of upstreams.
     pub pulls: Tally,
+    /// How far blobs are that several nodes are getting.
+    pub progress: Tally,
 }
 
 impl Traffic {
     /// Bytes of all kinds.
     pub fn bytes(&self) -> u64 {
-        let all = [self.gossip, self.records, self.reconcile, self.request, self.pulls];
+        let all = [self.gossip, self.records, self.reconcile, self.request, self.pulls, self.progress];
         all.iter().map(|tally| tally.bytes).sum()
     }
 }
@@ -132,19 +134,21 @@ fn slot(way: Way, message: &Message) -> usize {
         (Way::Direct, Message::Reconcile(_)) => 2,
         (Way::Direct, Message::Request(_)) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
+        (Way::Direct, Message::Progress(_)) => 5,
     }
 }
 
 fn traffic(counts: &[Count; KINDS]) -> Traffic {
-    let [gossip, records, reconcile, request, pulls] = counts;
+    let [gossip, records, reconcile, request, pulls, progress] = counts;
     Traffic {
         gossip: gossip.tally(),
         records: records.tally(),
         reconcile: reconcile.tally(),
         request: request.tally(),
         pulls: pulls.tally(),
+        progress: progress.tally(),
     }
 }
 
 /// Kinds of messages that are counted apart.
-const KINDS: usize = 5;
+const KINDS: usize = 6;

@@ -1,7 +1,10 @@
 //! One fetch: a range of a blob, from one node, into the store. The library verifies every 16 KiB before they
 //! are written; this file asks, watches the progress and says whose fault it was.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use iroh_blobs::{
@@ -10,10 +13,11 @@ use iroh_blobs::{
     get::{GetError, StreamPair, fsm::DecodeError},
     protocol::{ChunkRanges, ChunkRangesExt, GetRequest},
 };
-use waystation_proto::event::Fault;
+use tokio::sync::mpsc;
+use waystation_proto::{FetchId, event::Fault};
 
 use super::{
-    FetchOrder,
+    DataEvent, FetchOrder,
     counters::Counting,
     links::{Link, Links},
 };
@@ -31,22 +35,41 @@ pub(super) async fn fetch(
     store: &Store,
     counting: &Counting,
     order: &FetchOrder,
+    events: &mpsc::Sender<DataEvent>,
 ) -> Result<(), FetchError> {
-    let mut received = 0;
+    let mut arrival = Arrival { received: 0, told: Instant::now(), events };
     let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, counting, order, &mut received).await;
+    let mut result = transfer(&link, store, counting, order, &mut arrival).await;
     // The other end may have closed an idle connection just when this end took it up again.
     let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
-    if was_stale && received == 0 {
+    if was_stale && arrival.received == 0 {
         links.forget(&link);
         link = connect(links, order).await?;
-        result = transfer(&link, store, counting, order, &mut received).await;
+        result = transfer(&link, store, counting, order, &mut arrival).await;
     }
     if result.is_err() && link.quiet() >= STALL {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
         links.forget(&link);
     }
     result
+}
+
+/// How much has come, and when that was last told.
+struct Arrival<'a> {
+    received: u64,
+    told: Instant,
+    events: &'a mpsc::Sender<DataEvent>,
+}
+
+impl Arrival<'_> {
+    fn note(&mut self, bytes: u64, fetch: FetchId) {
+        self.received = bytes.max(self.received);
+        if self.told.elapsed() >= TELL {
+            self.told = Instant::now();
+            // One more is told soon.
+            let _ = self.events.try_send(DataEvent::Arriving { fetch });
+        }
+    }
 }
 
 async fn connect(links: &Arc<Links>, order: &FetchOrder) -> Result<Arc<Link>, FetchError> {
@@ -58,7 +81,7 @@ async fn transfer(
     store: &Store,
     counting: &Counting,
     order: &FetchOrder,
-    received: &mut u64,
+    arrival: &mut Arrival<'_>,
 ) -> Result<(), FetchError> {
     let _active = link.active();
     let connection = link.connection();
@@ -76,8 +99,8 @@ async fn transfer(
         match item {
             Some(GetProgressItem::Progress(bytes)) => {
                 link.touch();
-                counting.received(order.from, bytes.saturating_sub(*received));
-                *received = bytes.max(*received);
+                counting.received(order.from, bytes.saturating_sub(arrival.received));
+                arrival.note(bytes, order.fetch);
             }
             Some(GetProgressItem::Done(_)) => return Ok(()),
             Some(GetProgressItem::Error(error)) => return Err(judge(&error)),
@@ -118,5 +141,7 @@ fn of_store(why: &str) -> FetchError {
     FetchError { fault: Fault::Local, why: why.into() }
 }
 
+/// How often it is told that bytes arrive.
+const TELL: Duration = Duration::from_millis(400);
 /// A transfer that brings nothing for this long is given up.
 const STALL: Duration = Duration::from_secs(10);

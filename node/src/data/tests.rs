@@ -58,7 +58,7 @@ impl Node {
         loop {
             match self.next().await {
                 DataEvent::Failed { fetch, fault, why } => return (fetch, fault, why),
-                DataEvent::Refused { .. } => {}
+                DataEvent::Refused { .. } | DataEvent::Arriving { .. } => {}
                 DataEvent::Fetched { fetch } => panic!("{fetch:?} should have failed"),
             }
         }

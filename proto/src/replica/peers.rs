@@ -13,6 +13,7 @@ use crate::{
     record::{Kind, Record, RecordError, RecordId},
     time::{Now, Span},
     wire::{Message, batches},
+    world::World,
     writes::{Origin, Pending},
 };
 
@@ -36,6 +37,7 @@ impl Replica {
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
+        self.wants.peer_down(now.time, peer, out);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
@@ -58,6 +60,10 @@ impl Replica {
                 pulls.told(&mut means, from, &repository, answers, out);
             }
             Message::Reconcile(summaries) => self.compare(now, from, &summaries, out),
+            Message::Progress(progress) => {
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
+                self.wants.heard(now.time, from, progress, &self.held, &world, out);
+            }
         }
     }
 

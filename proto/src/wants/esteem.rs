@@ -1,0 +1,128 @@
+//! What this node has come to think of holders: how fast they send, and which are left alone for a while
+//! because they failed or lied. Only its own experience counts, and it fades.
+
+use alloc::collections::BTreeMap;
+
+use crate::{
+    id::NodeId,
+    time::{Span, Time},
+};
+
+/// What is thought of each holder that was asked.
+#[derive(Debug, Default)]
+pub(super) struct Esteem {
+    holders: BTreeMap<NodeId, Opinion>,
+}
+
+#[derive(Debug, Default)]
+struct Opinion {
+    /// Bytes a millisecond of one transfer, of late.
+    rate: Option<u64>,
+    /// When bytes last came from it.
+    moved: Time,
+    /// Not asked before then.
+    until: Time,
+    /// How often in a row it failed.
+    failures: u32,
+    /// It sent wrong bytes: coming back does not make up for that.
+    lied: bool,
+}
+
+impl Esteem {
+    /// It sent what it was asked for.
+    pub(super) fn sent(&mut self, now: Time, node: NodeId, bytes: u64, took: Span) {
+        let opinion = self.of(node);
+        opinion.moved = now;
+        let rate = (bytes / took.0.max(1)).max(1);
+        opinion.rate = Some(opinion.rate.map_or(rate, |before| (before * 3 + rate) / 4));
+        // One good piece does not make up for a wrong one.
+        if !opinion.lied {
+            opinion.failures = 0;
+            opinion.until = Time::default();
+        }
+    }
+
+    /// It is sending.
+    pub(super) fn moved(&mut self, now: Time, node: NodeId) {
+        self.of(node).moved = now;
+    }
+
+    /// Whether it sends, as far as a transfer that was started then can tell: a holder serves so many requests
+    /// at a time, so one that waits for its turn is alive while others are served.
+    pub(super) fn is_sending(&self, now: Time, node: &NodeId, started: Time) -> bool {
+        let moved = self.holders.get(node).map_or(started, |opinion| opinion.moved.max(started));
+        now.since(moved) < DEAD
+    }
+
+    /// It did not send, or is gone.
+    pub(super) fn failed(&mut self, now: Time, node: NodeId, last: Span) {
+        self.avoid(now, node, RETRY_FIRST, last);
+    }
+
+    /// It sent wrong bytes.
+    pub(super) fn lied(&mut self, now: Time, node: NodeId) {
+        self.avoid(now, node, RETRY_AFTER_LIE, RETRY_LAST);
+        self.of(node).lied = true;
+    }
+
+    /// It is back: that it could not be reached before does not count against it.
+    pub(super) fn is_back(&mut self, node: &NodeId) {
+        if let Some(opinion) = self.holders.get_mut(node).filter(|opinion| !opinion.lied) {
+            opinion.until = Time::default();
+            opinion.failures = 0;
+        }
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn may_be_asked(&self, now: Time, node: &NodeId) -> bool {
+        self.holders.get(node).is_none_or(|opinion| opinion.until <= now)
+    }
+
+    /// Whether it is left alone for something worse than one failure.
+    pub(super) fn is_given_up(&self, now: Time, node: &NodeId) -> bool {
+        self.holders
+            .get(node)
+            .is_some_and(|opinion| opinion.until > now && (opinion.lied || opinion.failures >= GIVE_UP_AFTER))
+    }
+
+    /// Whether it is left alone because it lied.
+    pub(super) fn is_liar(&self, now: Time, node: &NodeId) -> bool {
+        self.holders.get(node).is_some_and(|opinion| opinion.until > now && opinion.lied)
+    }
+
+    /// How fast one transfer from it was of late, in bytes a millisecond.
+    pub(super) fn rate(&self, node: &NodeId) -> Option<u64> {
+        self.holders.get(node).and_then(|opinion| opinion.rate)
+    }
+
+    fn avoid(&mut self, now: Time, node: NodeId, first: Span, last: Span) {
+        let opinion = self.of(node);
+        // A lie that has been paid for by waiting counts less than it did.
+        if opinion.until <= now && opinion.lied {
+            opinion.lied = false;
+        }
+        let span = (first.0 << opinion.failures.min(6)).min(last.0);
+        opinion.until = opinion.until.max(now + Span(span));
+        opinion.failures = opinion.failures.saturating_add(1);
+    }
+
+    fn of(&mut self, node: NodeId) -> &mut Opinion {
+        if self.holders.len() >= HOLDERS_MAX && !self.holders.contains_key(&node) {
+            self.holders.pop_first();
+        }
+        self.holders.entry(node).or_default()
+    }
+}
+
+/// Holders that are remembered.
+const HOLDERS_MAX: usize = 4096;
+const RETRY_FIRST: Span = Span::millis(500);
+/// A holder that has sent nothing for this long is as good as dead.
+const DEAD: Span = Span::secs(2);
+const RETRY_AFTER_LIE: Span = Span::secs(60);
+/// Longest time that a holder is left alone while nobody waits.
+pub(super) const RETRY_LAST: Span = Span::secs(60);
+/// And while a client waits: the link may be back any moment.
+pub(super) const RETRY_LAST_WAITED: Span = Span::secs(1);
+/// After this many failures in a row a holder does not count while it is avoided.
+const GIVE_UP_AFTER: u32 = 2;

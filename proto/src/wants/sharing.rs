@@ -1,0 +1,322 @@
+//! Who else is getting a blob, what they have of it, and who fetches which part from outside, so that it enters
+//! each site once and leaves the origin about once. There is no leader: everybody ranks the same nodes by the
+//! same numbers, and says what is on its way. Where two know different things, a part comes twice, and nothing
+//! worse happens. What is fetched from whom is `plan`'s.
+
+use alloc::collections::BTreeMap;
+
+use crate::{
+    cells::{Cells, Grid},
+    id::{Hash, NodeId},
+    time::{Span, Time},
+    wire::Extent,
+};
+
+/// The others that are getting one blob, or have said to have it.
+#[derive(Debug, Default)]
+pub(super) struct Sharers {
+    sharers: BTreeMap<NodeId, Sharer>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Sharer {
+    pub(super) far: bool,
+    /// Its site, as a number.
+    site: u64,
+    /// What it has; all of it where that is nothing.
+    have: Option<Cells>,
+    /// What it is fetching from another site.
+    coming: Cells,
+    heard: Time,
+    /// When it last said to have more.
+    changed: Time,
+    /// How long it took between such moments, of late.
+    gap: Option<Span>,
+    /// Has not been told yet what is here.
+    pub(super) is_new: bool,
+}
+
+/// Who shares in a blob, as it takes to agree on who fetches what from outside.
+pub(super) struct Shares {
+    blob: u64,
+    me: u64,
+    site: u64,
+    /// Nodes of this site, this one among them.
+    nodes: alloc::vec::Vec<u64>,
+    sites: alloc::vec::Vec<u64>,
+}
+
+impl Sharers {
+    /// What a member said. False where it makes no sense.
+    pub(super) fn told(
+        &mut self,
+        now: Time,
+        (node, far, site): (NodeId, bool, u64),
+        grid: &Grid,
+        extent: &Extent,
+    ) -> bool {
+        let (have, coming) = match extent {
+            Extent::Dropped => {
+                self.sharers.remove(&node);
+                return true;
+            }
+            Extent::Whole => (None, Cells::none(grid.count())),
+            Extent::Partial { have, coming } => {
+                let read = |bytes| Cells::from_bytes(bytes, grid.count());
+                let (Some(have), Some(coming)) = (read(have), read(coming)) else { return false };
+                (Some(have), coming)
+            }
+        };
+        if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&node) {
+            return true;
+        }
+        let sharer = self.sharers.entry(node).or_insert_with(|| Sharer {
+            far,
+            site,
+            have: Some(Cells::none(grid.count())),
+            coming: Cells::none(grid.count()),
+            heard: now,
+            changed: now,
+            gap: None,
+            is_new: true,
+        });
+        if sharer.have != have {
+            let gap = now.since(sharer.changed);
+            sharer.gap = Some(sharer.gap.map_or(gap, |before| Span((before.0 * 3 + gap.0) / 4)));
+            sharer.changed = now;
+        }
+        (sharer.have, sharer.coming, sharer.heard) = (have, coming, now);
+        true
+    }
+
+    /// A member's last session ended.
+    pub(super) fn forget(&mut self, node: &NodeId) -> bool {
+        self.sharers.remove(node).is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Sharer)> {
+        self.sharers.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut Sharer)> {
+        self.sharers.iter_mut()
+    }
+
+    /// Whether any of them is still getting it.
+    pub(super) fn are_getting(&self) -> bool {
+        self.sharers.values().any(|sharer| sharer.have.is_some())
+    }
+
+    /// Whether a node of this site is bringing a cell in.
+    pub(super) fn is_coming(&self, now: Time, cell: usize) -> bool {
+        self.sharers.values().any(|s| !s.far && s.coming.contains(cell) && s.is_heard(now))
+    }
+
+    /// Whether another site that has not got all of it has a cell, or is bringing it there.
+    pub(super) fn is_at_another_site(&self, now: Time, cell: usize) -> bool {
+        let far = self.sharers.values().filter(|s| s.far && s.is_getting() && s.is_heard(now));
+        far.into_iter().any(|s| s.has(cell) || s.coming.contains(cell))
+    }
+
+    /// How many have a cell.
+    pub(super) fn copies(&self, cell: usize) -> usize {
+        self.sharers.values().filter(|s| s.has(cell)).count()
+    }
+
+    /// Those who share the work, this node among them.
+    pub(super) fn shares(&self, now: Time, hash: &Hash, me: &NodeId, site: u64, mine: Time) -> Shares {
+        // Where nobody gets more, it is the link, and nobody's share is taken away.
+        let latest = self.sharers.values().map(|sharer| sharer.changed).fold(mine, Time::max);
+        let at_work = || {
+            let sharers = self.sharers.iter().filter(|(_, sharer)| sharer.is_getting());
+            sharers.filter(move |(_, sharer)| sharer.is_heard(now) && sharer.keeps_up(latest))
+        };
+        let near = at_work().filter(|(_, sharer)| !sharer.far).map(|(node, _)| number(&node.0));
+        let mut sites: alloc::vec::Vec<u64> =
+            at_work().filter(|(_, sharer)| sharer.far).map(|(_, sharer)| sharer.site).collect();
+        sites.push(site);
+        sites.sort_unstable();
+        sites.dedup();
+        let me = number(&me.0);
+        let nodes = near.chain([me]).collect();
+        Shares { blob: number(&hash.0), me, site, nodes, sites }
+    }
+}
+
+impl Sharer {
+    /// Whether it is still getting the blob.
+    pub(super) fn is_getting(&self) -> bool {
+        self.have.is_some()
+    }
+
+    /// Whether it says to be bringing a cell into its site.
+    pub(super) fn is_bringing(&self, cell: usize) -> bool {
+        self.coming.contains(cell)
+    }
+
+    /// What it has; all of it where that is nothing.
+    pub(super) fn cells(&self) -> Option<&Cells> {
+        self.have.as_ref()
+    }
+
+    pub(super) fn has(&self, cell: usize) -> bool {
+        self.have.as_ref().is_none_or(|have| have.contains(cell))
+    }
+
+    fn is_heard(&self, now: Time) -> bool {
+        now.since(self.heard) < if self.far { SILENCE_FAR } else { SILENCE_NEAR }
+    }
+
+    /// Whether it had got more not long before `moment`, measured by how long that usually takes it.
+    fn keeps_up(&self, moment: Time) -> bool {
+        let usual = self.gap.map_or(STUCK_FIRST, |gap| Span(gap.0.saturating_mul(4).max(STUCK.0)));
+        moment.since(self.changed) < usual
+    }
+}
+
+impl Shares {
+    /// Whether this node fetches a cell for its site.
+    pub(super) fn is_mine(&self, cell: usize) -> bool {
+        self.nodes.len() == 1 || self.best(&self.nodes, cell) == Some(self.me)
+    }
+
+    /// Whether this site fetches a cell from where all of it is, for the others.
+    pub(super) fn is_my_sites(&self, cell: usize) -> bool {
+        self.sites.len() == 1 || self.best(&self.sites, cell) == Some(self.site)
+    }
+
+    /// Whether a node comes before this one for a cell.
+    pub(super) fn is_before_me(&self, node: &NodeId, cell: usize) -> bool {
+        self.rank(number(&node.0), cell) > self.rank(self.me, cell)
+    }
+
+    /// How many sites there are.
+    pub(super) fn sites(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Whether others of this site take part.
+    pub(super) fn has_neighbours(&self) -> bool {
+        self.nodes.len() > 1
+    }
+
+    /// Where this node begins to look for work that was another's: not where all others do.
+    pub(super) fn start(&self, cells: usize) -> usize {
+        usize::try_from(mix(self.blob ^ self.me) % cells.max(1) as u64).unwrap_or_default()
+    }
+
+    fn best(&self, among: &[u64], cell: usize) -> Option<u64> {
+        among.iter().copied().max_by_key(|one| self.rank(*one, cell))
+    }
+
+    /// Highest random weight (Thaler and Ravishankar 1998), by stripes of cells so that requests can be of
+    /// several.
+    fn rank(&self, one: u64, cell: usize) -> (u64, u64) {
+        (mix(self.blob ^ mix(one ^ (cell / STRIPE) as u64)), one)
+    }
+}
+
+/// A name as a number: names are keys and hashes, so their first bytes are as good as any.
+pub(super) fn number(name: &[u8; 32]) -> u64 {
+    u64::from_le_bytes([name[0], name[1], name[2], name[3], name[4], name[5], name[6], name[7]])
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
+pub(super) fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// Cells in a row that are one node's to fetch.
+pub(super) const STRIPE: usize = 4;
+/// Nodes that share in one blob, as far as this node minds.
+const SHARERS_MAX: usize = 64;
+/// A node of this site that was not heard of for this long is not relied on: it says something twice a second.
+const SILENCE_NEAR: Span = Span::millis(1_500);
+const SILENCE_FAR: Span = Span::secs(12);
+/// One that has not got more for four times as long as that takes it, but at least this, neither.
+const STUCK: Span = Span::secs(2);
+/// Where it is not known yet how long that takes.
+const STUCK_FIRST: Span = Span::secs(5);
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n.wrapping_mul(37).wrapping_add(11); 32])
+    }
+
+    fn nothing() -> Extent {
+        Extent::Partial { have: Vec::new(), coming: Vec::new() }
+    }
+
+    /// What node `me` of `site` thinks, when all others have said that they are getting it.
+    fn shares(me: u8, all: &[(u8, u64)], site: u64) -> Shares {
+        let mut sharers = Sharers::default();
+        for (n, other) in all.iter().filter(|(n, _)| *n != me) {
+            assert!(sharers.told(
+                Time(0),
+                (node(*n), *other != site, *other),
+                &Grid::of(1 << 26),
+                &nothing()
+            ));
+        }
+        sharers.shares(Time(0), &Hash([7; 32]), &node(me), site, Time(0))
+    }
+
+    proptest! {
+        /// The promise that each byte crosses a thin link once rests on this.
+        #[test]
+        fn each_cell_is_one_sites_and_in_each_site_one_nodes(sites in prop::collection::vec(1u64..5, 1..20)) {
+            let all: Vec<(u8, u64)> = (0..).zip(sites).collect();
+            let views: Vec<(u64, Shares)> = all.iter().map(|(n, site)| (*site, shares(*n, &all, *site))).collect();
+            let mut work = BTreeMap::<usize, usize>::new();
+            for cell in 0..512 {
+                let mut fetching = Vec::new();
+                for (at, (site, view)) in views.iter().enumerate() {
+                    if view.is_mine(cell) {
+                        prop_assert!(!fetching.contains(site), "two nodes of one site");
+                        fetching.push(*site);
+                        *work.entry(at).or_default() += usize::from(view.is_my_sites(cell));
+                    }
+                }
+                let owners = views.iter().filter(|(_, view)| view.is_mine(cell) && view.is_my_sites(cell));
+                prop_assert_eq!(owners.count(), 1, "of the origin");
+            }
+            prop_assert_eq!(work.values().sum::<usize>(), 512);
+        }
+    }
+
+    #[test]
+    fn one_that_falls_silent_or_stands_still_is_not_relied_on() {
+        let grid = Grid::of(1 << 26);
+        let mut coming = Cells::none(grid.count());
+        coming.insert(3);
+        let extent = Extent::Partial { have: Vec::new(), coming: coming.to_bytes() };
+        let mut sharers = Sharers::default();
+        assert!(sharers.told(Time(0), (node(1), false, 1), &grid, &extent));
+        assert!(sharers.is_coming(Time(1_000), 3) && !sharers.is_coming(Time(1_000), 4));
+        assert!(!sharers.is_coming(Time(1_600), 3), "silent");
+        // It says the same for ever; where nobody gets more it is the link, and otherwise it is that node.
+        for now in (0..10_000).step_by(500) {
+            assert!(sharers.told(Time(now), (node(1), false, 1), &grid, &extent));
+        }
+        let nodes = |mine| sharers.shares(Time(9_600), &Hash([7; 32]), &node(2), 1, Time(mine)).nodes.len();
+        assert_eq!((nodes(0), nodes(9_000)), (2, 1));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_blob_is_not_believed() {
+        let grid = Grid::of(1 << 20);
+        let extent = Extent::Partial { have: alloc::vec![255; 40], coming: Vec::new() };
+        assert!(!Sharers::default().told(Time(0), (node(1), false, 1), &grid, &extent));
+    }
+}

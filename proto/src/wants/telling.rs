@@ -1,0 +1,213 @@
+//! Saying what of wanted blobs is here and on its way, and hearing the same from others. To whom: to all
+//! neighbours and some beyond once, and from then on to those who want the same.
+
+use alloc::{collections::BTreeMap, collections::BTreeSet, vec, vec::Vec};
+
+use super::{Flight, Holders, Wants, want::Stage, want::Want};
+use crate::{
+    cells::Cells,
+    config::{ReplicaConfig, Sharing},
+    event::{FetchId, Output},
+    id::{Hash, NodeId},
+    time::{Span, Time},
+    wire::{Extent, Message, Progress},
+};
+
+/// What is to be sent to whom.
+#[derive(Default)]
+struct Letters(BTreeMap<NodeId, Vec<Progress>>);
+
+impl Wants {
+    /// A member says how far it is with some blobs.
+    pub fn heard(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        progress: Vec<Progress>,
+        held: &BTreeSet<Hash>,
+        world: &impl Holders,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(member) = world.member(&from) else { return };
+        let mut letters = Letters::default();
+        for Progress { hash, extent } in progress {
+            if let Some(want) = self.wants.get_mut(&hash) {
+                if want.sharers.told(now, (from, member.far, world.site(&from)), &want.grid, &extent) {
+                    self.give_way(now, &hash, &from, world, out);
+                }
+            } else if held.contains(&hash) && matches!(extent, Extent::Partial { .. }) {
+                letters.add(from, hash, Extent::Whole);
+            }
+        }
+        letters.send(out);
+    }
+
+    /// Whether others have to be told something now and then.
+    pub fn is_sharing(&self, now: Time) -> bool {
+        self.wants
+            .values()
+            .any(|want| want.sharers.are_getting() || want.telling.settled.is_some_and(|at| at > now))
+    }
+
+    /// Tells members what is newly wanted here.
+    pub(super) fn announce(
+        &mut self,
+        now: Time,
+        config: &ReplicaConfig,
+        world: &impl Holders,
+        out: &mut Vec<Output>,
+    ) {
+        let mut letters = Letters::default();
+        let mut sessions = None;
+        for (hash, want) in &mut self.wants {
+            if want.telling.settled.is_some() || want.stage != Stage::Fetching {
+                continue;
+            }
+            let members = sessions.get_or_insert_with(|| world.sessions());
+            let shared = want.size >= SHARED_MIN && config.sharing != Sharing::Origin;
+            let alone = !shared || members.iter().all(|(_, far)| *far);
+            // Nobody has to be waited for where there is no neighbour.
+            want.telling.settled = Some(if alone { now } else { now + SETTLE });
+            let far = members.iter().filter(|(_, far)| *far).count();
+            // One of them is where it comes from.
+            let some = shared && want.size >= SHARED_FAR_MIN && far > 1;
+            want.telling.settled_far = if some { now + SETTLE_FAR } else { now };
+            let told = members.iter().filter(|(_, far)| shared && (!far || want.size >= SHARED_FAR_MIN));
+            for (node, _) in told {
+                letters.add(*node, *hash, want.extent(config, &Cells::none(want.grid.count())));
+            }
+            (want.telling.told, want.telling.told_far) = (now, now);
+        }
+        letters.send(out);
+    }
+
+    /// Tells those who want the same what has changed.
+    pub(super) fn tell(&mut self, now: Time, config: &ReplicaConfig, out: &mut Vec<Output>) {
+        let mut letters = Letters::default();
+        for (hash, want) in &mut self.wants {
+            if !want.sharers.are_getting() || config.sharing == Sharing::Origin {
+                continue;
+            }
+            let telling = &mut want.telling;
+            let near = is_due(now, telling.told, telling.news, (TELL_NEAR, REPEAT_NEAR));
+            let far = is_due(now, telling.told_far, telling.news_far, (TELL_FAR, REPEAT_FAR));
+            if near {
+                (telling.told, telling.news) = (now, false);
+            }
+            if far {
+                (telling.told_far, telling.news_far) = (now, false);
+            }
+            let mut extent = None;
+            let mut told = Vec::new();
+            for (node, sharer) in want.sharers.iter_mut().filter(|(_, sharer)| sharer.is_getting()) {
+                if core::mem::take(&mut sharer.is_new) || if sharer.far { far } else { near } {
+                    told.push(*node);
+                }
+            }
+            for node in told {
+                let alive = |flight: &&Flight| {
+                    flight.hash == *hash && self.esteem.is_sending(now, &flight.from, flight.started)
+                };
+                let coming = || coming(want, self.flights.values().filter(alive));
+                let extent = extent.get_or_insert_with(|| want.extent(config, &coming()));
+                letters.add(node, *hash, extent.clone());
+            }
+        }
+        letters.send(out);
+    }
+
+    /// Tells those who are still getting it how it ended here.
+    pub(super) fn part(hash: Hash, want: &Want, extent: &Extent, out: &mut Vec<Output>) {
+        let mut letters = Letters::default();
+        for (node, _) in want.sharers.iter().filter(|(_, sharer)| sharer.is_getting()) {
+            letters.add(*node, hash, extent.clone());
+        }
+        letters.send(out);
+    }
+
+    /// Two nodes of a site may have begun the same at once: the one that does not come first for it stops.
+    fn give_way(&mut self, now: Time, hash: &Hash, to: &NodeId, world: &impl Holders, out: &mut Vec<Output>) {
+        let Some(want) = self.wants.get(hash) else { return };
+        let Some((_, sharer)) = want.sharers.iter().find(|(node, _)| *node == to) else { return };
+        if sharer.far || !sharer.is_getting() {
+            return;
+        }
+        let me = world.me();
+        let shares = want.sharers.shares(now, hash, &me, world.site(&me), want.progressed);
+        let begun = self.flights.iter().filter(|(_, flight)| {
+            flight.hash == *hash && flight.far && now.since(flight.started) < JUST_BEGUN
+        });
+        let loses = |flight: &Flight| {
+            let mut cells = want.grid.touched(&flight.range);
+            cells.all(|cell| sharer.is_bringing(cell) && shares.is_before_me(to, cell))
+        };
+        let given_up: Vec<FetchId> =
+            begun.filter(|(_, flight)| loses(flight)).map(|(fetch, _)| *fetch).collect();
+        for fetch in given_up {
+            self.land(fetch);
+            out.push(Output::CancelFetch { fetch });
+        }
+    }
+}
+
+impl Want {
+    /// Whether neighbours that want the same have had the time to say so.
+    pub(super) fn is_settled(&self, now: Time) -> bool {
+        self.telling.settled.is_some_and(|at| at <= now)
+    }
+
+    fn extent(&self, config: &ReplicaConfig, coming: &Cells) -> Extent {
+        let have = self.grid.whole(&self.have).to_bytes();
+        match config.sharing {
+            Sharing::Swarm => Extent::Partial { have, coming: coming.to_bytes() },
+            Sharing::SiteCache | Sharing::Origin => Extent::Partial { have: vec![], coming: vec![] },
+        }
+    }
+}
+
+/// Cells that are on their way from other sites.
+fn coming<'a>(want: &Want, flights: impl Iterator<Item = &'a Flight>) -> Cells {
+    let mut cells = Cells::none(want.grid.count());
+    for flight in flights.filter(|flight| flight.far) {
+        want.grid.touched(&flight.range).for_each(|cell| cells.insert(cell));
+    }
+    cells
+}
+
+fn is_due(now: Time, told: Time, news: bool, (soon, late): (Span, Span)) -> bool {
+    let since = now.since(told);
+    (news && since >= soon) || since >= late
+}
+
+impl Letters {
+    fn add(&mut self, to: NodeId, hash: Hash, extent: Extent) {
+        self.0.entry(to).or_default().push(Progress { hash, extent });
+    }
+
+    fn send(self, out: &mut Vec<Output>) {
+        for (to, mut progress) in self.0 {
+            while !progress.is_empty() {
+                let rest = progress.split_off(progress.len().min(Message::MAX_PROGRESS));
+                out.push(Output::Send { to, message: Message::Progress(progress) });
+                progress = rest;
+            }
+        }
+    }
+}
+
+/// Smaller blobs are fetched by each node for itself: agreeing would cost as much,
+const SHARED_MIN: u64 = 16 * 1024;
+/// and of these other sites are not told.
+const SHARED_FAR_MIN: u64 = 1024 * 1024;
+/// How long neighbours are given to say that they want the same, before it is fetched from another site.
+const SETTLE: Span = Span::millis(40);
+/// How long other sites are given; until then little is asked of where all of it is.
+const SETTLE_FAR: Span = Span::millis(200);
+/// A transfer of this age has brought little yet.
+const JUST_BEGUN: Span = Span::millis(500);
+/// How soon something new is told, and how often that there is nothing new: to neighbours,
+const TELL_NEAR: Span = Span::millis(50);
+const REPEAT_NEAR: Span = Span::millis(500);
+/// and to other sites.
+const TELL_FAR: Span = Span::millis(500);
+const REPEAT_FAR: Span = Span::secs(4);

@@ -1,0 +1,140 @@
+//! One blob that is being fetched or waited for.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use super::{Holder, Holders, Order, Waiter, sharing::Sharers};
+use crate::{
+    cells::Grid,
+    event::{Class, Event, Output},
+    id::{Digest, Hash, NodeId},
+    ranges::Ranges,
+    time::Time,
+};
+
+/// A wanted blob.
+#[derive(Debug)]
+pub(super) struct Want {
+    pub(super) size: u64,
+    pub(super) grid: Grid,
+    pub(super) digest: Option<Digest>,
+    manifests: BTreeSet<Digest>,
+    /// Members that said themselves to have it.
+    told_by: BTreeSet<NodeId>,
+    pub(super) waiters: BTreeSet<Waiter>,
+    pub(super) stage: Stage,
+    /// Verified bytes in the store; unknown until probed.
+    pub(super) have: Ranges,
+    /// Parts of failed transfers, of which some may be here: not fetched before the store has been asked.
+    pub(super) doubtful: Ranges,
+    pub(super) since: Time,
+    /// When bytes last arrived, or the last client came to wait.
+    pub(super) progressed: Time,
+    /// When the last client came to wait.
+    pub(super) asked: Time,
+    /// Failed transfers since the last that succeeded.
+    pub(super) failures: u32,
+    /// Not fetched before then: this node could not store it.
+    pub(super) not_before: Time,
+    /// When its last transfer ended.
+    pub(super) idle_since: Time,
+    /// Others that are getting it.
+    pub(super) sharers: Sharers,
+    pub(super) telling: Telling,
+}
+
+/// What the others have been told of a want.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Telling {
+    /// Once members were told that it is wanted here: when those who want the same have had the time to say so.
+    pub(super) settled: Option<Time>,
+    /// And when those of other sites have.
+    pub(super) settled_far: Time,
+    /// Whether something has changed since the neighbours were told,
+    pub(super) news: bool,
+    /// and since other sites were.
+    pub(super) news_far: bool,
+    pub(super) told: Time,
+    pub(super) told_far: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Probing,
+    Fetching,
+    Sealing,
+}
+
+impl Want {
+    pub(super) fn new(now: Time, size: u64) -> Self {
+        Want {
+            size,
+            grid: Grid::of(size),
+            digest: None,
+            manifests: BTreeSet::new(),
+            told_by: BTreeSet::new(),
+            waiters: BTreeSet::new(),
+            stage: Stage::Probing,
+            have: Ranges::new(),
+            doubtful: Ranges::new(),
+            since: now,
+            progressed: now,
+            asked: now,
+            failures: 0,
+            not_before: now,
+            idle_since: now,
+            sharers: Sharers::default(),
+            telling: Telling::default(),
+        }
+    }
+
+    /// Somebody more wants it.
+    pub(super) fn add(&mut self, now: Time, order: &Order, out: &mut Vec<Output>) {
+        self.digest = self.digest.or(order.digest);
+        self.manifests.insert(order.manifest);
+        self.told_by.extend(order.told_by);
+        // One that is repeated starts no new wait.
+        if self.waiters.insert(order.waiter) && order.waiter.is_client() {
+            (self.asked, self.progressed, self.failures) = (now, now, 0);
+            self.tell(order.hash, out);
+        }
+    }
+
+    /// Some of it is here.
+    pub(super) fn arrived(&mut self, hash: Hash, have: &Ranges, out: &mut Vec<Output>) {
+        have.iter().for_each(|range| self.have.insert(range));
+        (self.telling.news, self.telling.news_far) = (true, true);
+        self.tell(hash, out);
+    }
+
+    /// What is not here, and not in doubt.
+    pub(super) fn missing(&self) -> Ranges {
+        let mut missing = self.have.missing(self.size);
+        self.doubtful.iter().for_each(|range| missing.remove(range));
+        missing
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.waiters.iter().any(Waiter::is_client)
+    }
+
+    pub(super) fn class(&self) -> Class {
+        if self.is_urgent() { Class::Client } else { Class::Background }
+    }
+
+    /// Who could send all of it, best first.
+    pub(super) fn holders(&self, world: &impl Holders) -> Vec<Holder> {
+        let of_artifacts = self.manifests.iter().flat_map(|manifest| world.holders(manifest));
+        let told = self.told_by.iter().filter_map(|node| world.member(node));
+        let mut holders: Vec<Holder> = of_artifacts.chain(told).collect();
+        holders.sort();
+        holders.dedup();
+        holders
+    }
+
+    /// Tells clients that read along how far it is.
+    fn tell(&self, hash: Hash, out: &mut Vec<Output>) {
+        if self.is_urgent() && !self.have.is_empty() {
+            out.push(Output::Notify(Event::Arrived { hash, have: self.have.clone() }));
+        }
+    }
+}

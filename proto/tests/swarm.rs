@@ -1,0 +1,346 @@
+//! What the planner is for, with many planners at once: a blob enters a site once and leaves the origin about
+//! once, in about the time that the links allow, also where nodes start at different times, die or are cut off.
+//! Links here are pipes that carry one thing after another, so the figures are those of the plan alone.
+
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    ops::Range,
+};
+
+use waystation_proto::{
+    Digest, FetchId, Hash, NodeId, Output, ReplicaConfig, RequestId, Time,
+    ranges::Ranges,
+    wants::{Holder, Holders, Order, Waiter, Wants},
+    wire::{Message, Progress},
+};
+
+const MIB: u64 = 1024 * 1024;
+const BLOB: Hash = Hash([9; 32]);
+
+/// Node 0 is the origin, alone on site 0.
+struct Swarm {
+    nodes: Vec<Node>,
+    /// Bytes a millisecond into and out of each site, and out of each node within it.
+    wan: u64,
+    origin: u64,
+    lan: u64,
+    size: u64,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    happenings: BTreeMap<u64, Happening>,
+    next: u64,
+    /// When each pipe is free again.
+    pipes: BTreeMap<Pipe, u64>,
+    /// Bytes that entered each site, and left the origin.
+    entered: BTreeMap<u8, u64>,
+    left_origin: u64,
+    down: RefCell<BTreeSet<usize>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Pipe {
+    Up(u8),
+    Down(u8),
+    Node(usize),
+}
+
+struct Node {
+    site: u8,
+    wants: Wants,
+    have: Ranges,
+    done: Option<u64>,
+    flights: BTreeMap<FetchId, (usize, Range<u64>)>,
+}
+
+enum Happening {
+    Start,
+    Tick,
+    Arrive(FetchId),
+    Hear(usize, Vec<Progress>),
+    Gone(usize),
+}
+
+struct View<'a> {
+    me: usize,
+    sites: &'a [u8],
+    down: &'a RefCell<BTreeSet<usize>>,
+}
+
+fn name(n: usize) -> NodeId {
+    NodeId(*blake3::hash(&[n as u8]).as_bytes())
+}
+
+impl View<'_> {
+    fn number(&self, node: &NodeId) -> Option<usize> {
+        (0..self.sites.len()).find(|n| name(*n) == *node && !self.down.borrow().contains(n))
+    }
+}
+
+impl Holders for View<'_> {
+    fn holders(&self, _: &Digest) -> Vec<Holder> {
+        self.member(&name(0)).into_iter().collect()
+    }
+
+    fn member(&self, node: &NodeId) -> Option<Holder> {
+        let n = self.number(node)?;
+        Some(Holder { far: self.sites[n] != self.sites[self.me], node: *node, addresses: vec![] })
+    }
+
+    fn me(&self) -> NodeId {
+        name(self.me)
+    }
+
+    fn sessions(&self) -> Vec<(NodeId, bool)> {
+        let up = (0..self.sites.len()).filter(|n| *n != self.me && !self.down.borrow().contains(n));
+        up.map(|n| (name(n), self.sites[n] != self.sites[self.me])).collect()
+    }
+
+    fn site(&self, node: &NodeId) -> u64 {
+        self.number(node).map_or(0, |n| u64::from(self.sites[n]) + 1)
+    }
+}
+
+impl Swarm {
+    /// `sites` of `each` nodes, with rates in Mbit/s.
+    fn new(sites: u8, each: usize, size: u64, (origin, wan, lan): (u64, u64, u64)) -> Self {
+        let node = |site| Node {
+            site,
+            wants: Wants::default(),
+            have: Ranges::new(),
+            done: None,
+            flights: BTreeMap::new(),
+        };
+        let mut nodes = vec![node(0)];
+        nodes[0].have = Ranges::all(size);
+        nodes.extend((1..=sites).flat_map(|site| (0..each).map(move |_| node(site))));
+        Swarm {
+            nodes,
+            wan: wan * 125,
+            origin: origin * 125,
+            lan: lan * 125,
+            size,
+            now: 0,
+            events: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            next: 0,
+            pipes: BTreeMap::new(),
+            entered: BTreeMap::new(),
+            left_origin: 0,
+            down: RefCell::default(),
+        }
+    }
+
+    fn at(&mut self, at: u64, node: usize, happening: Happening) {
+        self.next += 1;
+        self.happenings.insert(self.next, happening);
+        self.events.push(Reverse((at, self.next, node)));
+    }
+
+    /// Everybody wants the blob, each a little later than the one before.
+    fn start(&mut self, apart: u64) {
+        for node in 1..self.nodes.len() {
+            self.at((node as u64 - 1) * apart, node, Happening::Start);
+        }
+    }
+
+    /// Until everybody that is up has it, at most `until`.
+    fn run(&mut self, until: u64) {
+        while let Some(Reverse((at, id, node))) = self.events.peek().copied() {
+            let up = |n: &usize| !self.down.borrow().contains(n);
+            if at > until || (1..self.nodes.len()).filter(up).all(|n| self.nodes[n].done.is_some()) {
+                break;
+            }
+            self.events.pop();
+            self.now = at;
+            let happening = self.happenings.remove(&id).expect("kept");
+            if !self.down.borrow().contains(&node) {
+                self.happen(node, happening);
+            }
+        }
+    }
+
+    fn happen(&mut self, n: usize, happening: Happening) {
+        let sites: Vec<u8> = self.nodes.iter().map(|node| node.site).collect();
+        let view = View { me: n, sites: &sites, down: &self.down };
+        let (now, config) = (Time(self.now), ReplicaConfig::default());
+        let node = &mut self.nodes[n];
+        let mut out = Vec::new();
+        match happening {
+            Happening::Start => {
+                let order = Order {
+                    hash: BLOB,
+                    size: self.size,
+                    digest: None,
+                    manifest: Digest::Sha256([1; 32]),
+                    told_by: None,
+                    waiter: Waiter::Request(RequestId(1)),
+                };
+                node.wants.want(now, order, &mut out);
+            }
+            Happening::Tick => {
+                node.flights.keys().for_each(|fetch| node.wants.arriving(now, *fetch));
+                node.wants.tick(now, &config, &view, &mut out);
+            }
+            Happening::Arrive(fetch) => {
+                if let Some((_, range)) = node.flights.remove(&fetch) {
+                    node.have.insert(range);
+                    node.wants.fetched(now, fetch, &mut out);
+                }
+            }
+            Happening::Gone(other) => node.wants.peer_down(now, &name(other), &mut out),
+            Happening::Hear(from, progress) => {
+                let whole = node.done.is_some() || n == 0;
+                let held: BTreeSet<Hash> = whole.then_some(BLOB).into_iter().collect();
+                node.wants.heard(now, name(from), progress, &held, &view, &mut out);
+            }
+        }
+        node.wants.plan(now, &config, &view, &mut out);
+        self.perform(n, out);
+    }
+
+    fn perform(&mut self, n: usize, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Probe { .. } => {
+                    let have = self.nodes[n].have.clone();
+                    let mut out = Vec::new();
+                    self.nodes[n].wants.probed(BLOB, &have, &mut out);
+                    self.at(self.now + 1, n, Happening::Tick);
+                }
+                Output::Fetch { fetch, from, range, .. } => {
+                    let from = (0..self.nodes.len()).find(|m| name(*m) == from).expect("known");
+                    assert!(
+                        self.nodes[from].have.contains(&range),
+                        "asked for what was never said to be there"
+                    );
+                    let takes = self.carry(from, n, range.end - range.start);
+                    self.nodes[n].flights.insert(fetch, (from, range));
+                    self.at(takes, n, Happening::Arrive(fetch));
+                }
+                Output::CancelFetch { fetch } => {
+                    self.nodes[n].flights.remove(&fetch);
+                }
+                Output::Seal { .. } => {
+                    assert_eq!(self.nodes[n].have, Ranges::all(self.size));
+                    self.nodes[n].done = Some(self.now);
+                    let mut out = Vec::new();
+                    self.nodes[n].wants.sealed(BLOB, &mut out);
+                    self.perform(n, out);
+                }
+                Output::Send { to, message: Message::Progress(progress) } => {
+                    let to = (0..self.nodes.len()).find(|m| name(*m) == to).expect("known");
+                    let delay = if self.nodes[to].site == self.nodes[n].site { 1 } else { 25 };
+                    self.at(self.now + delay, to, Happening::Hear(n, progress));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// When so many bytes have come from one node to another.
+    fn carry(&mut self, from: usize, to: usize, bytes: u64) -> u64 {
+        let (there, here) = (self.nodes[from].site, self.nodes[to].site);
+        let at = self.now;
+        if there == here {
+            let free = self.pipes.entry(Pipe::Node(from)).or_default();
+            *free = at.max(*free) + bytes / self.lan;
+            return *free + 1;
+        }
+        *self.entered.entry(here).or_default() += bytes;
+        if there == 0 {
+            self.left_origin += bytes;
+        }
+        let up = if there == 0 { self.origin } else { self.wan };
+        for (pipe, rate) in [(Pipe::Up(there), up), (Pipe::Down(here), self.wan)] {
+            let free = self.pipes.entry(pipe).or_default();
+            *free = at.max(*free) + bytes / rate;
+        }
+        let ends = [Pipe::Up(there), Pipe::Down(here)].map(|pipe| self.pipes[&pipe]);
+        ends[0].max(ends[1]) + 25
+    }
+
+    fn ticking(&mut self, until: u64) {
+        for node in 1..self.nodes.len() {
+            for at in (0..until).step_by(50) {
+                self.at(at, node, Happening::Tick);
+            }
+        }
+    }
+
+    /// The node goes, and all others hear of it.
+    fn kill(&mut self, n: usize) {
+        self.down.borrow_mut().insert(n);
+        for other in (0..self.nodes.len()).filter(|other| *other != n) {
+            self.at(self.now + 1, other, Happening::Gone(n));
+        }
+    }
+
+    fn last(&self) -> u64 {
+        let down = self.down.borrow();
+        let up = self.nodes.iter().enumerate().skip(1).filter(|(n, _)| !down.contains(n));
+        up.map(|(n, node)| node.done.unwrap_or_else(|| panic!("node {n} never had it"))).max().expect("nodes")
+    }
+
+    /// Bytes that entered the site that most entered, in thousandths of the blob.
+    fn entered(&self) -> u64 {
+        self.entered.values().max().copied().unwrap_or(0) * 1000 / self.size
+    }
+}
+
+/// So much at so many Mbit/s, in milliseconds.
+fn at_rate(size: u64, mbit: u64) -> u64 {
+    size / (mbit * 125)
+}
+
+#[test]
+fn a_blob_enters_a_site_once_however_many_want_it() {
+    for apart in [0, 7, 300, 3_000] {
+        let mut swarm = Swarm::new(1, 8, 40 * MIB, (1000, 50, 1000));
+        swarm.ticking(120_000);
+        swarm.start(apart);
+        swarm.run(120_000);
+        let least = at_rate(40 * MIB, 50);
+        let (entered, took) = (swarm.entered(), swarm.last());
+        println!("apart {apart}: entered {entered} of 1000, took {took} of {least}");
+        assert!(entered <= 1030, "{entered} of 1000 with {apart} ms between starts");
+        let last_start = 7 * apart;
+        assert!(
+            took <= (least * 115 / 100).max(last_start + 1_000),
+            "{took} ms of {least}, {apart} ms between"
+        );
+    }
+}
+
+#[test]
+fn sites_share_what_a_thin_origin_sends() {
+    for apart in [0, 50] {
+        let mut swarm = Swarm::new(4, 3, 40 * MIB, (20, 50, 1000));
+        swarm.ticking(300_000);
+        swarm.start(apart);
+        swarm.run(60_000);
+        let least = at_rate(40 * MIB, 20);
+        let (left, took) = (swarm.left_origin * 1000 / swarm.size, swarm.last());
+        println!("apart {apart}: left {left}, entered {}, took {took} of {least}", swarm.entered());
+        assert!(left <= 1200, "{left} of 1000 left the origin");
+        assert!(took <= least * 125 / 100, "{took} ms of {least}");
+        assert!(swarm.entered() <= 1030, "{} of 1000 entered a site", swarm.entered());
+    }
+}
+
+#[test]
+fn when_a_node_that_fetches_dies_the_others_go_on_from_where_it_was() {
+    let mut swarm = Swarm::new(1, 8, 40 * MIB, (1000, 50, 1000));
+    let least = at_rate(40 * MIB, 50);
+    swarm.ticking(120_000);
+    swarm.start(5);
+    swarm.run(least / 2);
+    let fetching =
+        (1..=8).max_by_key(|n| swarm.nodes[*n].flights.values().filter(|(from, _)| *from == 0).count());
+    swarm.kill(fetching.expect("nodes"));
+    swarm.run(120_000);
+    println!("entered {}, took {} of {least}", swarm.entered(), swarm.last());
+    assert!(swarm.entered() <= 1060, "{} of 1000", swarm.entered());
+    assert!(swarm.last() <= least * 11 / 10 + 2_000, "{} ms of {least}", swarm.last());
+}
