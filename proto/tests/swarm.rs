@@ -289,21 +289,20 @@ impl Swarm {
     }
 }
 
-/// So much at so many Mbit/s, in milliseconds.
+/// How long so much takes at so many Mbit/s, in milliseconds.
 fn at_rate(size: u64, mbit: u64) -> u64 {
     size / (mbit * 125)
 }
 
 #[test]
 fn a_blob_enters_a_site_once_however_many_want_it() {
-    for apart in [0, 7, 300, 3_000] {
+    for apart in [0, 7, 300] {
         let mut swarm = Swarm::new(1, 8, 40 * MIB, (1000, 50, 1000));
         swarm.ticking(120_000);
         swarm.start(apart);
         swarm.run(120_000);
         let least = at_rate(40 * MIB, 50);
         let (entered, took) = (swarm.entered(), swarm.last());
-        println!("apart {apart}: entered {entered} of 1000, took {took} of {least}");
         assert!(entered <= 1030, "{entered} of 1000 with {apart} ms between starts");
         let last_start = 7 * apart;
         assert!(
@@ -322,7 +321,6 @@ fn sites_share_what_a_thin_origin_sends() {
         swarm.run(60_000);
         let least = at_rate(40 * MIB, 20);
         let (left, took) = (swarm.left_origin * 1000 / swarm.size, swarm.last());
-        println!("apart {apart}: left {left}, entered {}, took {took} of {least}", swarm.entered());
         assert!(left <= 1200, "{left} of 1000 left the origin");
         assert!(took <= least * 125 / 100, "{took} ms of {least}");
         assert!(swarm.entered() <= 1030, "{} of 1000 entered a site", swarm.entered());
@@ -340,7 +338,6 @@ fn when_a_node_that_fetches_dies_the_others_go_on_from_where_it_was() {
         (1..=8).max_by_key(|n| swarm.nodes[*n].flights.values().filter(|(from, _)| *from == 0).count());
     swarm.kill(fetching.expect("nodes"));
     swarm.run(120_000);
-    println!("entered {}, took {} of {least}", swarm.entered(), swarm.last());
     assert!(swarm.entered() <= 1060, "{} of 1000", swarm.entered());
     assert!(swarm.last() <= least * 11 / 10 + 2_000, "{} ms of {least}", swarm.last());
 }

@@ -301,8 +301,12 @@ impl Plan<'_> {
         if self.sharing != Sharing::Swarm || source.has.is_some() || !self.is_scarce() {
             return true;
         }
-        // It has left the origin, or is about to.
-        if self.want.sharers.is_at_another_site(self.now, cell) {
+        // It has left the origin, or is about to, and can be had there.
+        let is_there = |other: &Source<'_>| {
+            let has = other.has.is_some_and(|has| has.contains(cell));
+            has || self.want.sharers.is_bringing(self.now, &other.holder.node, cell)
+        };
+        if self.sources.iter().any(|other| other.holder.far && is_there(other)) {
             return false;
         }
         self.for_other_sites || self.shares.is_my_sites(cell)

@@ -113,10 +113,9 @@ impl Sharers {
         self.sharers.values().any(|s| !s.far && s.coming.contains(cell) && s.is_heard(now))
     }
 
-    /// Whether another site that has not got all of it has a cell, or is bringing it there.
-    pub(super) fn is_at_another_site(&self, now: Time, cell: usize) -> bool {
-        let far = self.sharers.values().filter(|s| s.far && s.is_getting() && s.is_heard(now));
-        far.into_iter().any(|s| s.has(cell) || s.coming.contains(cell))
+    /// Whether this node is bringing a cell into its site.
+    pub(super) fn is_bringing(&self, now: Time, node: &NodeId, cell: usize) -> bool {
+        self.sharers.get(node).is_some_and(|sharer| sharer.is_bringing(cell) && sharer.is_heard(now))
     }
 
     /// How many have a cell.

@@ -135,7 +135,7 @@ impl World {
         let ending = Ending {
             alive: holder.is_up() && holder.life == transfer.life,
             connected: !self.network.is_severed(host, transfer.from),
-            held: holder.disk.holds(&transfer.hash),
+            held: holder.disk.have(&transfer.hash).contains(&transfer.range),
             lies: holder.lies,
             progress: self.rng.u64(0..1000),
         };
