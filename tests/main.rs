@@ -31,6 +31,7 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod streaming;
     mod tls;
     mod uploads;
 }

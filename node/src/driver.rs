@@ -2,6 +2,7 @@
 //! outputs. It decides nothing and never waits: whatever takes time runs in a task that answers with an
 //! input. Nothing else in the process can touch the replica.
 
+pub mod arrivals;
 pub mod effects;
 pub mod handle;
 pub mod persister;
@@ -185,6 +186,11 @@ impl Driver {
             }
             Command::Want(request, input, answer) => {
                 self.waiters.want(request, answer);
+                self.take(input);
+            }
+            Command::Follow(request, input, answer, hash, arrived) => {
+                self.waiters.want(request, answer);
+                self.waiters.arrivals.follow(request, hash, arrived);
                 self.take(input);
             }
             Command::Tell(input) => {

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use waystation_proto::{Refusal, RequestId, event::WantFailure};
 
+use super::arrivals::Arrivals;
+
 /// Requests of HTTP and the CLI that have not been answered.
 #[derive(Debug, Default)]
 pub struct Waiters {
     writes: BTreeMap<RequestId, oneshot::Sender<Result<(), Refusal>>>,
     wants: BTreeMap<RequestId, oneshot::Sender<Result<(), WantFailure>>>,
+    /// Those of them that read along.
+    pub arrivals: Arrivals,
 }
 
 impl Waiters {
@@ -35,10 +39,12 @@ impl Waiters {
         if let Some(answer) = self.wants.remove(&request) {
             let _ = answer.send(result);
         }
+        self.arrivals.end(request);
     }
 
     /// Whoever waited for this want is gone.
     pub fn abandoned(&mut self, request: RequestId) {
         self.wants.remove(&request);
+        self.arrivals.end(request);
     }
 }
