@@ -45,9 +45,9 @@ enum Readable {
 impl Growing {
     /// Wants a blob, from the holders of an artifact that it is part of.
     pub async fn begin(store: Store, replica: ReplicaHandle, blob: BlobRef, manifest: Digest) -> Self {
-        let coming = replica.follow_blob(blob.clone(), manifest).await;
         let here = store.probe(blob.hash, blob.size).await;
         let before = here.len();
+        let coming = replica.follow_blob(blob.clone(), manifest).await;
         Growing { store, replica, blob, manifest, coming, file: None, here, before }
     }
 
