@@ -203,6 +203,7 @@ impl Driver {
                 // Whoever asked may be gone; nothing depends on the answer then.
                 let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
+            Command::Reconciled(answer) => self.waiters.until_reconciled(answer),
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {

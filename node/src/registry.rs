@@ -172,7 +172,7 @@ impl Registry {
                 None => self.token(request, peer).await,
                 Some(route) => {
                     let query = parameters(request.uri())?;
-                    let meant = self.meant(route, request.method(), &query)?;
+                    let meant = self.meant(route, request.method(), &query).await?;
                     let need = need(&meant, request.method(), &query);
                     let (asked, body) = self.admit(origin, &need, request, query, peer).await?;
                     self.entitle(&asked, &meant.scope).await?;

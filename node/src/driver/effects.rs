@@ -210,6 +210,7 @@ impl Effects {
                 info!(manifest = %manifest, "artifact is complete here");
             }
             Event::Reconciled { peer } => {
+                waiters.reconciled();
                 debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
             }
         }

@@ -33,6 +33,8 @@ pub enum Command {
     May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
+    /// Tell when the catalog has once been compared with a member's since the start.
+    Reconciled(oneshot::Sender<()>),
 }
 
 /// Content of an upstream that is wanted here.
@@ -202,6 +204,14 @@ impl ReplicaHandle {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Status(answer)).await;
         answered.await.unwrap_or_default()
+    }
+
+    /// Waits until the catalog has once been compared with a member's since the start. For ever, if there is none.
+    pub async fn reconciled(&self) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Reconciled(answer)).await;
+        // Nobody answers any more where the node is stopping.
+        let _ = answered.await;
     }
 
     async fn write(&self, input: impl FnOnce(RequestId) -> Input) -> Result<(), Refusal> {

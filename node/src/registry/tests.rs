@@ -41,7 +41,7 @@ use super::{Origin, Registry, RegistryConfig};
 use crate::{
     driver::handle::{Command, ReplicaHandle},
     metrics::Metrics,
-    mirror::{Downloads, Mirror},
+    mirror::{Downloads, Mirror, MirrorConfig},
     registry::Anonymous,
     store::Store,
     upstream::Upstreams,
@@ -105,8 +105,15 @@ impl World {
         let none = Upstreams::new(&[]).expect("no upstreams");
         let downloads = Downloads::new(store.clone(), none.clone(), metrics.clone());
         let stop = CancellationToken::new();
-        let (mirror, _) =
-            Mirror::start(none, Vec::new(), store.clone(), replica.clone(), NODE, downloads, stop);
+        let (mirror, _) = Mirror::start(
+            none,
+            MirrorConfig::default(),
+            store.clone(),
+            replica.clone(),
+            NODE,
+            downloads,
+            stop,
+        );
         let registry = Registry::new(store.clone(), replica, NODE, mirror, config, metrics.clone());
         World { store, registry, metrics, rules, dir }
     }
@@ -196,7 +203,7 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
                 tokio::spawn(async move { drop(answer.send(coming.await)) });
             }
             Command::Tell(Input::Abandon { .. }) => drop(rules.abandoned.fetch_add(1, Ordering::SeqCst)),
-            Command::Tell(_) => {}
+            Command::Tell(_) | Command::Reconciled(_) => {}
             Command::Status(answer) => drop(answer.send(Default::default())),
         }
     }

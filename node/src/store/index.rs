@@ -113,10 +113,10 @@ impl Index {
             .collect()
     }
 
-    /// Whether an artifact was published in a repository, and is still.
-    pub fn is_published(&self, repository: &RepoName) -> bool {
-        let mut rows = self.rows(self.artifacts.scan_prefix(keys::repository(repository)));
-        rows.any(|(_, value)| decode::<ArtifactRow>(&value).is_some_and(|row| row.place.is_some()))
+    /// Whether an artifact is in a repository, or was until it was deleted.
+    pub fn was_published(&self, repository: &RepoName) -> bool {
+        let prefix = keys::repository(repository);
+        [&self.artifacts, &self.tags].iter().any(|tree| self.rows(tree.scan_prefix(&prefix)).next().is_some())
     }
 
     /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
