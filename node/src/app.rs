@@ -177,7 +177,11 @@ impl Node {
             Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let others = home.shared || !config.mesh.join.is_empty();
-        let mirror = MirrorConfig { names: config.registry.names.clone(), others };
+        let mirror = MirrorConfig {
+            names: config.registry.names.clone(),
+            others,
+            entitled: Some(config.node.data_dir.join("entitled.json")),
+        };
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,

@@ -6,12 +6,14 @@ mod contents;
 mod downloads;
 mod entitlement;
 mod growing;
+mod kept;
 mod names;
 mod own;
 mod tags;
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,7 +22,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, entitlement::Entitlements, names::Names, own::Own, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, kept::Kept, names::Names, own::Own, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
@@ -65,6 +67,8 @@ pub struct MirrorConfig {
     pub names: Vec<String>,
     /// Whether there may be members that know more of the mesh than this node when it starts.
     pub others: bool,
+    /// File in which it is kept whom upstreams call entitled; absent: nowhere.
+    pub entitled: Option<PathBuf>,
 }
 
 /// Something to be brought here that nobody waits for.
@@ -85,11 +89,11 @@ impl Mirror {
         stop: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (background, errands) = mpsc::channel(ERRANDS_MAX);
-        let MirrorConfig { names, others } = config;
+        let MirrorConfig { names, others, entitled } = config;
         let own = Own::new(store.clone(), replica.clone(), others);
         let tags = Tags::new(store.clone(), replica.clone(), node);
         let contents = Contents::new(store.clone(), replica, node, downloads);
-        let (entitlements, waiting) = (Entitlements::new(), Mutex::default());
+        let (entitlements, waiting) = (Entitlements::new(Kept::open(entitled)), Mutex::default());
         let inner = Inner {
             upstreams,
             names,

@@ -117,7 +117,9 @@ mod tests {
     async fn the_first_member_is_heard_once() {
         let (own, mut queue, _dir) = own(true).await;
         assert!(!own.is_settled());
-        let answer = async { let _ = asked(&mut queue).await.send(()); };
+        let answer = async {
+            let _ = asked(&mut queue).await.send(());
+        };
         tokio::join!(own.settle(), answer);
         assert!(own.is_settled());
         own.settle().await;
