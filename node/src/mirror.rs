@@ -183,8 +183,8 @@ impl Mirror {
         self.inner.store.index().sighted_tags(&place.repository, last, limit)
     }
 
-    /// Descriptors of the manifests here that refer to one: for when the upstream is away.
-    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> Vec<serde_json::Value> {
+    /// Descriptors of the manifests here that refer to one, and whether those are all: for when the upstream is away.
+    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> (Vec<serde_json::Value>, bool) {
         self.inner.contents.referrers(&place.repository, subject).await
     }
 

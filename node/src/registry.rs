@@ -228,7 +228,7 @@ impl Registry {
         let read = matches!(asked.method, Method::GET | Method::HEAD);
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
-            (Route::Catalog, _) if read => self.catalog(asked),
+            (Route::Catalog, _) if read => self.catalog(asked).await,
             (Route::Tags(repository), _) if read => self.tags(asked, &repository),
             (Route::Referrers(repository, subject), _) if read => {
                 self.referrers(asked, &repository, subject).await

@@ -249,15 +249,24 @@ impl Registry {
         subject: Digest,
     ) -> Result<Response, ApiError> {
         let types: Vec<&str> = asked.parameters("artifactType").filter(|text| !text.is_empty()).collect();
-        let (manifests, warning) = match place.upstream.referrers(&place.path, &subject, None).await {
+        let (mut manifests, warning) = match place.upstream.referrers(&place.path, &subject, None).await {
             Ok(found) if found.complete => (found.manifests, None),
             Ok(found) => (found.manifests, Some("there are more than are listed".to_owned())),
             Err(UpstreamError::NotFound) => (Vec::new(), None),
             Err(error) => {
-                let known = self.inner.mirror.known_referrers(place, &subject).await;
-                (known, Some(format!("these are the referrers that are here; {error}")))
+                let (known, all) = self.inner.mirror.known_referrers(place, &subject).await;
+                let which = if all { "the" } else { "some of the" };
+                (known, Some(format!("these are {which} referrers that are here; {error}")))
             }
         };
+        if !self.is_left(asked, &place.repository) || asked.sees(&place.repository) {
+            let own = self.own_referrers(asked, &place.repository, &subject).await;
+            let new = own
+                .into_iter()
+                .filter(|one| manifests.iter().all(|listed| listed["digest"] != one["digest"]));
+            let new: Vec<serde_json::Value> = new.collect();
+            manifests.extend(new);
+        }
         let fits = |descriptor: &&serde_json::Value| {
             let own = descriptor.get("artifactType").and_then(serde_json::Value::as_str);
             types.is_empty() || own.is_some_and(|own| types.contains(&own))
