@@ -28,6 +28,7 @@ mod cases {
     mod own_names;
     mod proxy;
     mod pull_through;
+    mod pulled_lists;
     mod push_pull;
     mod restart;
     mod shutdown;
