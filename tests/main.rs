@@ -25,12 +25,15 @@ mod cases {
     mod grants;
     mod isolation;
     mod one_fetch;
+    mod own_names;
     mod proxy;
     mod pull_through;
+    mod pulled_lists;
     mod push_pull;
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod streaming;
     mod tls;
     mod uploads;
 }

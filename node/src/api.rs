@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod answer;
+mod pulled;
 
 pub use answer::{Api, ApiError};
 
@@ -196,6 +197,9 @@ pub struct Artifact {
     pub here: String,
     /// Nodes that say to have all of it.
     pub holders: u64,
+    /// The upstream that it was pulled through from; absent for the mesh's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
 }
 
 /// Answer to `tags`.

@@ -33,7 +33,7 @@ use crate::{
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
-    mirror::{Downloads, Mirror},
+    mirror::{Downloads, Mirror, MirrorConfig},
     registry::{self, Origin, Registry, RegistryConfig},
     shutdown::Signals,
     socket::{LocalSocket, SocketError},
@@ -176,6 +176,12 @@ impl Node {
         let upstreams =
             Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
+        let others = home.shared || !config.mesh.join.is_empty();
+        let mirror = MirrorConfig {
+            names: config.registry.names.clone(),
+            others,
+            entitled: Some(config.node.data_dir.join("entitled.json")),
+        };
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
         let parts = Parts {
             replica,
@@ -212,7 +218,7 @@ impl Node {
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
         let (registry, errands) =
-            endpoint(&config, (&guard, &metrics), &store, &handle, &facts, downloads, &serving);
+            endpoint(&config, (&guard, &metrics), &store, &handle, &facts, (downloads, mirror), &serving);
         announce_start(&facts, started);
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &Ready::of(&facts))?;
@@ -382,12 +388,13 @@ fn endpoint(
     store: &Store,
     handle: &ReplicaHandle,
     facts: &NodeFacts,
-    downloads: Downloads,
+    pulling: (Downloads, MirrorConfig),
     serving: &CancellationToken,
 ) -> (Registry, JoinHandle<()>) {
+    let (downloads, taken) = pulling;
     let (mirror, errands) = Mirror::start(
         facts.upstreams.clone(),
-        config.registry.names.clone(),
+        taken,
         store.clone(),
         handle.clone(),
         facts.node,

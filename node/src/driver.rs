@@ -2,6 +2,7 @@
 //! outputs. It decides nothing and never waits: whatever takes time runs in a task that answers with an
 //! input. Nothing else in the process can touch the replica.
 
+pub mod arrivals;
 pub mod effects;
 pub mod handle;
 pub mod persister;
@@ -187,6 +188,11 @@ impl Driver {
                 self.waiters.want(request, answer);
                 self.take(input);
             }
+            Command::Follow(request, input, answer, hash, arrived) => {
+                self.waiters.want(request, answer);
+                self.waiters.arrivals.follow(request, hash, arrived);
+                self.take(input);
+            }
             Command::Tell(input) => {
                 if let Input::Abandon { request } = &input {
                     self.waiters.abandoned(*request);
@@ -197,6 +203,7 @@ impl Driver {
                 // Whoever asked may be gone; nothing depends on the answer then.
                 let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
+            Command::Reconciled(answer) => self.waiters.until_reconciled(answer),
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {

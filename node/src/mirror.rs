@@ -6,11 +6,14 @@ mod contents;
 mod downloads;
 mod entitlement;
 mod growing;
+mod kept;
 mod names;
+mod own;
 mod tags;
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,13 +22,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, entitlement::Entitlements, names::Names, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, kept::Kept, names::Names, own::Own, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
     entitlement::Entitled,
     growing::GrowingReaders,
     names::{Place, Target},
+    own::Wanted,
     tags::Resolved,
 };
 use crate::{
@@ -45,7 +49,8 @@ pub struct Mirror {
 struct Inner {
     upstreams: Upstreams,
     /// What clients call the mesh.
-    own: Vec<String>,
+    names: Vec<String>,
+    own: Own,
     store: Store,
     tags: Tags,
     contents: Contents,
@@ -53,6 +58,17 @@ struct Inner {
     background: mpsc::Sender<Errand>,
     /// Manifests that are being completed, or wait for it.
     errands: Mutex<BTreeSet<(RepoName, Digest)>>,
+}
+
+/// What a mirror has to know of its node.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorConfig {
+    /// What clients call the mesh.
+    pub names: Vec<String>,
+    /// Whether there may be members that know more of the mesh than this node when it starts.
+    pub others: bool,
+    /// File in which it is kept whom upstreams call entitled; absent: nowhere.
+    pub entitled: Option<PathBuf>,
 }
 
 /// Something to be brought here that nobody waits for.
@@ -65,7 +81,7 @@ impl Mirror {
     /// Serves these upstreams. The errands that nobody waits for run until `stop`.
     pub fn start(
         upstreams: Upstreams,
-        own: Vec<String>,
+        config: MirrorConfig,
         store: Store,
         replica: ReplicaHandle,
         node: NodeId,
@@ -73,21 +89,42 @@ impl Mirror {
         stop: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (background, errands) = mpsc::channel(ERRANDS_MAX);
+        let MirrorConfig { names, others, entitled } = config;
+        let own = Own::new(store.clone(), replica.clone(), others);
         let tags = Tags::new(store.clone(), replica.clone(), node);
         let contents = Contents::new(store.clone(), replica, node, downloads);
-        let (entitlements, waiting) = (Entitlements::new(), Mutex::default());
-        let inner =
-            Inner { upstreams, own, store, tags, contents, entitlements, background, errands: waiting };
+        let (entitlements, waiting) = (Entitlements::new(Kept::open(entitled)), Mutex::default());
+        let inner = Inner {
+            upstreams,
+            names,
+            own,
+            store,
+            tags,
+            contents,
+            entitlements,
+            background,
+            errands: waiting,
+        };
         let mirror = Mirror { inner: Arc::new(inner) };
         let running = tokio::spawn(mirror.clone().run(errands, stop));
         (mirror, running)
     }
 
     /// What a repository's name and `?ns=` mean.
-    pub fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
-        let index = self.inner.store.index();
-        let names = Names { upstreams: &self.inner.upstreams, own: &self.inner.own };
-        names.target(repository, namespace, |name| index.is_published(name))
+    pub async fn target(&self, repository: RepoName, namespace: Option<&str>) -> Target {
+        let own = &self.inner.own;
+        let names = Names { upstreams: &self.inner.upstreams, own: &self.inner.names };
+        let target = names.target(repository.clone(), namespace, |name| own.uses(name));
+        if own.is_settled() || !matches!(&target, Target::Upstream(place) if place.unqualified) {
+            return target;
+        }
+        own.settle().await;
+        names.target(repository, namespace, |name| own.uses(name))
+    }
+
+    /// Whether the mesh itself has this under an upstream's name.
+    pub fn has_own(&self, repository: &RepoName, wanted: &Wanted) -> bool {
+        self.inner.own.has(repository, wanted)
     }
 
     /// The upstreams.
@@ -146,8 +183,8 @@ impl Mirror {
         self.inner.store.index().sighted_tags(&place.repository, last, limit)
     }
 
-    /// Descriptors of the manifests here that refer to one: for when the upstream is away.
-    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> Vec<serde_json::Value> {
+    /// Descriptors of the manifests here that refer to one, and whether those are all: for when the upstream is away.
+    pub async fn known_referrers(&self, place: &Place, subject: &Digest) -> (Vec<serde_json::Value>, bool) {
         self.inner.contents.referrers(&place.repository, subject).await
     }
 

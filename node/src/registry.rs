@@ -3,6 +3,7 @@
 
 mod blobs;
 mod body;
+mod coming;
 mod error;
 mod framing;
 mod late;
@@ -171,7 +172,7 @@ impl Registry {
                 None => self.token(request, peer).await,
                 Some(route) => {
                     let query = parameters(request.uri())?;
-                    let meant = self.meant(route, request.method(), &query)?;
+                    let meant = self.meant(route, request.method(), &query).await?;
                     let need = need(&meant, request.method(), &query);
                     let (asked, body) = self.admit(origin, &need, request, query, peer).await?;
                     self.entitle(&asked, &meant.scope).await?;
@@ -227,7 +228,7 @@ impl Registry {
         let read = matches!(asked.method, Method::GET | Method::HEAD);
         match (route, asked.method.clone()) {
             (Route::Base, _) if read => Ok(reply::json("application/json", &serde_json::json!({}))),
-            (Route::Catalog, _) if read => self.catalog(asked),
+            (Route::Catalog, _) if read => self.catalog(asked).await,
             (Route::Tags(repository), _) if read => self.tags(asked, &repository),
             (Route::Referrers(repository, subject), _) if read => {
                 self.referrers(asked, &repository, subject).await

@@ -162,7 +162,7 @@ async fn peers(State(api): State<Api>) -> Response {
 
 async fn artifacts(State(api): State<Api>, Query(query): Query<RepositoryQuery>) -> Response {
     match query.repository.map(|name| name.parse::<RepoName>()).transpose() {
-        Ok(repository) => Json(api.artifacts(repository.as_ref())).into_response(),
+        Ok(repository) => Json(api.artifacts(repository.as_ref()).await).into_response(),
         Err(e) => ApiError::Invalid(e.to_string()).into_response(),
     }
 }

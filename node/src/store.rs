@@ -383,6 +383,15 @@ impl Store {
         self.0.open_blob(hash, size).await
     }
 
+    /// Opens the file of a large blob of which only a part has been fetched. What [`Self::probe`] counts of it has
+    /// been written where it belongs; the rest of the file is undefined.
+    ///
+    /// # Errors
+    /// `NotFound` where it has no file, or one that did not come from other nodes; what the disk says.
+    pub async fn open_growing(&self, hash: Hash) -> std::io::Result<std::fs::File> {
+        self.0.open_growing(hash).await
+    }
+
     /// Makes records durable (a segment blob and its named tag, synced), replacing older ones by key.
     ///
     /// # Errors

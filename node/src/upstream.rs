@@ -11,6 +11,7 @@ mod error;
 mod exchange;
 mod listing;
 mod namespace;
+mod proxies;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -14,7 +14,7 @@ use crate::harness::{
     image::{Image, digest},
     node::{Node, Options, temp_dir},
     upstream::Upstream,
-    wait::until_true,
+    wait::{until, until_true},
 };
 
 const NAME: &str = "private.example/secret/app";
@@ -189,6 +189,36 @@ fn who_was_entitled_goes_on_without_the_upstream_at_every_node() {
     assert_eq!(upstream.count("GET", &digest(&image.layers[0])), 1);
     // A node that knows nothing of the upstream gives nothing of it.
     assert_eq!(get(&cluster[0], &layer(&image), Some(ANN)).status, 404);
+}
+
+#[test]
+fn who_was_entitled_is_so_after_a_restart_without_the_upstream() {
+    let image = Image::random(36, &[300_000]);
+    let upstream = private(&image);
+    let (mut node, _config) = verifying(Options::site("a"), &upstream);
+    get(&node, &manifest(&image), Some(ANN)).expect(200);
+    get(&node, &layer(&image), Some(ANN)).expect(200);
+    get(&node, &layer(&image), Some(BEN)).expect(401);
+    let file = node.data_dir().join("entitled.json");
+    let kept = until("it is kept", || fs::read_to_string(&file).ok());
+    for (name, password) in [ANN, BEN] {
+        assert!(!kept.contains(password) && kept.contains(name) == (name == ANN.0), "{kept}");
+    }
+    upstream.set(|faults| faults.down = true);
+    node.kill();
+    node.start_again();
+    assert_eq!(get(&node, &layer(&image), Some(ANN)).expect(200).body, image.layers[0]);
+    for stranger in [None, Some(BEN), Some(EVE), Some((ANN.0, BEN.1))] {
+        let answer = get(&node, &layer(&image), stranger);
+        assert!(matches!(answer.status, 401 | 404), "{answer:?}");
+    }
+    // Once the upstream says otherwise, that counts.
+    upstream.set(|faults| {
+        faults.down = false;
+        faults.users.retain(|(login, _)| !login.starts_with(ANN.0));
+    });
+    until_true("the upstream is asked again", || get(&node, &layer(&image), Some(ANN)).status == 401);
+    assert_keeps_secrets(&node);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Set {
     pub algorithm: Algorithm,
     /// In any order.
     pub blobs: Vec<Vec<u8>>,
+    /// Blobs that manifests name and that are pushed after them, if ever.
+    pub absent: Vec<Vec<u8>>,
     /// In the order in which they have to be pushed.
     pub manifests: Vec<Manifest>,
 }
@@ -132,7 +134,7 @@ impl Builder {
     }
 
     fn done(self, manifests: Vec<Manifest>) -> Set {
-        Set { name: self.name, algorithm: self.algorithm, blobs: self.blobs, manifests }
+        Set { name: self.name, algorithm: self.algorithm, blobs: self.blobs, absent: vec![], manifests }
     }
 
     fn describe(&self, document: &Value) -> Value {
@@ -299,6 +301,25 @@ fn sparse() -> Set {
     let absent = describe(Algorithm::Sha256, IMAGE, b"is not here");
     let top = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [absent, set.describe(&image)]});
     set.done(vec![Manifest::new(&image, &[]), Manifest::new(&top, &["sparse"])])
+}
+
+/// Images of which layers are not there, or nothing is: what registries that take sparse images have to take.
+pub fn sparse_images() -> Vec<Set> {
+    use Algorithm::{Sha256, Sha512};
+    let mut all = vec![];
+    for (name, algorithm, kept) in
+        [("sparse-image", Sha256, 2), ("bare-image", Sha256, 0), ("sparse-image-sha512", Sha512, 1)]
+    {
+        let mut set = Builder::new(name, algorithm);
+        let image = set.image(LAYER);
+        let mut referrer = set.artifact("application/vnd.example.of-sparse");
+        referrer["subject"] = set.describe(&image);
+        // What is kept of the image, and all of what refers to it.
+        let absent: Vec<_> = set.blobs.drain(kept..3).collect();
+        let manifests = vec![Manifest::new(&image, &[name]), Manifest::new(&referrer, &[])];
+        all.push(Set { absent, ..set.done(manifests) });
+    }
+    all
 }
 
 fn by_parameter(algorithm: Algorithm) -> Set {

@@ -38,7 +38,24 @@ pub fn run(ends: &Ends, set: &Set, report: &mut Report) {
     for (n, blob) in set.blobs.iter().enumerate() {
         pull_blob(ends, report, &format!("{}: blob {n}", set.name), &set.algorithm.digest(blob), blob);
     }
+    late(ends, report, set);
     delete(ends, report, set);
+}
+
+/// Blobs that are not there are not served, and are once they have been pushed.
+fn late(ends: &Ends, report: &mut Report, set: &Set) {
+    for (n, blob) in set.absent.iter().enumerate() {
+        let (digest, what) = (set.algorithm.digest(blob), format!("{}: absent blob {n}", set.name));
+        let target = format!("/v2/{REPOSITORY}/blobs/{digest}");
+        for method in ["HEAD", "GET"] {
+            let answer = report.status(&what, ends.pull.request(method, &target).send(), &[404]);
+            if method == "GET" {
+                report.error_form(&what, &answer);
+            }
+        }
+        blobs::push(ends, report, &what, n, REPOSITORY, set.algorithm, blob);
+        pull_blob(ends, report, &what, &digest, blob);
+    }
 }
 
 fn push(ends: &Ends, report: &mut Report, set: &Set, n: usize, manifest: &Manifest) {
@@ -184,7 +201,7 @@ fn delete(ends: &Ends, report: &mut Report, set: &Set) {
             );
         }
     }
-    for blob in &set.blobs {
+    for blob in set.blobs.iter().chain(&set.absent) {
         let target = format!("/v2/{REPOSITORY}/blobs/{}", set.algorithm.digest(blob));
         gone(ends, report, &format!("{}: a blob is deleted", set.name), &target);
     }

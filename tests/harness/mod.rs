@@ -7,6 +7,7 @@ pub mod image;
 pub mod node;
 pub mod proxy;
 pub mod registry;
+pub mod relay;
 pub mod sealed;
 pub mod upstream;
 pub mod wait;

@@ -213,6 +213,16 @@ impl Shared {
                 content.tags.keys().filter(|(of, _)| of == repository).map(|(_, tag)| tag).collect();
             return json(out, &serde_json::json!({"name": repository, "tags": tags}));
         }
+        if let Some((repository, subject)) = rest.split_once("/referrers/") {
+            let found = self.content.lock().unwrap().referrers(repository, subject);
+            if !found.is_empty() {
+                let list = "application/vnd.oci.image.index.v1+json";
+                let index = serde_json::json!({"schemaVersion": 2, "mediaType": list, "manifests": found});
+                let body = index.to_string();
+                head(out, 200, &[("Content-Type".to_owned(), list.to_owned())], body.len() as u64)?;
+                return out.write_all(body.as_bytes());
+            }
+        }
         head(out, 404, &[], 0)
     }
 
@@ -295,6 +305,22 @@ impl Shared {
             }
             _ => false,
         }
+    }
+}
+
+impl Content {
+    /// Descriptors of the manifests that are about this one.
+    fn referrers(&self, repository: &str, subject: &str) -> Vec<Value> {
+        let of_repository = self.manifests.iter().filter(|((of, _), _)| of == repository);
+        let about = of_repository.filter_map(|((_, name), (media_type, bytes))| {
+            let document: Value = serde_json::from_slice(bytes).ok()?;
+            let size = bytes.len();
+            (document["subject"]["digest"] == subject).then(|| {
+                serde_json::json!({"mediaType": media_type, "digest": name, "size": size,
+                    "artifactType": document["artifactType"]})
+            })
+        });
+        about.collect()
     }
 }
 

@@ -23,9 +23,9 @@ use crate::{
 /// Answers questions about this node.
 #[derive(Clone)]
 pub struct Api {
-    store: Store,
+    pub(super) store: Store,
     replica: ReplicaHandle,
-    facts: Arc<NodeFacts>,
+    pub(super) facts: Arc<NodeFacts>,
 }
 
 impl Api {
@@ -102,13 +102,13 @@ impl Api {
         peers
     }
 
-    /// The artifacts known, of one repository or of all.
-    pub fn artifacts(&self, repository: Option<&RepoName>) -> Artifacts {
+    /// The artifacts known, of one repository or of all: the mesh's own, then what of upstreams is here.
+    pub async fn artifacts(&self, repository: Option<&RepoName>) -> Artifacts {
         let mut entries = self.store.index().artifacts(repository);
-        let truncated = entries.len() > ANSWER_MAX;
+        let own = entries.len();
         entries.truncate(ANSWER_MAX);
         let mut tags: BTreeMap<RepoName, BTreeMap<Digest, Vec<String>>> = BTreeMap::new();
-        let artifacts = entries
+        let mut artifacts: Vec<Artifact> = entries
             .into_iter()
             .map(|(repository, digest, entry)| {
                 let by_digest =
@@ -117,6 +117,10 @@ impl Api {
                 self.artifact(&repository, &digest, &entry, tags)
             })
             .collect();
+        let room = ANSWER_MAX - artifacts.len();
+        artifacts.extend(self.pulled(repository, room + 1).await);
+        let truncated = own.max(artifacts.len()) > ANSWER_MAX;
+        artifacts.truncate(ANSWER_MAX);
         Artifacts { artifacts, truncated }
     }
 
@@ -232,6 +236,7 @@ impl Api {
             status: entry.status.as_ref().map(|(state, _)| state_name(*state).to_owned()),
             here: holding_name(own.unwrap_or(HoldingState::Gone)).to_owned(),
             holders: holders.iter().filter(|(_, state)| *state == HoldingState::Complete).count() as u64,
+            upstream: None,
         }
     }
 
@@ -295,7 +300,7 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
-fn holding_name(state: HoldingState) -> &'static str {
+pub(super) fn holding_name(state: HoldingState) -> &'static str {
     match state {
         HoldingState::Gone => "none",
         HoldingState::Partial => "partial",

@@ -186,10 +186,11 @@ pub async fn artifacts(args: ArtifactsArgs) -> Result<(), Failure> {
                 artifact.here.clone(),
                 artifact.holders.to_string(),
                 or_dash(artifact.status.as_deref()),
+                or_dash(artifact.upstream.as_deref()),
             ]
         })
         .collect();
-    print(&table(&["REPOSITORY", "TAGS", "DIGEST", "HERE", "HOLDERS", "STATUS"], &[4], &rows))?;
+    print(&table(&["REPOSITORY", "TAGS", "DIGEST", "HERE", "HOLDERS", "STATUS", "FROM"], &[4], &rows))?;
     if found.truncated {
         eprintln!("There are more; give a repository to see its own.");
     }
@@ -300,6 +301,7 @@ mod tests {
                 status: Some("revoked".into()),
                 here: "partial".into(),
                 holders: 1,
+                upstream: None,
             },
             reason: Some("bad".into()),
             artifact_type: None,

@@ -189,8 +189,7 @@ impl Effects {
             Event::Written { request } => waiters.written(request, Ok(())),
             Event::Refused { request, refusal } => waiters.written(request, Err(refusal)),
             Event::WantDone { request, result } => waiters.want_done(request, result),
-            // Nobody reads along yet.
-            Event::Arrived { .. } => {}
+            Event::Arrived { hash, have } => waiters.arrivals.arrived(&hash, &have),
             Event::RecordsRefused { from, count, why } => {
                 self.metrics.records_refused.inc_by(count as u64);
                 warn!(peer = %from.short(), count, %why, "dropped records that do not count");
@@ -211,6 +210,7 @@ impl Effects {
                 info!(manifest = %manifest, "artifact is complete here");
             }
             Event::Reconciled { peer } => {
+                waiters.reconciled();
                 debug!(peer = %peer.short(), records = replica.counts().records, "catalogs are equal");
             }
         }

@@ -5,13 +5,18 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use tokio::sync::{mpsc, oneshot, watch};
 use waystation_proto::{
     Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
     body::{HoldingState, State},
     event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
+    ranges::Ranges,
 };
 
 /// A request on its way into the driver's loop.
@@ -20,12 +25,16 @@ pub enum Command {
     Write(RequestId, Input, oneshot::Sender<Result<(), Refusal>>),
     /// Give the replica this input and keep the sender for the want's answer.
     Want(RequestId, Input, oneshot::Sender<Result<(), WantFailure>>),
+    /// As `Want`, and tell what of the blob is here while it comes.
+    Follow(RequestId, Input, oneshot::Sender<Result<(), WantFailure>>, Hash, watch::Sender<Ranges>),
     /// An input that nobody waits for.
     Tell(Input),
     /// Whether this node could do that there now.
     May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
+    /// Tell when the catalog has once been compared with a member's since the start.
+    Reconciled(oneshot::Sender<()>),
 }
 
 /// Content of an upstream that is wanted here.
@@ -41,6 +50,15 @@ pub struct PullOrder {
     pub is_manifest: bool,
     /// Whether the upstream cannot be reached.
     pub away: bool,
+}
+
+/// A blob on its way here. The want lasts until it ends, or until the last of what this was cloned to is dropped.
+#[derive(Clone)]
+pub struct Coming {
+    /// What of it can be read. Closed where nothing more is told before the end.
+    pub arrived: watch::Receiver<Ranges>,
+    /// How the want ended.
+    pub end: Shared<BoxFuture<'static, Result<(), WantFailure>>>,
 }
 
 /// What the driver and the replica can say about themselves.
@@ -134,6 +152,18 @@ impl ReplicaHandle {
         self.want(|request| Input::WantBlob { request, blob, manifest }).await
     }
 
+    /// As [`Self::want_blob`], for somebody who reads along. Only for a blob whose hash an authority pairs with
+    /// its digest: its pieces are verified by the hash alone.
+    pub async fn follow_blob(&self, blob: BlobRef, manifest: Digest) -> Coming {
+        let (answer, answered) = oneshot::channel();
+        let (sender, arrived) = watch::channel(Ranges::new());
+        let (request, hash) = (self.request(), blob.hash);
+        let guard = Abandon { request, commands: Some(self.commands.clone()) };
+        let input = Input::WantBlob { request, blob, manifest };
+        let _ = self.commands.send(Command::Follow(request, input, answer, hash, sender)).await;
+        Coming { arrived, end: guard.outcome(answered).boxed().shared() }
+    }
+
     /// Gets content of an upstream here, from a member or from the upstream. A download that has begun goes on
     /// when the caller stops waiting.
     pub async fn pull(&self, order: PullOrder) -> Result<(), WantFailure> {
@@ -176,6 +206,14 @@ impl ReplicaHandle {
         answered.await.unwrap_or_default()
     }
 
+    /// Waits until the catalog has once been compared with a member's since the start. For ever, if there is none.
+    pub async fn reconciled(&self) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Reconciled(answer)).await;
+        // Nobody answers any more where the node is stopping.
+        let _ = answered.await;
+    }
+
     async fn write(&self, input: impl FnOnce(RequestId) -> Input) -> Result<(), Refusal> {
         let (answer, answered) = oneshot::channel();
         let request = self.request();
@@ -186,11 +224,9 @@ impl ReplicaHandle {
     async fn want(&self, input: impl FnOnce(RequestId) -> Input) -> Result<(), WantFailure> {
         let (answer, answered) = oneshot::channel();
         let request = self.request();
-        let mut guard = Abandon { request, commands: Some(self.commands.clone()) };
+        let guard = Abandon { request, commands: Some(self.commands.clone()) };
         let _ = self.commands.send(Command::Want(request, input(request), answer)).await;
-        let result = answered.await.unwrap_or(Err(WantFailure::NoHolder));
-        guard.commands = None;
-        result
+        guard.outcome(answered).await
     }
 
     fn request(&self) -> RequestId {
@@ -202,6 +238,18 @@ impl ReplicaHandle {
 struct Abandon {
     request: RequestId,
     commands: Option<mpsc::Sender<Command>>,
+}
+
+impl Abandon {
+    /// The answer. Dropped before, it abandons the want.
+    async fn outcome(
+        mut self,
+        answered: oneshot::Receiver<Result<(), WantFailure>>,
+    ) -> Result<(), WantFailure> {
+        let result = answered.await.unwrap_or(Err(WantFailure::NoHolder));
+        self.commands = None;
+        result
+    }
 }
 
 impl Drop for Abandon {

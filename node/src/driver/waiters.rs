@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use waystation_proto::{Refusal, RequestId, event::WantFailure};
 
+use super::arrivals::Arrivals;
+
 /// Requests of HTTP and the CLI that have not been answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Waiters {
     writes: BTreeMap<RequestId, oneshot::Sender<Result<(), Refusal>>>,
     wants: BTreeMap<RequestId, oneshot::Sender<Result<(), WantFailure>>>,
+    /// Those who want to know that the catalog has been compared with a member's; none after it was.
+    unsettled: Option<Vec<oneshot::Sender<()>>>,
+    /// Those of the wants that are read along.
+    pub arrivals: Arrivals,
 }
 
 impl Waiters {
@@ -35,10 +41,43 @@ impl Waiters {
         if let Some(answer) = self.wants.remove(&request) {
             let _ = answer.send(result);
         }
+        self.arrivals.end(request);
+    }
+
+    /// Somebody waits for the first time that the catalog equals a member's.
+    pub fn until_reconciled(&mut self, answer: oneshot::Sender<()>) {
+        match &mut self.unsettled {
+            Some(waiting) => {
+                waiting.retain(|waiting| !waiting.is_closed());
+                waiting.push(answer);
+            }
+            None => {
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    /// The catalog equals a member's.
+    pub fn reconciled(&mut self) {
+        for answer in self.unsettled.take().into_iter().flatten() {
+            let _ = answer.send(());
+        }
     }
 
     /// Whoever waited for this want is gone.
     pub fn abandoned(&mut self, request: RequestId) {
         self.wants.remove(&request);
+        self.arrivals.end(request);
+    }
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Waiters {
+            writes: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            unsettled: Some(Vec::new()),
+            arrivals: Arrivals::default(),
+        }
     }
 }

@@ -36,6 +36,7 @@ pub struct Contents {
     node: NodeId,
     downloads: Downloads,
     named: Mutex<BTreeMap<(RepoName, Digest), Named>>,
+    looked: Mutex<BTreeMap<Digest, Option<Referrer>>>,
 }
 
 /// A manifest of an upstream that is here.
@@ -78,6 +79,9 @@ pub enum ContentError {
     Storage(String),
 }
 
+/// What a manifest refers to, and its descriptor.
+type Referrer = (Digest, Value);
+
 /// That a manifest of the repository names a blob.
 #[derive(Clone, Copy)]
 struct Named {
@@ -88,7 +92,7 @@ struct Named {
 impl Contents {
     /// What is in the store, and what can be brought there.
     pub fn new(store: Store, replica: ReplicaHandle, node: NodeId, downloads: Downloads) -> Self {
-        Contents { store, replica, node, downloads, named: Mutex::default() }
+        Contents { store, replica, node, downloads, named: Mutex::default(), looked: Mutex::default() }
     }
 
     /// A manifest, with the promise that what it needs can be supplied too: whoever gets it asks for that next.
@@ -217,29 +221,39 @@ impl Contents {
         told == Some(HoldingState::Complete) && self.missing(&manifest.parsed).next().is_none()
     }
 
-    /// Descriptors of manifests of the repository that are here and refer to this one.
-    pub async fn referrers(&self, repository: &RepoName, subject: &Digest) -> Vec<Value> {
-        let mut found = Vec::new();
-        for held in self.store.index().linked(repository, REFERRER_MAX, REFERRERS_MAX) {
-            let Ok(bytes) = self.store.read(held.hash, REFERRER_MAX).await else { continue };
-            let Ok(parsed) = manifest::parse(&bytes, None) else { continue };
-            if parsed.subject() != Some(*subject) {
-                continue;
-            }
-            let mut descriptor = json!({
-                "mediaType": parsed.media_type(), "digest": held.digest.to_string(), "size": held.size,
-            });
-            if let Some(artifact_type) = parsed.artifact_type() {
-                descriptor["artifactType"] = artifact_type.into();
-            }
-            if let Ok(mut document) = serde_json::from_slice::<Value>(&bytes)
-                && document["annotations"].is_object()
-            {
-                descriptor["annotations"] = document["annotations"].take();
-            }
-            found.push(descriptor);
+    /// Descriptors of manifests of the repository that are here and refer to this one, and whether all that is here
+    /// was looked at: what was not looked at before is read, of which one client has only so much done.
+    pub async fn referrers(&self, repository: &RepoName, subject: &Digest) -> (Vec<Value>, bool) {
+        let linked = self.store.index().linked(repository, REFERRER_MAX, REFERRERS_MAX + 1);
+        let (mut found, mut complete, mut read) = (Vec::new(), linked.len() <= REFERRERS_MAX, 0);
+        for held in linked.into_iter().take(REFERRERS_MAX) {
+            let known = self.looked().get(&held.digest).cloned();
+            let referrer = match known {
+                Some(known) => known,
+                None if read + held.size > READ_MAX => {
+                    complete = false;
+                    continue;
+                }
+                None => {
+                    read += held.size;
+                    self.look(&held).await
+                }
+            };
+            found.extend(referrer.filter(|(of, _)| of == subject).map(|(_, descriptor)| descriptor));
         }
-        found
+        (found, complete)
+    }
+
+    /// Whether a blob is a manifest that refers to another. It is so for good.
+    async fn look(&self, held: &Held) -> Option<Referrer> {
+        let bytes = self.store.read(held.hash, REFERRER_MAX).await.ok()?;
+        let referrer = referrer(held, &bytes);
+        let mut looked = self.looked();
+        if looked.len() >= LOOKED_MAX {
+            looked.pop_first();
+        }
+        looked.insert(held.digest, referrer.clone());
+        referrer
     }
 
     /// A blob that is here and belongs to the repository; nothing where only the upstream can tell, by giving it.
@@ -341,9 +355,31 @@ impl Contents {
         self.names().get(&(repository.clone(), *digest)).copied()
     }
 
+    fn looked(&self) -> MutexGuard<'_, BTreeMap<Digest, Option<Referrer>>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn names(&self) -> MutexGuard<'_, BTreeMap<(RepoName, Digest), Named>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a manifest refers to, and its descriptor (distribution-spec, "Listing Referrers").
+fn referrer(held: &Held, bytes: &[u8]) -> Option<Referrer> {
+    let parsed = manifest::parse(bytes, None).ok()?;
+    let subject = parsed.subject()?;
+    let mut descriptor = json!({
+        "mediaType": parsed.media_type(), "digest": held.digest.to_string(), "size": held.size,
+    });
+    if let Some(artifact_type) = parsed.artifact_type() {
+        descriptor["artifactType"] = artifact_type.into();
+    }
+    if let Ok(mut document) = serde_json::from_slice::<Value>(bytes)
+        && document["annotations"].is_object()
+    {
+        descriptor["annotations"] = document["annotations"].take();
+    }
+    Some((subject, descriptor))
 }
 
 /// Config and layers, with their sizes.
@@ -362,6 +398,10 @@ const LOOKED_FOR: Duration = Duration::from_secs(2);
 const REFERRER_MAX: u64 = 256 << 10;
 /// How many are looked at.
 const REFERRERS_MAX: usize = 1000;
+/// Bytes that are read for one list.
+const READ_MAX: u64 = 16 << 20;
+/// Blobs of which it is remembered whether they refer to something. Each takes as much as its descriptor.
+const LOOKED_MAX: usize = 4096;
 /// Longest manifest that is read, in bytes.
 const MANIFEST_MAX: u64 = 16 << 20;
 /// Blobs that are remembered as named by a manifest.

@@ -1,15 +1,17 @@
 //! Who may have what an upstream keeps for some: the upstream is asked with the client's own credentials, and its
-//! answer is remembered for a while. Credentials are kept as a keyed hash only.
+//! answer is remembered for a while. Credentials are held as a keyed hash only; what outlives a restart is
+//! [`super::kept`]'s.
 
 use std::{
     collections::BTreeMap,
     sync::{MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::Mutex;
+use waystation_proto::Wall;
 
-use super::names::Place;
+use super::{kept::Kept, names::Place};
 use crate::{identity::random_bytes, secret::Secret, upstream::UpstreamError};
 
 /// What upstreams said of clients.
@@ -17,6 +19,7 @@ pub struct Entitlements {
     /// Drawn at each start: what is remembered tells nothing about passwords.
     key: [u8; 32],
     known: std::sync::Mutex<BTreeMap<[u8; 32], Answer>>,
+    kept: Kept,
     /// Questions at a time, and one about the same: guessing passwords through this node is slow.
     turns: [Mutex<()>; TURNS],
 }
@@ -25,6 +28,8 @@ pub struct Entitlements {
 struct Answer {
     yes: bool,
     since: Instant,
+    /// When it was given, where that was before this run: the upstream is to be asked again.
+    before: Option<Wall>,
 }
 
 /// Whether a client may have what is in an upstream's repository.
@@ -39,10 +44,10 @@ pub enum Entitled {
 }
 
 impl Entitlements {
-    /// Nobody was asked yet.
-    pub fn new() -> Self {
+    /// Nobody was asked yet in this run.
+    pub fn new(kept: Kept) -> Self {
         let turns = std::array::from_fn(|_| Mutex::default());
-        Entitlements { key: random_bytes(), known: std::sync::Mutex::default(), turns }
+        Entitlements { key: random_bytes(), known: std::sync::Mutex::default(), kept, turns }
     }
 
     /// Whether these credentials may pull there.
@@ -66,10 +71,17 @@ impl Entitlements {
                     tokio::time::sleep(AFTER_REFUSAL).await;
                 }
                 self.note(name, yes);
+                let (repository, password) = (place.repository.clone(), password.clone());
+                let (kept, user) = (self.kept.clone(), user.to_owned());
+                // The client does not wait for the disk: what is lost is asked for again.
+                tokio::spawn(async move { kept.note(repository, user, password, yes).await });
                 if yes { Entitled::Yes } else { Entitled::No }
             }
             Err(error @ (UpstreamError::Unavailable(_) | UpstreamError::RateLimited { .. })) => {
-                self.without_asking(&name, &error.to_string())
+                match self.without_asking(&name, &error.to_string()) {
+                    Entitled::Unknown(why) => self.from_before(name, (place, user, password), why).await,
+                    known => known,
+                }
             }
             Err(error) => Entitled::Unknown(error.to_string()),
         }
@@ -78,18 +90,43 @@ impl Entitlements {
     /// Whoever was entitled goes on while the upstream cannot be asked, as what it pulls does.
     fn without_asking(&self, name: &[u8; 32], why: &str) -> Entitled {
         match self.known().get(name) {
-            Some(answer) if answer.yes && answer.since.elapsed() < WHILE_AWAY => Entitled::Yes,
+            Some(Answer { yes: true, before: Some(said), .. }) if is_recent(*said, wall()) => Entitled::Yes,
+            Some(Answer { yes: true, before: None, since }) if since.elapsed() < WHILE_AWAY => Entitled::Yes,
             _ => Entitled::Unknown(why.to_owned()),
         }
     }
 
+    /// As [`Self::without_asking`], by what an earlier run was told.
+    async fn from_before(
+        &self,
+        name: [u8; 32],
+        (place, user, password): (&Place, &str, &Secret),
+        why: String,
+    ) -> Entitled {
+        match self.kept.entitled(&place.repository, user, password).await {
+            Some(said) if is_recent(said, wall()) => {
+                self.remember(name, Answer { yes: true, since: Instant::now(), before: Some(said) });
+                Entitled::Yes
+            }
+            _ => {
+                // Guessing is as slow as where the upstream answers.
+                tokio::time::sleep(AFTER_REFUSAL).await;
+                Entitled::Unknown(why)
+            }
+        }
+    }
+
     fn fresh(&self, name: &[u8; 32]) -> Option<Entitled> {
-        let answer = *self.known().get(name)?;
+        let answer = self.known().get(name).copied().filter(|answer| answer.before.is_none())?;
         let good_for = if answer.yes { YES_FOR } else { NO_FOR };
         (answer.since.elapsed() < good_for).then_some(if answer.yes { Entitled::Yes } else { Entitled::No })
     }
 
     fn note(&self, name: [u8; 32], yes: bool) {
+        self.remember(name, Answer { yes, since: Instant::now(), before: None });
+    }
+
+    fn remember(&self, name: [u8; 32], answer: Answer) {
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
             // Refusals go first: they are what somebody who guesses fills this with.
@@ -98,7 +135,7 @@ impl Entitlements {
                 known.clear();
             }
         }
-        known.insert(name, Answer { yes, since: Instant::now() });
+        known.insert(name, answer);
     }
 
     fn name(&self, place: &Place, user: &str, password: &Secret) -> [u8; 32] {
@@ -115,6 +152,15 @@ impl Entitlements {
     }
 }
 
+/// Whether what was said then still counts. A node whose clock cannot tell goes on.
+fn is_recent(said: Wall, now: Wall) -> bool {
+    !said.is_plausible() || !now.is_plausible() || now.0.saturating_sub(said.0) < WHILE_AWAY.as_secs()
+}
+
+fn wall() -> Wall {
+    Wall(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
 /// How long a client that is entitled is not asked about again.
 const YES_FOR: Duration = Duration::from_secs(5 * 60);
 /// How long one that is not: it may have been given the right meanwhile.
@@ -129,3 +175,22 @@ const TURNS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Clients that are remembered.
 const KNOWN_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_counts_for_a_week_where_clocks_can_tell() {
+        let (now, week) = (1_800_000_000, WHILE_AWAY.as_secs());
+        for (said, now, recent) in [
+            (now - week + 1, now, true),
+            (now - week, now, false),
+            (now + 9_999_999, now, true),
+            (now - week, 12, true),
+            (12, now, true),
+        ] {
+            assert_eq!(is_recent(Wall(said), Wall(now)), recent, "{said} {now}");
+        }
+    }
+}

@@ -6,10 +6,15 @@ use std::{io, time::Duration};
 use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
 use waystation_oci::range::{Part, Wanted};
-use waystation_proto::{Digest, RepoName, event::BlobRef, grant::Action};
+use waystation_proto::{
+    Digest, RepoName,
+    event::{BlobRef, WantFailure},
+    grant::Action,
+};
 
 use super::{
     Asked, Registry,
+    coming::Growing,
     error::{ApiError, Code},
     parts::Content,
     reply,
@@ -57,10 +62,7 @@ impl Registry {
                 }
                 answered => answered,
             },
-            None => {
-                let held = self.fetch(&digest, &link).await?;
-                self.answer_blob(&held, &content, &wanted).await
-            }
+            None => self.answer_coming(&link, &content, &wanted).await?,
         };
         answered.map_err(ApiError::storage)
     }
@@ -96,16 +98,31 @@ impl Registry {
         holders.is_some_and(|holders| holders.iter().any(|(node, _)| *node != self.inner.node))
     }
 
+    /// Answers with a linked blob that is not here: while it comes where it is large, else when it is here.
+    async fn answer_coming(
+        &self,
+        link: &LinkEntry,
+        content: &Content<'_>,
+        wanted: &Wanted,
+    ) -> Result<io::Result<Response>, ApiError> {
+        if link.size > IN_FILES {
+            let (blob, manifest) = missing(content.digest, link)?;
+            let (store, replica) = (self.inner.store.clone(), self.inner.replica.clone());
+            let coming = Growing::begin(store, replica, blob, manifest).await;
+            let answered = coming.answer(&self.inner.readers, content, wanted).await;
+            if let Some(response) = answered.map_err(|failure| not_come(failure, content.digest))? {
+                return Ok(response);
+            }
+        }
+        let held = self.fetch(content.digest, link).await?;
+        Ok(self.answer_blob(&held, content, wanted).await)
+    }
+
     /// Gets a linked blob here.
     async fn fetch(&self, digest: &Digest, link: &LinkEntry) -> Result<Held, ApiError> {
-        let gone = || ApiError::blob_unknown(digest, "not held here, and no artifact says who holds it");
-        let manifest = link.manifest.ok_or_else(gone)?;
-        let blob = BlobRef { digest: *digest, hash: link.hash, size: link.size };
-        self.inner
-            .replica
-            .want_blob(blob, manifest)
-            .await
-            .map_err(|failure| ApiError::from_want(failure, Code::BlobUnknown, digest))?;
+        let (blob, manifest) = missing(digest, link)?;
+        let wanted = self.inner.replica.want_blob(blob, manifest).await;
+        wanted.map_err(|failure| not_come(failure, digest))?;
         // The index is told of a sealed blob before the want is answered, or hears of it from the same loop.
         Ok(self.inner.store.index().held(digest).unwrap_or(Held {
             digest: *digest,
@@ -137,6 +154,18 @@ impl Registry {
     }
 }
 
+/// What is to be wanted of a linked blob, and of which artifact's holders. The index of that artifact is the
+/// authority for blob and hash being one.
+fn missing(digest: &Digest, link: &LinkEntry) -> Result<(BlobRef, Digest), ApiError> {
+    let gone = || ApiError::blob_unknown(digest, "not held here, and no artifact says who holds it");
+    let manifest = link.manifest.ok_or_else(gone)?;
+    Ok((BlobRef { digest: *digest, hash: link.hash, size: link.size }, manifest))
+}
+
+fn not_come(failure: WantFailure, digest: &Digest) -> ApiError {
+    ApiError::from_want(failure, Code::BlobUnknown, digest)
+}
+
 /// Whether the first part of a name is a registry's.
 fn is_of_a_registry(repository: &RepoName) -> bool {
     let first = repository.as_str().split_once('/').map_or("", |(first, _)| first);
@@ -163,6 +192,8 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
+/// Blobs of more bytes lie in files, which can be read while they grow.
+const IN_FILES: u64 = 16 * 1024;
 pub(super) const BLOB_TYPE: &str = "application/octet-stream";
 /// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);

@@ -21,38 +21,54 @@ impl Registry {
     pub(super) fn tags(&self, asked: &Asked, repository: &RepoName) -> Result<Response, ApiError> {
         let page = Page::of(asked)?;
         let index = self.inner.store.index();
-        let mut tags = index.tags(repository, page.last.as_deref(), page.limit + 1);
-        if tags.is_empty() && index.artifacts(Some(repository)).is_empty() {
-            return Err(ApiError::new(404, Code::NameUnknown, format!("no repository {repository} here")));
-        }
-        let more = tags.len() > page.limit;
-        tags.truncate(page.limit);
-        let last = tags.last().map(|(tag, _)| tag.to_string()).filter(|_| more);
         let visible = |target: &Digest| {
             index.artifact(repository, target).is_some_and(|entry| !is_hidden(asked, &entry))
         };
-        let names: Vec<&str> = tags
-            .iter()
-            .filter(|(_, entry)| entry.target.as_ref().is_some_and(visible))
-            .map(|(tag, _)| tag.as_str())
-            .collect();
+        let (mut names, mut last) = (Vec::new(), page.last.clone());
+        // One more than fits says whether there is a next page, which begins after the last that is shown: names
+        // that are not shown are told in no link either.
+        while names.len() <= page.limit {
+            let tags = index.tags(repository, last.as_deref(), page.limit + 1);
+            if tags.is_empty() {
+                break;
+            }
+            last = tags.last().map(|(tag, _)| tag.to_string());
+            let shown = tags.into_iter().filter(|(_, entry)| entry.target.as_ref().is_some_and(visible));
+            names.extend(shown.map(|(tag, _)| tag.to_string()));
+        }
+        if last == page.last && index.artifacts(Some(repository)).is_empty() {
+            return Err(ApiError::new(404, Code::NameUnknown, format!("no repository {repository} here")));
+        }
+        let next = page.cut(&mut names);
         let mut response =
             reply::json("application/json", &json!({"name": repository.as_str(), "tags": names}));
-        page.link(&mut response, &format!("/v2/{repository}/tags/list"), last, "");
+        page.link(&mut response, &format!("/v2/{repository}/tags/list"), next, "");
         Ok(response)
     }
 
-    /// GET of the repositories.
-    pub(super) fn catalog(&self, asked: &Asked) -> Result<Response, ApiError> {
+    /// GET of the repositories: those of the mesh, and those of upstreams of which something is here. What is left
+    /// to an upstream to judge is not listed: it would have to be asked about each.
+    pub(super) async fn catalog(&self, asked: &Asked) -> Result<Response, ApiError> {
         let page = Page::of(asked)?;
-        let mut repositories = self.inner.store.index().repositories(page.last.as_deref(), page.limit + 1);
-        let more = repositories.len() > page.limit;
-        repositories.truncate(page.limit);
-        let last = repositories.last().map(RepoName::to_string).filter(|_| more);
-        let names: Vec<&str> =
-            repositories.iter().filter(|name| asked.sees(name)).map(RepoName::as_str).collect();
+        let upstreams = self.inner.mirror.upstreams();
+        let is_pulled =
+            |name: &RepoName| upstreams.of_repository(name).is_some() && !self.is_left(asked, name);
+        let mut names = Vec::new();
+        for (n, (name, is_published)) in self.inner.store.index().listed(page.last.as_deref()).enumerate() {
+            if names.len() > page.limit {
+                break;
+            }
+            if asked.sees(&name) && (is_published || is_pulled(&name)) {
+                names.push(name.to_string());
+            }
+            // A client that sees little has much looked through for it.
+            if n % LOOKED_THROUGH == LOOKED_THROUGH - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let next = page.cut(&mut names);
         let mut response = reply::json("application/json", &json!({"repositories": names}));
-        page.link(&mut response, "/v2/_catalog", last, "");
+        page.link(&mut response, "/v2/_catalog", next, "");
         Ok(response)
     }
 
@@ -104,6 +120,23 @@ impl Registry {
             types.iter().map(|text| format!("&artifactType={}", reply::escape(text))).collect();
         page.link(&mut response, &format!("/v2/{repository}/referrers/{subject}"), next, &filters);
         Ok(response)
+    }
+
+    /// Descriptors of what the mesh itself has in a repository that is about this manifest, of what is here.
+    pub(super) async fn own_referrers(
+        &self,
+        asked: &Asked,
+        repository: &RepoName,
+        subject: &Digest,
+    ) -> Vec<Value> {
+        let (store, mut found) = (self.inner.store.index(), Vec::new());
+        for manifest in store.referrers(repository, subject, None).into_iter().take(REFERRERS_MAX) {
+            let entry = store.artifact(repository, &manifest).filter(|entry| !is_hidden(asked, entry));
+            if let Some(entry) = entry {
+                found.push(self.descriptor(&manifest, &entry).await);
+            }
+        }
+        found
     }
 
     /// Gets the indexes of a repository that are not here, so that what they are about is known. Returns how
@@ -167,6 +200,13 @@ impl Page {
         Ok(Page { limit, last: asked.parameter("last").filter(|last| !last.is_empty()).map(str::to_owned) })
     }
 
+    /// Cuts a list that may go on down to this page. Returns its last entry where there is more.
+    fn cut(&self, names: &mut Vec<String>) -> Option<String> {
+        let more = names.len() > self.limit;
+        names.truncate(self.limit);
+        names.last().cloned().filter(|_| more)
+    }
+
     /// Points to the page after `last`, if there is one. A page of no entries has no next.
     pub fn link(&self, response: &mut Response, path: &str, last: Option<String>, filters: &str) {
         if let Some(last) = last.filter(|_| self.limit > 0) {
@@ -194,3 +234,5 @@ const REFERRERS_MAX: usize = 1000;
 const REFERRERS_BYTES: usize = 2 << 20;
 /// Most artifact indexes that are fetched for one list of referrers.
 const LATE_MAX: usize = 1000;
+/// Repositories that are looked at before others have their turn.
+const LOOKED_THROUGH: usize = 256;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     access::{Authority, Entitlement},
-    mirror::{Blob, ContentError, Entitled, Place, Target},
+    mirror::{Blob, ContentError, Entitled, Place, Target, Wanted},
     upstream::UpstreamError,
 };
 
@@ -39,17 +39,9 @@ pub(super) struct Meant {
     pub alias: Option<RepoName>,
 }
 
-/// What is wanted of an upstream's repository.
-pub(super) enum Wanted {
-    Manifest(Reference),
-    Blob(Digest),
-    Tags,
-    Referrers(Digest),
-}
-
 impl Registry {
     /// Whose content a request means.
-    pub(super) fn meant(
+    pub(super) async fn meant(
         &self,
         route: Route,
         method: &Method,
@@ -65,7 +57,7 @@ impl Registry {
             return Ok(Meant { scope: Scope::Mesh(route), alias: None });
         }
         let asked = repository.clone();
-        let target = self.inner.mirror.target(asked.clone(), namespace);
+        let target = self.inner.mirror.target(asked.clone(), namespace).await;
         let (name, scope) = match (target, Wanted::of(&route)) {
             (Target::Foreign(namespace), _) => {
                 let why = format!(
@@ -77,7 +69,7 @@ impl Registry {
             (Target::Local(name), _) => (name.clone(), Scope::Mesh(route.renamed(name))),
             (Target::Upstream(place), Some(wanted)) if read => {
                 let name = place.repository.clone();
-                let scope = if self.has_own(&name, &wanted) {
+                let scope = if self.inner.mirror.has_own(&name, &wanted) {
                     Scope::Mesh(route.renamed(name.clone()))
                 } else {
                     Scope::Upstream(place, wanted)
@@ -130,22 +122,6 @@ impl Registry {
     /// Whether only its upstream can tell whether this client may have what is in a repository.
     pub(super) fn is_left(&self, asked: &Asked, repository: &RepoName) -> bool {
         asked.origin == Origin::Network && self.inner.mirror.authority(repository) == Authority::Upstream
-    }
-
-    /// Whether the mesh itself has something under this name: it is never looked up elsewhere then.
-    fn has_own(&self, repository: &RepoName, wanted: &Wanted) -> bool {
-        let index = self.inner.store.index();
-        match wanted {
-            Wanted::Manifest(Reference::Tag(tag)) => {
-                index.tag(repository, tag).is_some_and(|entry| entry.target.is_some())
-            }
-            Wanted::Manifest(Reference::Digest(digest)) => index.artifact(repository, digest).is_some(),
-            Wanted::Blob(digest) => {
-                index.link(repository, digest).is_some_and(|link| link.manifest.is_some())
-            }
-            Wanted::Tags => false,
-            Wanted::Referrers(_) => false,
-        }
     }
 
     /// The answer to a request to read an upstream's content.
@@ -273,15 +249,24 @@ impl Registry {
         subject: Digest,
     ) -> Result<Response, ApiError> {
         let types: Vec<&str> = asked.parameters("artifactType").filter(|text| !text.is_empty()).collect();
-        let (manifests, warning) = match place.upstream.referrers(&place.path, &subject, None).await {
+        let (mut manifests, warning) = match place.upstream.referrers(&place.path, &subject, None).await {
             Ok(found) if found.complete => (found.manifests, None),
             Ok(found) => (found.manifests, Some("there are more than are listed".to_owned())),
             Err(UpstreamError::NotFound) => (Vec::new(), None),
             Err(error) => {
-                let known = self.inner.mirror.known_referrers(place, &subject).await;
-                (known, Some(format!("these are the referrers that are here; {error}")))
+                let (known, all) = self.inner.mirror.known_referrers(place, &subject).await;
+                let which = if all { "the" } else { "some of the" };
+                (known, Some(format!("these are {which} referrers that are here; {error}")))
             }
         };
+        if !self.is_left(asked, &place.repository) || asked.sees(&place.repository) {
+            let own = self.own_referrers(asked, &place.repository, &subject).await;
+            let new = own
+                .into_iter()
+                .filter(|one| manifests.iter().all(|listed| listed["digest"] != one["digest"]));
+            let new: Vec<serde_json::Value> = new.collect();
+            manifests.extend(new);
+        }
         let fits = |descriptor: &&serde_json::Value| {
             let own = descriptor.get("artifactType").and_then(serde_json::Value::as_str);
             types.is_empty() || own.is_some_and(|own| types.contains(&own))
@@ -295,19 +280,6 @@ impl Registry {
         }
         warn(response.headers_mut(), warning.as_deref());
         Ok(response)
-    }
-}
-
-impl Wanted {
-    /// What a request wants, if it can be had of an upstream.
-    fn of(route: &Route) -> Option<Self> {
-        match route {
-            Route::Manifest(_, reference) => Some(Wanted::Manifest(reference.clone())),
-            Route::Blob(_, digest) => Some(Wanted::Blob(*digest)),
-            Route::Tags(_) => Some(Wanted::Tags),
-            Route::Referrers(_, subject) => Some(Wanted::Referrers(*subject)),
-            Route::Base | Route::Catalog | Route::Uploads(_) | Route::Upload(..) => None,
-        }
     }
 }
 

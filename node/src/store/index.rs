@@ -113,10 +113,10 @@ impl Index {
             .collect()
     }
 
-    /// Whether an artifact was published in a repository, and is still.
-    pub fn is_published(&self, repository: &RepoName) -> bool {
-        let mut rows = self.rows(self.artifacts.scan_prefix(keys::repository(repository)));
-        rows.any(|(_, value)| decode::<ArtifactRow>(&value).is_some_and(|row| row.place.is_some()))
+    /// Whether an artifact is in a repository, or was until it was deleted.
+    pub fn was_published(&self, repository: &RepoName) -> bool {
+        let prefix = keys::repository(repository);
+        [&self.artifacts, &self.tags].iter().any(|tree| self.rows(tree.scan_prefix(&prefix)).next().is_some())
     }
 
     /// Repositories with artifacts, in lexical order after `last`, at most `limit`.
@@ -135,6 +135,32 @@ impl Index {
             found.push(repository);
         }
         found
+    }
+
+    /// Repositories with artifacts or with links, in lexical order after `last`, each with whether it has artifacts.
+    pub fn listed(&self, last: Option<&str>) -> impl Iterator<Item = (RepoName, bool)> + '_ {
+        let begin = last.map(str::to_owned);
+        let mut published = self.repositories(begin.as_deref(), 1).pop();
+        let mut linked = self.linked_after(begin.as_deref());
+        std::iter::from_fn(move || {
+            let next = published.iter().chain(&linked).min()?.clone();
+            let is_published = published.as_ref() == Some(&next);
+            if is_published {
+                published = self.repositories(Some(next.as_str()), 1).pop();
+            }
+            if linked.as_ref() == Some(&next) {
+                linked = self.linked_after(Some(next.as_str()));
+            }
+            Some((next, is_published))
+        })
+    }
+
+    /// The first repository with links in lexical order after this one.
+    fn linked_after(&self, last: Option<&str>) -> Option<RepoName> {
+        // Past all rows of the repository, as in `repositories`.
+        let from = last.map(|name| [name.as_bytes(), &[1]].concat()).unwrap_or_default();
+        let (key, _) = self.rows(self.links.range::<Vec<u8>, _>(from..)).next()?;
+        keys::read_repository(&key).map(|(name, _)| name)
     }
 
     /// Whether and how a blob is visible in a repository.

@@ -186,6 +186,12 @@ impl Inner {
         }
     }
 
+    /// See [`super::Store::open_growing`].
+    pub async fn open_growing(&self, hash: Hash) -> io::Result<File> {
+        let data = self.dirs.data(&hash);
+        blocking(move || File::open(data)).await
+    }
+
     /// Whether all of a blob is here, and, where there is doubt, has the right bytes.
     pub async fn is_whole(&self, hash: Hash, size: u64) -> bool {
         if !matches!(self.complete(hash).await, Ok(Some(found)) if found == size) {

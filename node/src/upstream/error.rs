@@ -20,7 +20,7 @@ pub enum UpstreamError {
         retry_after: Duration,
     },
     /// It cannot be reached, fails, takes too long, or has done so just now.
-    #[error("the upstream is away: {0}")]
+    #[error("the upstream cannot be asked: {0}")]
     Unavailable(String),
     /// It answered with what cannot be true or understood.
     #[error("the upstream's answer is wrong: {0}")]

@@ -19,6 +19,7 @@ use super::{
     breaker::{Breaker, Closed, Lane, Outcome},
     config::UpstreamConfig,
     error::{Failed, UpstreamError, words},
+    proxies::{self, Proxies},
 };
 
 /// Connections to the hosts of one upstream.
@@ -29,6 +30,7 @@ pub struct Transport {
     guarded: Client,
     /// To endpoints on this machine: no proxy is between.
     direct: Client,
+    proxies: Proxies,
     /// Endpoints, by [`origin`].
     configured: Vec<String>,
     breakers: Mutex<HashMap<String, Arc<Breaker>>>,
@@ -73,10 +75,11 @@ impl Transport {
             let builder =
                 if tls { builder.tls_certs_merge(roots.iter().cloned()) } else { builder.tls_certs_only([]) };
             let builder = if guarded {
-                builder.dns_resolver(Arc::new(Guarded { proxies: proxies() }))
+                builder.dns_resolver(Arc::new(Guarded { proxies: proxies::hosts() }))
             } else {
                 builder
             };
+            let proxied = proxied && !proxies::is_nothing_proxied();
             let builder = if proxied { builder } else { builder.no_proxy() };
             builder.build().map_err(|why| {
                 let mut cause: &dyn std::error::Error = &why;
@@ -94,6 +97,7 @@ impl Transport {
             own,
             guarded,
             direct,
+            proxies: Proxies::from_env(),
             configured: endpoints.iter().map(origin).collect(),
             breakers: Mutex::default(),
             answer_within: config.read_timeout.min(ANSWER_WITHIN),
@@ -133,7 +137,7 @@ impl Transport {
     pub async fn send(&self, request: reqwest::RequestBuilder, lane: Lane) -> Result<Response, Failed> {
         let (client, request) = request.build_split();
         let request: Request = request.map_err(|why| Failed::invalid(words(why)))?;
-        let host = origin(request.url());
+        let (url, host) = (request.url().clone(), origin(request.url()));
         let breaker = self.breaker(&host);
         let permit = breaker.admit(lane).map_err(|closed| closed_to(&host, closed))?;
         let answer = match tokio::time::timeout(self.answer_within, client.execute(request)).await {
@@ -144,7 +148,7 @@ impl Transport {
             }
             Ok(Err(error)) => {
                 let slow = error.is_timeout();
-                let why = format!("{host}: {}", words(error));
+                let why = self.blame(&url, error);
                 permit.tell(if slow { Outcome::TimedOut(why.clone()) } else { Outcome::Failed(why.clone()) });
                 let again = (!slow).then_some(Duration::ZERO);
                 return Err(Failed { again, ..Failed::new(UpstreamError::Unavailable(why)) });
@@ -167,6 +171,16 @@ impl Transport {
         }
         permit.tell(Outcome::Answered);
         Ok(answer)
+    }
+
+    /// What failed, and at whom.
+    fn blame(&self, url: &Url, error: reqwest::Error) -> String {
+        let proxy = self.proxies.between(url).filter(|_| !is_here(url) && proxies::is_at_fault(&error));
+        let (host, words) = (origin(url), words(error));
+        match proxy {
+            Some(proxy) => format!("the proxy {proxy}, through which {host} is asked, fails: {words}"),
+            None => format!("{host}: {words}"),
+        }
     }
 
     /// The health of a host.
@@ -245,19 +259,6 @@ impl Resolve for Guarded {
             Ok(Box::new(outside.into_iter()) as Addrs)
         })
     }
-}
-
-/// Hosts of the proxies that the usual variables name.
-fn proxies() -> Vec<String> {
-    let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-    let values =
-        names.iter().flat_map(|name| [std::env::var(name), std::env::var(name.to_lowercase())]).flatten();
-    let host = |text: String| {
-        let url: Url =
-            if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }.ok()?;
-        url.host_str().map(str::to_owned)
-    };
-    values.filter_map(host).collect()
 }
 
 fn closed_to(host: &str, closed: Closed) -> Failed {

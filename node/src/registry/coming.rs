@@ -1,0 +1,181 @@
+//! Reading a blob, or parts of it, while other nodes send it. What is read was verified by the blob's hash before
+//! it was written, so this is only for blobs whose hash an artifact index of the catalog pairs with the digest.
+//! What is of the blob here is the store's to say: the protocol only says when to look.
+
+use std::{fs::File, io, sync::Arc, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt, stream, stream::BoxStream};
+use tokio::sync::Mutex;
+use waystation_oci::range::{Part, Wanted};
+use waystation_proto::{
+    Digest,
+    event::{BlobRef, WantFailure},
+    ranges::Ranges,
+};
+
+use super::{body::Readers, parts::Content};
+use crate::{
+    driver::handle::{Coming, ReplicaHandle},
+    store::{BlobReader, Store},
+};
+
+/// A blob on its way here, and what of it can be read.
+pub struct Growing {
+    store: Store,
+    replica: ReplicaHandle,
+    blob: BlobRef,
+    manifest: Digest,
+    coming: Coming,
+    file: Option<File>,
+    here: Ranges,
+    /// Bytes that were here when the want began.
+    before: u64,
+}
+
+/// What can be read from some position on.
+enum Readable {
+    /// All of the blob: it is whole and durable.
+    All,
+    /// Up to there.
+    Until(u64),
+}
+
+impl Growing {
+    /// Wants a blob, from the holders of an artifact that it is part of.
+    pub async fn begin(store: Store, replica: ReplicaHandle, blob: BlobRef, manifest: Digest) -> Self {
+        let here = store.probe(blob.hash, blob.size).await;
+        let before = here.len();
+        let coming = replica.follow_blob(blob.clone(), manifest).await;
+        Growing { store, replica, blob, manifest, coming, file: None, here, before }
+    }
+
+    /// The answer to a GET once its first byte is here. Nothing: all of the blob is, and is to be served as ever.
+    ///
+    /// # Errors
+    /// Why the blob does not come.
+    pub async fn answer(
+        mut self,
+        readers: &Arc<Readers>,
+        content: &Content<'_>,
+        wanted: &Wanted,
+    ) -> Result<Option<io::Result<Response>>, WantFailure> {
+        let first = match wanted {
+            Wanted::Whole => 0,
+            Wanted::Parts(parts) => parts.first().map_or(0, |part| part.start),
+        };
+        if matches!(self.readable(first).await?, Readable::All) {
+            return Ok(None);
+        }
+        let (growing, readers) = (Arc::new(Mutex::new(self)), readers.clone());
+        Ok(Some(
+            content.get(wanted, move |part| {
+                Ok(Body::from_stream(stream(growing.clone(), readers.clone(), part)))
+            }),
+        ))
+    }
+
+    /// Waits until the byte at this position can be read.
+    async fn readable(&mut self, at: u64) -> Result<Readable, WantFailure> {
+        let mut told = true;
+        loop {
+            let here = self.here.iter().find(|range| range.contains(&at));
+            if let Some(here) = here
+                && self.open().await
+            {
+                return Ok(Readable::Until(here.end));
+            }
+            let mut end = self.coming.end.clone();
+            tokio::select! {
+                ended = &mut end => match ended {
+                    Ok(()) => return Ok(Readable::All),
+                    // The protocol counts whole pieces, which over a thin link take longer than it waits.
+                    Err(WantFailure::Stalled) if self.has_grown().await => {
+                        self.coming = self.replica.follow_blob(self.blob.clone(), self.manifest).await;
+                        told = true;
+                    }
+                    Err(failure) => return Err(failure),
+                },
+                arrived = self.coming.arrived.changed(), if told => {
+                    told = arrived.is_ok();
+                    self.look().await;
+                }
+                () = tokio::time::sleep(LOOK_AGAIN) => self.look().await,
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        self.here = self.store.probe(self.blob.hash, self.blob.size).await;
+    }
+
+    /// Whether more is here than when the want began.
+    async fn has_grown(&mut self) -> bool {
+        self.look().await;
+        let before = std::mem::replace(&mut self.before, self.here.len());
+        self.here.len() > before
+    }
+
+    /// Whether the blob has a file to read from. Small ones have none, nor those that a push overtook: they are
+    /// read when all is here.
+    async fn open(&mut self) -> bool {
+        if self.file.is_none() {
+            self.file = self.store.open_growing(self.blob.hash).await.ok();
+        }
+        self.file.is_some()
+    }
+
+    /// A reader of bytes from `next` on, not beyond `end`.
+    async fn reader(
+        &mut self,
+        readers: &Arc<Readers>,
+        next: u64,
+        end: u64,
+    ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
+        let (file, end) = match self.readable(next).await.map_err(io::Error::other)? {
+            Readable::Until(here) => (self.file.as_ref().map(File::try_clone).transpose()?, end.min(here)),
+            Readable::All => match self.store.open_blob(self.blob.hash, self.blob.size).await? {
+                BlobReader::File(file, _) => (Some(file), end),
+                BlobReader::Memory(_) => (None, end),
+            },
+        };
+        let file = file.ok_or_else(|| io::Error::other("the blob is not in a file"))?;
+        Ok(readers.stream(file, next, end - next).boxed())
+    }
+}
+
+/// The bytes of a part, as they come. Fails where they do not: the client is cut short then and knows.
+fn stream(
+    growing: Arc<Mutex<Growing>>,
+    readers: Arc<Readers>,
+    part: Part,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let begin = (part.start, None::<BoxStream<'static, io::Result<Bytes>>>);
+    stream::try_unfold(begin, move |(next, mut reader)| {
+        let (growing, readers) = (growing.clone(), readers.clone());
+        async move {
+            let mut bytes = read(&mut reader).await?;
+            if bytes.is_none() && next < part.end {
+                // Parts are read one after another, so nobody else waits for the lock.
+                reader = Some(growing.lock().await.reader(&readers, next, part.end).await?);
+                bytes = read(&mut reader).await?;
+            }
+            Ok(bytes.map(|bytes| {
+                let after = next + bytes.len() as u64;
+                (bytes, (after, reader))
+            }))
+        }
+        .boxed()
+    })
+}
+
+async fn read(reader: &mut Option<BoxStream<'static, io::Result<Bytes>>>) -> io::Result<Option<Bytes>> {
+    match reader {
+        Some(reader) => reader.next().await.transpose(),
+        None => Ok(None),
+    }
+}
+
+/// How often is looked for parts of a piece that the protocol has not been told of yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
