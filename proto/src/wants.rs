@@ -76,6 +76,11 @@ pub trait Holders {
     fn holders(&self, manifest: &Digest) -> Vec<Holder>;
     /// A member, if it has a session.
     fn member(&self, node: &NodeId) -> Option<Holder>;
+    /// Whether fetches of this class from other sites may begin now.
+    fn far_allowed(&self, class: Class) -> bool {
+        let _ = class;
+        true
+    }
 }
 
 /// How a want ended.
@@ -214,10 +219,14 @@ impl Wants {
                 self.avoid(now, flight.from, RETRY_AFTER_LIE, true);
                 out.push(Output::Notify(Event::HolderLied { node: flight.from, hash: flight.hash }));
             }
-            Fault::Local => {}
+            Fault::Local | Fault::Budget => {}
         }
         let want = self.wants.get_mut(&flight.hash)?;
-        want.failures += 1;
+        match fault {
+            // Nobody's failure; a while, so that nothing goes round in circles.
+            Fault::Budget => want.not_before = now + RETRY_BUDGET,
+            _ => want.failures += 1,
+        }
         let others = self.flights.values().any(|other| other.hash == flight.hash);
         // Probing while other ranges arrive would count those as missing and fetch them twice.
         if !others && want.stage == Stage::Fetching {
@@ -337,6 +346,7 @@ impl Wants {
         let (size, mut holders) = (want.size, want.holders(world));
         let class = if want.is_urgent() { Class::Client } else { Class::Background };
         holders.retain(|holder| self.avoided.get(&holder.node).is_none_or(|avoided| avoided.until <= now));
+        holders.retain(|holder| !holder.far || world.far_allowed(class));
         // A copy on this site costs no thin link: others are asked only where there is none.
         if holders.first().is_some_and(|best| !best.far) {
             holders.retain(|holder| !holder.far);
@@ -472,6 +482,8 @@ const PIECE_MAX: u64 = 64 * 1024 * 1024;
 const HOLDER_TRANSFERS_MAX: usize = 8;
 const RETRY_FIRST: Span = Span::millis(500);
 const RETRY_LAST: Span = Span::secs(60);
+/// After this node's budget ended a fetch.
+const RETRY_BUDGET: Span = Span::secs(1);
 /// After the disk refused something.
 const RETRY_STORE: Span = Span::secs(30);
 /// After this many failures in a row a holder does not count while it is avoided.

@@ -6,6 +6,7 @@ use crate::{
     body::HoldingState,
     catalog::Catalog,
     config::ReplicaConfig,
+    event::Class,
     id::{Digest, NodeId},
     membership::Membership,
     wants::{Holder, Holders},
@@ -43,5 +44,9 @@ impl Holders for World<'_> {
     fn member(&self, node: &NodeId) -> Option<Holder> {
         let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
         Some(Holder { far: body.site != self.config.site, node: *node, addresses: body.addresses })
+    }
+
+    fn far_allowed(&self, class: Class) -> bool {
+        self.membership.far_allowed(class)
     }
 }
