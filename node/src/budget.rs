@@ -34,6 +34,7 @@ use self::{
     spending::{Spending, SpendingError, wall},
     status::class_name,
 };
+use crate::metrics::{ClassLabel, ClassLabels, Direction, DirectionLabels, Metrics};
 
 /// The node's budget. Clones are the same one.
 #[derive(Clone)]
@@ -101,8 +102,7 @@ impl Budget {
         site_of: SiteOf,
         spending: Spending,
     ) -> Self {
-        let state =
-            State { limits: config.clone(), saved: spending.clone(), spending, sessions: (0, 0) };
+        let state = State { limits: config.clone(), saved: spending.clone(), spending, sessions: (0, 0) };
         let budget = Budget(Arc::new(Inner {
             site: site.to_owned(),
             site_of,
@@ -241,12 +241,41 @@ impl Budget {
         }
     }
 
+    /// Brings the metrics up to date.
+    pub fn show(&self, metrics: &Metrics) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let state = self.state();
+        let [down, up, ..] = state.limits.allowances(state.nodes());
+        let ways =
+            [(Direction::In, state.spending.down, down.whole), (Direction::Out, state.spending.up, up.whole)];
+        for (direction, spent, rate) in ways {
+            let labels = DirectionLabels { direction };
+            metrics.budget_spent.get_or_create(&labels).set(gauge(spent));
+            match rate {
+                Some(rate) => {
+                    metrics.budget_rate.get_or_create(&labels).set(gauge(rate));
+                }
+                None => {
+                    metrics.budget_rate.remove(&labels);
+                }
+            }
+        }
+        metrics.budget_cap.set(gauge(state.limits.cap(state.nodes()).map_or(0, |(cap, _)| cap)));
+        for (class, label) in
+            [(Class::Client, ClassLabel::Client), (Class::Background, ClassLabel::Background)]
+        {
+            let blocked = metrics.budget_blocked.get_or_create(&ClassLabels { class: label }).clone();
+            blocked.set(i64::from(self.is_blocked(class)));
+        }
+    }
+
     /// Writes what was spent, if anything was since the last time. Blocks.
     pub fn save(&self) {
         let Some(path) = &self.0.path else { return };
         self.look(wall());
         let spending = self.state().spending.clone();
-        if self.state().saved.total() == spending.total() && self.state().saved.since(1) == spending.since(1) {
+        if self.state().saved.total() == spending.total() && self.state().saved.since(1) == spending.since(1)
+        {
             return;
         }
         match spending.save(path) {

@@ -7,6 +7,7 @@ mod admission;
 mod counters;
 mod fetch;
 mod links;
+mod rate;
 mod serve;
 
 use std::{
@@ -36,8 +37,11 @@ use waystation_proto::{
 };
 
 pub use self::counters::{Counting, DataCounters, PeerBytes};
-use self::{fetch::FetchError, links::Links};
-use crate::{identity::Identity, mesh::MeshFile};
+use self::{
+    fetch::FetchError,
+    links::{Links, Means},
+};
+use crate::{budget::Budget, identity::Identity, mesh::MeshFile};
 
 /// Where to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,12 +129,13 @@ struct Fetches {
 }
 
 impl Data {
-    /// Binds, and serves what `store` holds. Fetches write into the same store.
+    /// Binds, and serves what `store` holds. Fetches write into the same store. Both go by `budget`.
     pub async fn start(
         config: DataConfig,
         identity: &Identity,
         mesh: &MeshFile,
         store: Store,
+        budget: Budget,
         events: mpsc::Sender<DataEvent>,
     ) -> Result<Data, DataError> {
         let endpoint = bind(config.listen, identity).await?;
@@ -138,7 +143,8 @@ impl Data {
         let counting = Counting::default();
         let key = mesh.admission().derive("data plane");
         let me = identity.node_id();
-        let links = Links::new(endpoint.clone(), me, key, store.clone(), counting.clone(), events.clone());
+        let means = Means { store: store.clone(), counting: counting.clone(), budget };
+        let links = Links::new(endpoint.clone(), me, key, means, events.clone());
         let stop = CancellationToken::new();
         tokio::spawn(links.clone().accept(stop.clone()));
         let (fetches, stop) = (Mutex::default(), stop.drop_guard());
@@ -168,7 +174,9 @@ impl Data {
             let event = match fetching.await.unwrap_or_else(panicked) {
                 Ok(()) => DataEvent::Fetched { fetch: order.fetch },
                 Err(FetchError { fault, why }) => {
-                    counting.failed();
+                    if fault != Fault::Budget {
+                        counting.failed();
+                    }
                     tracing::debug!(from = %order.from.short(), hash = %order.hash.short(), ?fault, why, "fetch failed");
                     DataEvent::Failed { fetch: order.fetch, fault, why }
                 }

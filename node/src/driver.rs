@@ -16,9 +16,13 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use waystation_proto::{DialTarget, Input, Now, Replica, Time, Wall};
+use waystation_proto::{
+    DialTarget, Input, NodeId, Now, Replica, Time, Wall,
+    event::{Class, Fault},
+};
 
 use crate::{
+    budget::{Budget, spending},
     control::{Control, ControlEvent},
     data::{Data, DataEvent},
     driver::{
@@ -46,6 +50,8 @@ pub struct Parts {
     pub downloads: Downloads,
     /// Where numbers are shown.
     pub metrics: Metrics,
+    /// What may go over links to other sites.
+    pub budget: Budget,
     /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
     pub advertise: Vec<String>,
 }
@@ -67,6 +73,9 @@ pub struct Driver {
     timers: Timers,
     waiters: Waiters,
     metrics: Metrics,
+    budget: Budget,
+    /// Whether the background, and clients, may fetch from other sites, as the replica was told.
+    allowed: (bool, bool),
     advertise: Vec<String>,
     started: Instant,
     /// Inputs that followed from performing an output.
@@ -83,7 +92,7 @@ impl Driver {
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let Parts { replica, store, control, data, downloads, metrics, advertise } = parts;
+        let Parts { replica, store, control, data, downloads, metrics, budget, advertise } = parts;
         let effects = Effects::new(store, control, data, downloads, metrics.clone(), answer);
         let mut driver = Driver {
             replica,
@@ -91,11 +100,14 @@ impl Driver {
             timers: Timers::default(),
             waiters: Waiters::default(),
             metrics,
+            budget,
+            allowed: (true, true),
             advertise,
             started: Instant::now(),
             follow: VecDeque::new(),
             answers,
         };
+        driver.tell_budget();
         driver.take(Input::Restore { records, held });
         if !driver.advertise.is_empty() {
             let addresses = driver.advertise.clone();
@@ -123,7 +135,8 @@ impl Driver {
                     }
                 },
                 _ = counting.tick() => {
-                    self.effects.count();
+                    let [down, up] = self.effects.count();
+                    self.look_after_budget(down, up);
                     if !self.effects.can_persist() {
                         error!("the writer of records has ended by itself; the node stops, start it again");
                         break;
@@ -157,6 +170,30 @@ impl Driver {
         }
         while let Ok(input) = self.answers.try_recv() {
             self.take(input);
+        }
+    }
+
+    /// Tells the budget of the control plane's bytes since the last time, and the replica of the budget.
+    fn look_after_budget(&mut self, down: u64, up: u64) {
+        let catalog = self.replica.catalog();
+        let site_of = |peer: &NodeId| catalog.node(peer).map(|node| node.site);
+        let own = site_of(&self.replica.me());
+        let sessions: Vec<NodeId> = self.replica.sessions().collect();
+        let near = sessions.iter().filter(|peer| own.is_some() && site_of(peer) == own).count() as u64;
+        self.budget.connected(near, sessions.len() as u64 - near);
+        self.budget.control(down, up);
+        self.budget.look(spending::wall());
+        self.budget.show(&self.metrics);
+        self.tell_budget();
+    }
+
+    /// Tells the replica what the budget allows, where that has changed.
+    fn tell_budget(&mut self) {
+        let [far_background, far_client] =
+            [Class::Background, Class::Client].map(|class| !self.budget.is_blocked(class));
+        if std::mem::replace(&mut self.allowed, (far_background, far_client)) != (far_background, far_client)
+        {
+            self.take(Input::Budget { far_background, far_client });
         }
     }
 
@@ -254,6 +291,12 @@ impl Driver {
     fn on_data(&mut self, event: DataEvent) {
         match event {
             DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
+            DataEvent::Failed { fetch, fault: Fault::Budget, why } => {
+                debug!(fetch = fetch.0, why, "the budget ended a transfer");
+                // First, or it would be planned again at once.
+                self.tell_budget();
+                self.take(Input::FetchFailed { fetch, fault: Fault::Budget });
+            }
             DataEvent::Failed { fetch, fault, why } => {
                 self.metrics.fetches_failed.inc();
                 debug!(fetch = fetch.0, ?fault, why, "a transfer failed");
@@ -313,7 +356,7 @@ mod tests {
         let control = Control::start(control, &identity, &mesh, to_control).await;
         let (to_data, _) = mpsc::channel(64);
         let data = DataConfig { listen: loopback };
-        let data = Data::start(data, &identity, &mesh, store.blobs(), to_data).await;
+        let data = Data::start(data, &identity, &mesh, store.blobs(), Budget::unlimited(), to_data).await;
         let replica = Replica::new(ReplicaConfig::default(), identity.signing_key(), mesh.trust());
         let none = crate::upstream::Upstreams::new(&[]).expect("no upstreams");
         let parts = Parts {
@@ -323,6 +366,7 @@ mod tests {
             control: control.expect("started"),
             data: data.expect("started"),
             metrics: Metrics::new(),
+            budget: Budget::unlimited(),
             advertise: vec!["127.0.0.1:1".into()],
         };
         Driver::new(parts, Vec::new(), Vec::new())

@@ -93,13 +93,13 @@ impl BudgetConfig {
     /// Adds a sentence for everything that cannot be.
     pub fn complain(&self, wrong: &mut Vec<String>) {
         if !(1..=100).contains(&self.client_share) {
-            wrong.push(format!("budget.client_share: {} is not a share; give 1 to 100 percent", self.client_share));
+            wrong.push(format!(
+                "budget.client_share: {} is not a share; give 1 to 100 percent",
+                self.client_share
+            ));
         }
         if !(1..=28).contains(&self.month_day) {
-            wrong.push(format!(
-                "budget.month_day: {} is not in every month; give 1 to 28",
-                self.month_day
-            ));
+            wrong.push(format!("budget.month_day: {} is not in every month; give 1 to 28", self.month_day));
         }
         if self.windows.len() > WINDOWS_MAX {
             wrong.push(format!(
@@ -231,7 +231,9 @@ mod tests {
         let mut wrong = Vec::new();
         config.complain(&mut wrong);
         assert_eq!(wrong.len(), 3, "{wrong:?}");
-        for bad in ["down = \"fast\"", "down = 5", "monthly = \"1 Mbit/s\"", "windows = [\"night\"]", "dwon = \"\""] {
+        for bad in
+            ["down = \"fast\"", "down = 5", "monthly = \"1 Mbit/s\"", "windows = [\"night\"]", "dwon = \"\""]
+        {
             assert!(toml::from_str::<BudgetConfig>(bad).is_err(), "{bad}");
         }
     }
@@ -239,7 +241,8 @@ mod tests {
     #[test]
     fn a_change_leaves_what_it_does_not_name() {
         let before = BudgetConfig { client_share: 70, ..BudgetConfig::default() };
-        let change: BudgetChange = serde_json::from_str(r#"{"down":"1 Mbit/s","monthly":""}"#).expect("reads");
+        let change: BudgetChange =
+            serde_json::from_str(r#"{"down":"1 Mbit/s","monthly":""}"#).expect("reads");
         let after = before.with(change);
         assert_eq!((String::from(after.down), after.client_share), ("1 Mbit/s".to_owned(), 70));
         assert_eq!(before.with(BudgetChange::default()), before);

@@ -229,7 +229,8 @@ mod tests {
         let mut now = from;
         let mut wants: Vec<Option<Duration>> = streams.iter().map(|_| Some(from)).collect();
         for _ in 0..10_000_000 {
-            for (n, want) in wants.iter_mut().enumerate().filter(|(_, want)| want.is_some_and(|at| at <= now)) {
+            for (n, want) in wants.iter_mut().enumerate().filter(|(_, want)| want.is_some_and(|at| at <= now))
+            {
                 *want = None;
                 shares.wait(streams[n].0, PIECE, n);
             }
@@ -313,7 +314,13 @@ mod tests {
         }
         // A client that wants a fifth of the link gets it, and the background the rest.
         let slow = (Class::Client, Duration::from_nanos(PIECE * 1_000_000_000 / 250_000));
-        let moved = run(&mut limited(1_250_000, 50), &[slow, BACKGROUND, BACKGROUND], Duration::ZERO, 20 * SECOND, MS);
+        let moved = run(
+            &mut limited(1_250_000, 50),
+            &[slow, BACKGROUND, BACKGROUND],
+            Duration::ZERO,
+            20 * SECOND,
+            MS,
+        );
         // Each of its pieces waits for one of the background's before it is its turn.
         assert!(moved[0] as f64 >= 20.0 * 250_000.0 * 0.75, "{moved:?}");
         within(moved[0] + moved[1], 25_000_000.0, 2.0);
@@ -321,7 +328,8 @@ mod tests {
 
     #[test]
     fn the_background_waits_for_ever_only_where_all_is_reserved() {
-        let moved = run(&mut limited(1_250_000, 100), &[CLIENT, CLIENT, BACKGROUND], Duration::ZERO, 10 * SECOND, MS);
+        let moved =
+            run(&mut limited(1_250_000, 100), &[CLIENT, CLIENT, BACKGROUND], Duration::ZERO, 10 * SECOND, MS);
         assert!(moved[1] <= 2 * PIECE, "{moved:?}");
         let moved = run(&mut limited(1_250_000, 100), &[BACKGROUND], Duration::ZERO, 10 * SECOND, MS);
         within(moved[1], 12_500_000.0, 2.0);

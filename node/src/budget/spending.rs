@@ -193,7 +193,8 @@ mod tests {
         clock.pass(&mut spending, 5, NOVEMBER + DAY);
         spending.down = 100;
         let before = spending.clone();
-        for wall in [0, 1_000_000_000, NOVEMBER - DAY, NOVEMBER + 5000 * DAY, DECEMBER + DAY, u64::MAX - DAY] {
+        for wall in [0, 1_000_000_000, NOVEMBER - DAY, NOVEMBER + 5000 * DAY, DECEMBER + DAY, u64::MAX - DAY]
+        {
             assert!(!clock.pass(&mut spending, 9, wall), "{wall}");
             assert!(!clock.pass(&mut spending, 1, NOVEMBER + DAY + 6 * MINUTE));
             assert_eq!((spending.down, spending.month), (100, before.month), "{wall}");
@@ -218,7 +219,9 @@ mod tests {
         );
         assert_eq!(Spending::load(&path).expect("read"), spending);
         assert_eq!(spending.total(), u64::MAX);
-        for (text, version) in [("", false), ("{}", false), (r#"{"version":2}"#, true), (r#"{"version":1,"x":1}"#, false)] {
+        for (text, version) in
+            [("", false), ("{}", false), (r#"{"version":2}"#, true), (r#"{"version":1,"x":1}"#, false)]
+        {
             fs::write(&path, text).expect("written");
             let error = Spending::load(&path).expect_err("refused");
             assert_eq!(matches!(error, SpendingError::Version(2)), version, "{text}: {error}");

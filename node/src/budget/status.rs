@@ -121,11 +121,15 @@ mod tests {
 
     #[test]
     fn sentences() {
-        let spent = Blocked::Spent { spent: 50_012_345_678, cap: 50_000_000_000, since: Some("2026-11-01".into()) };
+        let spent =
+            Blocked::Spent { spent: 50_012_345_678, cap: 50_000_000_000, since: Some("2026-11-01".into()) };
         let text = spent.to_string();
         assert!(text.contains("(50.012 GB of 50 GB since 2026-11-01)"), "{text}");
         let text = Blocked::Closed { windows: vec!["22:00-06:00".parse().expect("a window")] }.to_string();
         assert!(text.ends_with("only at 22:00-06:00 UTC"), "{text}");
-        assert_eq!((rough(0), rough(999), rough(1_234_567)), ("0 B".into(), "999 B".into(), "1.234 MB".into()));
+        assert_eq!(
+            (rough(0), rough(999), rough(1_234_567)),
+            ("0 B".into(), "999 B".into(), "1.234 MB".into())
+        );
     }
 }

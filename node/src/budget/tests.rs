@@ -10,8 +10,9 @@ fn config(text: &str) -> BudgetConfig {
 }
 
 fn open(text: &str, dir: &Path) -> Budget {
-    let site_of: SiteOf =
-        Arc::new(|node| [(FAR, "there"), (NEAR, "here")].into_iter().find(|(n, _)| n == node).map(|(_, s)| s.to_owned()));
+    let site_of: SiteOf = Arc::new(|node| {
+        [(FAR, "there"), (NEAR, "here")].into_iter().find(|(n, _)| n == node).map(|(_, s)| s.to_owned())
+    });
     Budget::open(config(text), dir, "here", site_of)
 }
 
@@ -96,7 +97,10 @@ fn windows_hold_the_background_only() {
     assert_eq!(at(12), (false, true));
     assert_eq!(at(24 + 5), (false, false));
     let state = budget.state();
-    assert!(matches!(state.blocked(Class::Background, [0; 2], Wall(midnight + 43_200)), Some(Blocked::Closed { .. })));
+    assert!(matches!(
+        state.blocked(Class::Background, [0; 2], Wall(midnight + 43_200)),
+        Some(Blocked::Closed { .. })
+    ));
     assert_eq!(state.blocked(Class::Background, [0; 2], Wall(0)), Some(Blocked::NoClock));
 }
 

@@ -16,7 +16,9 @@ use super::{
     FetchOrder,
     counters::Counting,
     links::{Link, Links},
+    rate::Paced,
 };
+use crate::budget::{Budget, Way};
 
 /// Why a fetch ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,15 +34,20 @@ pub(super) async fn fetch(
     counting: &Counting,
     order: &FetchOrder,
 ) -> Result<(), FetchError> {
+    let budget = links.budget();
+    // The planner has been told, but may not have heard yet.
+    if let Some(blocked) = budget.blocks(order.class).filter(|_| budget.is_far(&order.from)) {
+        return Err(FetchError { fault: Fault::Budget, why: blocked.to_string() });
+    }
     let mut received = 0;
     let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, counting, order, &mut received).await;
+    let mut result = transfer(&link, store, (counting, budget), order, &mut received).await;
     // The other end may have closed an idle connection just when this end took it up again.
     let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
     if was_stale && received == 0 {
         links.forget(&link);
         link = connect(links, order).await?;
-        result = transfer(&link, store, counting, order, &mut received).await;
+        result = transfer(&link, store, (counting, budget), order, &mut received).await;
     }
     if result.is_err() && link.quiet() >= STALL {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
@@ -56,7 +63,7 @@ async fn connect(links: &Arc<Links>, order: &FetchOrder) -> Result<Arc<Link>, Fe
 async fn transfer(
     link: &Arc<Link>,
     store: &Store,
-    counting: &Counting,
+    (counting, budget): (&Counting, &Budget),
     order: &FetchOrder,
     received: &mut u64,
 ) -> Result<(), FetchError> {
@@ -66,13 +73,21 @@ async fn transfer(
         .await
         .map_err(|_| of_peer(format!("took no request within {STALL:?}")))?
         .map_err(|error| of_peer(format!("connection lost: {error}")))?;
-    let pair = StreamPair::new(connection.stable_id() as u64, receive, send);
+    let meter = budget.meter(&order.from, Way::Down, order.class);
+    let pulse = meter.pulse();
+    let pair = StreamPair::new(connection.stable_id() as u64, Paced::new(receive, meter), send);
     let progress = store.remote().execute_get(pair, request(order)).stream();
     tokio::pin!(progress);
     loop {
-        let item = tokio::time::timeout(STALL, progress.next())
-            .await
-            .map_err(|_| of_peer(format!("sent nothing for {STALL:?}")))?;
+        let item = match tokio::time::timeout(STALL, progress.next()).await {
+            Ok(item) => item,
+            // It is this node that does not take more, or the other that sends little at a time.
+            Err(_) if pulse.quiet() < STALL => {
+                link.touch();
+                continue;
+            }
+            Err(_) => return Err(of_peer(format!("sent nothing for {STALL:?}"))),
+        };
         match item {
             Some(GetProgressItem::Progress(bytes)) => {
                 link.touch();
@@ -80,6 +95,9 @@ async fn transfer(
                 *received = bytes.max(*received);
             }
             Some(GetProgressItem::Done(_)) => return Ok(()),
+            Some(GetProgressItem::Error(error)) if pulse.is_stopped() => {
+                return Err(FetchError { fault: Fault::Budget, why: format!("{error:#}") });
+            }
             Some(GetProgressItem::Error(error)) => return Err(judge(&error)),
             None => return Err(of_store("the transfer ended without a result")),
         }
