@@ -284,7 +284,10 @@ impl Wants {
             // A session may be up in name only for long after a link broke. Whoever has just failed twice is
             // as good as gone, unless bytes have come: then patience is the better answer.
             let begun = !want.have.is_empty() || self.flights.values().any(|flight| flight.hash == *hash);
-            let nobody = holders.all(|holder| !begun && self.is_given_up(now, &holder.node));
+            let barred = !world.far_allowed(Class::Client);
+            let nobody = holders.all(|holder| {
+                (holder.far && barred) || (!begun && self.is_given_up(now, &holder.node))
+            });
             let stalled = now.since(want.progressed) >= config.want_patience;
             if nobody && now.since(want.asked) >= config.probe_patience {
                 hopeless.push((*hash, WantFailure::NoHolder));

@@ -30,9 +30,9 @@ pub struct Meter {
 pub struct Pulse(Arc<Mutex<Beat>>);
 
 #[derive(Debug)]
-struct Beat {
+pub(super) struct Beat {
     last: Instant,
-    waiting: bool,
+    pub(super) waiting: bool,
     stopped: bool,
 }
 
@@ -109,7 +109,7 @@ impl Pulse {
         self.beat().stopped
     }
 
-    fn beat(&self) -> MutexGuard<'_, Beat> {
+    pub(super) fn beat(&self) -> MutexGuard<'_, Beat> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

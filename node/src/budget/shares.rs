@@ -367,12 +367,12 @@ mod tests {
             reserve in 0_u8..=100,
             clients in 0_usize..5,
             others in 0_usize..9,
-            late in 0_u64..20,
+            late in 0_u32..20,
         ) {
             prop_assume!(clients + others > 0);
             let mut streams = vec![CLIENT; clients];
             streams.extend(vec![BACKGROUND; others]);
-            let moved = run(&mut limited(rate, reserve), &streams, Duration::ZERO, SECOND, late * MS);
+            let moved = run(&mut limited(rate, reserve), &streams, Duration::ZERO, SECOND, MS * late);
             // One piece may be owed at the end.
             prop_assert!(moved[0] + moved[1] <= rate + rate / 10 + PIECE);
         }
