@@ -70,6 +70,7 @@ fn the_background_stops_before_what_is_kept_for_clients() {
     // A client's manifest comes, and the layer that it asks for; what nobody asked for does not.
     cluster[0].registry().push("app", "second", &second);
     edge.registry().wait_for_tag("app", "second", &second);
+    edge.registry().manifest("app", "second").expect(200);
     let layer = digest(&second.layers[0]);
     edge.registry().http.get(&format!("/v2/app/blobs/{layer}")).send().expect(200);
     let held = |layer: &[u8]| {
