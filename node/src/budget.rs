@@ -26,7 +26,7 @@ use waystation_proto::{NodeId, Wall, event::Class};
 
 pub use self::{
     config::{BudgetChange, BudgetConfig, Cap, Limit, Scope},
-    meter::{Meter, Pulse},
+    meter::{Meter, Pulse, Urgency},
     status::{Blocked, BlockedClass, BudgetStatus},
 };
 use self::{
@@ -120,7 +120,7 @@ impl Budget {
     }
 
     /// Counts and paces a transfer from or to a node.
-    pub fn meter(&self, peer: &NodeId, way: Way, class: Class) -> Meter {
+    pub fn meter(&self, peer: &NodeId, way: Way, urgency: impl Into<Urgency>) -> Meter {
         let far = self.is_far(peer);
         let pacer = match (far, way) {
             (true, Way::Down) => 0,
@@ -128,7 +128,7 @@ impl Budget {
             (false, Way::Down) => 2,
             (false, Way::Up) => 3,
         };
-        Meter::new(self.clone(), self.0.pacers[pacer].clone(), far, way, class)
+        Meter::new(self.clone(), self.0.pacers[pacer].clone(), far, way, urgency.into())
     }
 
     /// Whether a node is on another site, or on none that is known.

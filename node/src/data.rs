@@ -41,7 +41,11 @@ use self::{
     fetch::FetchError,
     links::{Links, Means},
 };
-use crate::{budget::Budget, identity::Identity, mesh::MeshFile};
+use crate::{
+    budget::{Budget, Urgency},
+    identity::Identity,
+    mesh::MeshFile,
+};
 
 /// Where to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +129,7 @@ pub struct Data {
 #[derive(Default)]
 struct Fetches {
     tasks: JoinSet<()>,
-    handles: BTreeMap<FetchId, AbortHandle>,
+    handles: BTreeMap<FetchId, (AbortHandle, Urgency)>,
 }
 
 impl Data {
@@ -166,10 +170,12 @@ impl Data {
         }
         self.counting.fetch();
         let id = order.fetch;
+        let urgency = Urgency::from(order.class);
+        let class = urgency.clone();
         let (links, store) = (self.links.clone(), self.store.clone());
         let (counting, events) = (self.counting.clone(), self.events.clone());
         let handle = fetches.tasks.spawn(async move {
-            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, &order)).catch_unwind();
+            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, (&order, &class))).catch_unwind();
             let panicked = |_| Err(FetchError { fault: Fault::Local, why: "the fetch panicked".into() });
             let event = match fetching.await.unwrap_or_else(panicked) {
                 Ok(()) => DataEvent::Fetched { fetch: order.fetch },
@@ -184,14 +190,21 @@ impl Data {
             // Nobody listens any more only where the node is stopping.
             let _ = events.send(event).await;
         });
-        fetches.handles.insert(id, handle);
+        fetches.handles.insert(id, (handle, urgency));
         true
     }
 
     /// Stops a fetch. Its answer may be on the way already.
     pub fn cancel(&self, fetch: FetchId) {
-        if let Some(handle) = self.fetches().handles.remove(&fetch) {
+        if let Some((handle, _)) = self.fetches().handles.remove(&fetch) {
             handle.abort();
+        }
+    }
+
+    /// Goes on with a fetch as one that a client waits for.
+    pub fn hasten(&self, fetch: FetchId) {
+        if let Some((_, urgency)) = self.fetches().handles.get(&fetch) {
+            urgency.raise();
         }
     }
 
@@ -238,7 +251,7 @@ impl Fetches {
     /// Forgets fetches that have ended.
     fn reap(&mut self) {
         while self.tasks.try_join_next().is_some() {}
-        self.handles.retain(|_, handle| !handle.is_finished());
+        self.handles.retain(|_, (handle, _)| !handle.is_finished());
     }
 }
 

@@ -360,6 +360,11 @@ pub enum Output {
         /// Which.
         fetch: FetchId,
     },
+    /// A client waits now for what a fetch brings: it goes on as [`Class::Client`]; no answer needed.
+    Hasten {
+        /// Which.
+        fetch: FetchId,
+    },
     /// Every byte is here and matches the hash: make the blob durable and findable by digest. Answered by
     /// `Sealed` or `SealFailed`.
     Seal {

@@ -161,10 +161,14 @@ impl Wants {
         want.digest = want.digest.or(order.digest);
         want.manifests.insert(order.manifest);
         want.told_by.extend(order.told_by);
+        let was_urgent = want.is_urgent();
         // One that is repeated starts no new wait.
         if want.waiters.insert(order.waiter) && order.waiter.is_client() {
             (want.asked, want.progressed, want.failures) = (now, now, 0);
             want.tell(order.hash, out);
+            // What the background began is the client's now.
+            let begun = self.flights.iter().filter(|(_, flight)| !was_urgent && flight.hash == order.hash);
+            out.extend(begun.map(|(fetch, _)| Output::Hasten { fetch: *fetch }));
         }
     }
 
@@ -285,9 +289,8 @@ impl Wants {
             // as good as gone, unless bytes have come: then patience is the better answer.
             let begun = !want.have.is_empty() || self.flights.values().any(|flight| flight.hash == *hash);
             let barred = !world.far_allowed(Class::Client);
-            let nobody = holders.all(|holder| {
-                (holder.far && barred) || (!begun && self.is_given_up(now, &holder.node))
-            });
+            let nobody = holders
+                .all(|holder| (holder.far && barred) || (!begun && self.is_given_up(now, &holder.node)));
             let stalled = now.since(want.progressed) >= config.want_patience;
             if nobody && now.since(want.asked) >= config.probe_patience {
                 hopeless.push((*hash, WantFailure::NoHolder));

@@ -2,7 +2,10 @@
 //! budget for it is spent. [`crate::data`] wraps streams with it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ pub struct Meter {
     pacer: Pacer,
     far: bool,
     way: Way,
-    class: Class,
+    urgency: Urgency,
     /// Moved and not yet paid for, in bytes.
     owed: u64,
     begun: bool,
@@ -29,6 +32,10 @@ pub struct Meter {
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Mutex<Beat>>);
 
+/// For whom a transfer is, which a client that comes to wait for it changes. Clones are of the same transfer.
+#[derive(Clone, Debug)]
+pub struct Urgency(Arc<AtomicBool>);
+
 #[derive(Debug)]
 pub(super) struct Beat {
     last: Instant,
@@ -37,10 +44,10 @@ pub(super) struct Beat {
 }
 
 impl Meter {
-    pub(super) fn new(budget: Budget, pacer: Pacer, far: bool, way: Way, class: Class) -> Self {
+    pub(super) fn new(budget: Budget, pacer: Pacer, far: bool, way: Way, urgency: Urgency) -> Self {
         let beat = Beat { last: Instant::now(), waiting: false, stopped: false };
         let pulse = Pulse(Arc::new(Mutex::new(beat)));
-        Meter { budget, pacer, far, way, class, owed: REQUEST, begun: false, pulse }
+        Meter { budget, pacer, far, way, urgency, owed: REQUEST, begun: false, pulse }
     }
 
     /// Waits until more may be moved. An error: the budget does not allow any more of this transfer.
@@ -50,7 +57,7 @@ impl Meter {
             self.owed = 0;
         } else if !self.begun || self.owed >= STEP {
             self.pulse.beat().waiting = true;
-            self.pacer.take(self.class, self.owed).await;
+            self.pacer.take(self.urgency.class(), self.owed).await;
             (self.owed, self.begun) = (0, true);
             *self.pulse.beat() = Beat { last: Instant::now(), waiting: false, stopped: false };
             self.check()?;
@@ -78,8 +85,8 @@ impl Meter {
     }
 
     fn check(&self) -> Result<(), Blocked> {
-        let stops = self.far && self.way == Way::Down && self.budget.is_blocked(self.class);
-        match self.budget.blocks(self.class).filter(|_| stops) {
+        let stops = self.far && self.way == Way::Down && self.budget.is_blocked(self.urgency.class());
+        match self.budget.blocks(self.urgency.class()).filter(|_| stops) {
             Some(blocked) => {
                 self.pulse.beat().stopped = true;
                 Err(blocked)
@@ -92,8 +99,26 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         if self.begun {
-            self.pacer.debit(self.class, self.owed);
+            self.pacer.debit(self.urgency.class(), self.owed);
         }
+    }
+}
+
+impl Urgency {
+    /// The class that it is of now.
+    pub fn class(&self) -> Class {
+        if self.0.load(Relaxed) { Class::Client } else { Class::Background }
+    }
+
+    /// A client waits for it now.
+    pub fn raise(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl From<Class> for Urgency {
+    fn from(class: Class) -> Self {
+        Urgency(Arc::new(AtomicBool::new(class == Class::Client)))
     }
 }
 

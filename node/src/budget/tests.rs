@@ -142,3 +142,14 @@ async fn a_transfer_that_waits_for_the_budget_is_not_quiet() {
     assert_eq!(waiting.await.expect("no panic"), Ok(()));
     assert!(!pulse.beat().waiting && !pulse.is_stopped());
 }
+
+#[tokio::test]
+async fn a_transfer_that_a_client_came_to_wait_for_is_the_clients() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let budget = open("monthly = \"1 MB\"\nmonthly_reserve = \"1 MB\"", dir.path());
+    let urgency = Urgency::from(Class::Background);
+    let mut transfer = budget.meter(&FAR, Way::Down, urgency.clone());
+    assert!(matches!(transfer.pay().await, Err(Blocked::Reserved { spent: 0, .. })));
+    urgency.raise();
+    assert_eq!((transfer.pay().await, urgency.class()), (Ok(()), Class::Client));
+}

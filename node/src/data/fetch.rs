@@ -18,7 +18,7 @@ use super::{
     links::{Link, Links},
     rate::Paced,
 };
-use crate::budget::{Budget, Way};
+use crate::budget::{Budget, Urgency, Way};
 
 /// Why a fetch ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,22 +32,22 @@ pub(super) async fn fetch(
     links: &Arc<Links>,
     store: &Store,
     counting: &Counting,
-    order: &FetchOrder,
+    (order, urgency): (&FetchOrder, &Urgency),
 ) -> Result<(), FetchError> {
     let budget = links.budget();
     // The planner has been told, but may not have heard yet.
-    if let Some(blocked) = budget.blocks(order.class).filter(|_| budget.is_far(&order.from)) {
+    if let Some(blocked) = budget.blocks(urgency.class()).filter(|_| budget.is_far(&order.from)) {
         return Err(FetchError { fault: Fault::Budget, why: blocked.to_string() });
     }
     let mut received = 0;
     let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, (counting, budget), order, &mut received).await;
+    let mut result = transfer(&link, store, (counting, budget), (order, urgency), &mut received).await;
     // The other end may have closed an idle connection just when this end took it up again.
     let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
     if was_stale && received == 0 {
         links.forget(&link);
         link = connect(links, order).await?;
-        result = transfer(&link, store, (counting, budget), order, &mut received).await;
+        result = transfer(&link, store, (counting, budget), (order, urgency), &mut received).await;
     }
     if result.is_err() && link.quiet() >= STALL {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
@@ -64,7 +64,7 @@ async fn transfer(
     link: &Arc<Link>,
     store: &Store,
     (counting, budget): (&Counting, &Budget),
-    order: &FetchOrder,
+    (order, urgency): (&FetchOrder, &Urgency),
     received: &mut u64,
 ) -> Result<(), FetchError> {
     let _active = link.active();
@@ -73,7 +73,7 @@ async fn transfer(
         .await
         .map_err(|_| of_peer(format!("took no request within {STALL:?}")))?
         .map_err(|error| of_peer(format!("connection lost: {error}")))?;
-    let meter = budget.meter(&order.from, Way::Down, order.class);
+    let meter = budget.meter(&order.from, Way::Down, urgency.clone());
     let pulse = meter.pulse();
     let pair = StreamPair::new(connection.stable_id() as u64, Paced::new(receive, meter), send);
     let progress = store.remote().execute_get(pair, request(order)).stream();

@@ -112,6 +112,7 @@ impl Effects {
                 }
             }
             Output::CancelFetch { fetch } => self.data.cancel(fetch),
+            Output::Hasten { fetch } => self.data.hasten(fetch),
             Output::Seal { hash, size, digest } => {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
                 self.task(failed, move |store| seal(store, hash, size, digest));
