@@ -13,6 +13,7 @@ mod cases {
     mod bad_input;
     mod bad_upstream;
     mod blob_delete;
+    mod budget;
     mod cli;
     mod clients;
     mod closed_mesh;

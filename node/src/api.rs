@@ -17,6 +17,7 @@ use waystation_proto::{
 };
 
 use crate::{
+    budget::{Budget, BudgetStatus},
     mesh::RootKey,
     upstream::{UpstreamStatus, Upstreams},
 };
@@ -58,6 +59,8 @@ pub struct NodeFacts {
     pub access: Arc<dyn Fn() -> AccessStatus + Send + Sync>,
     /// The registries that are pulled through.
     pub upstreams: Upstreams,
+    /// What may go over links to other sites.
+    pub budget: Budget,
     /// Signs grants; absent where the mesh's root key is not in the data directory.
     pub granter: Option<Granter>,
 }
@@ -109,6 +112,16 @@ pub struct Status {
     /// How the registries do that are pulled through.
     #[serde(default)]
     pub upstreams: Vec<UpstreamStatus>,
+    /// What may go over links to other sites, and what did.
+    #[serde(default)]
+    pub budget: BudgetStatus,
+}
+
+/// Body of `POST budget/reset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetReset {
+    /// Whether to forget what was spent, too.
+    pub spent: bool,
 }
 
 /// How clients of the OCI endpoint are received, since the start.
@@ -403,6 +416,7 @@ mod tests {
                 requests_limited: 13,
             },
             upstreams: vec![],
+            budget: BudgetStatus { spent_down: 14, spent_up: 15, ..BudgetStatus::default() },
         };
         assert_eq!(
             serde_json::to_string(&status).expect("encodes"),
@@ -412,7 +426,11 @@ mod tests {
                 r#""holds_root_key":true,"uptime_seconds":4,"records":5,"sessions":[],"wants":6,"fetches":7,"#,
                 r#""blobs":8,"data_plane":{"bytes_received":9,"bytes_sent":10,"#,
                 r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]},"#,
-                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[]}"#
+                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[],"#,
+                r#""budget":{"limits":{"down":"","up":"","client_down":"","background_down":"","lan_down":"","lan_up":"","#,
+                r#""client_share":50,"windows":[],"monthly":"","monthly_reserve":"0 B","month_day":1,"hard":true,"#,
+                r#""scope":"node","metered":false},"changed":false,"site_nodes":0,"monthly_bytes":null,"since":null,"#,
+                r#""spent_down":14,"spent_up":15,"blocked":[]}}"#
             )
         );
     }

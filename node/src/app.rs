@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
-    Replica, ReplicaConfig, Wall,
+    NodeId, Replica, ReplicaConfig, Wall,
     glob::Glob,
     grant::{Action, Actions},
 };
@@ -26,6 +26,7 @@ use crate::{
     access::{AccessError, tls::TlsError},
     admin::{self, Readiness},
     api::{Api, DataPlane, NodeFacts, PeerTraffic, granter},
+    budget::Budget,
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
@@ -130,6 +131,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 /// A running node.
 struct Node {
     store: Store,
+    budget: Budget,
     readiness: Readiness,
     ready_file: Option<PathBuf>,
     /// Ends the listeners.
@@ -169,7 +171,8 @@ impl Node {
         let doors = Doors::open(&config).await?;
         let metrics = Metrics::new();
         let guard = Guard::open(&config, &metrics)?;
-        let planes = Planes::open(&config, &home, &store).await?;
+        let budget = budget(&config, &store);
+        let planes = Planes::open(&config, &home, &store, &budget).await?;
         let mesh_listen = planes.listen;
         let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
         let blobs = store.clone();
@@ -190,6 +193,7 @@ impl Node {
             data: planes.data,
             downloads: downloads.clone(),
             metrics: metrics.clone(),
+            budget: budget.clone(),
             advertise: addresses.clone(),
         };
         let stop = CancellationToken::new();
@@ -214,6 +218,7 @@ impl Node {
             granter: home.root.map(granter),
             access: guard.status(&metrics),
             upstreams: upstreams.clone(),
+            budget: budget.clone(),
         };
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
@@ -225,10 +230,10 @@ impl Node {
         }
         let api = Api::new(store.clone(), handle, facts.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
-        listeners.push(errands);
+        listeners.extend([errands, tokio::spawn(budget.clone().keep(serving.clone()))]);
         readiness.ready();
         let ready_file = config.node.ready_file;
-        Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })
+        Ok(Node { store, budget, readiness, ready_file, serving, listeners, driving, driver, stop })
     }
 
     /// Stops accepting, finishes what is under way, closes the planes, closes the store.
@@ -245,6 +250,8 @@ impl Node {
             }
             self.driving.cancel();
             let _ = self.driver.await;
+            let budget = self.budget;
+            let _ = tokio::task::spawn_blocking(move || budget.save()).await;
             self.store.shutdown().await;
         };
         if tokio::time::timeout(DRAIN, finish).await.is_err() {
@@ -323,7 +330,7 @@ struct Events {
 impl Planes {
     /// Opens UDP and TCP on the same port, so that one address is all that others need. With port 0 a port
     /// that is free on UDP may be taken on TCP: then another is tried.
-    async fn open(config: &Config, home: &Home, store: &Store) -> Result<Self, StartError> {
+    async fn open(config: &Config, home: &Home, store: &Store, budget: &Budget) -> Result<Self, StartError> {
         let wanted = config.mesh_listen(home.shared);
         let mut tries = if wanted.port() == 0 { PORT_TRIES } else { 1 };
         loop {
@@ -334,6 +341,7 @@ impl Planes {
                 &home.identity,
                 &home.mesh,
                 store.blobs(),
+                budget.clone(),
                 to_data,
             )
             .await?;
@@ -419,12 +427,20 @@ fn assemble(config: &Config, home: &Home, events: Events) -> (Replica, ReplicaHa
         join,
         seed: rand_seed(),
         sharing: config.replication.sharing.into(),
+        metered: config.budget.metered,
         ..ReplicaConfig::default()
     };
     let replica = Replica::new(protocol, home.identity.signing_key(), home.mesh.trust());
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     let sources = Sources { commands: queue, control: events.control, data: events.data };
     (replica, ReplicaHandle::new(commands), sources)
+}
+
+/// What may go over links to other sites. Where nodes are, their own records say.
+fn budget(config: &Config, store: &Store) -> Budget {
+    let nodes = store.clone();
+    let site_of = Arc::new(move |node: &NodeId| nodes.index().node(node).map(|body| body.site));
+    Budget::open(config.budget.clone(), &config.node.data_dir, &config.node.site, site_of)
 }
 
 fn drive(
@@ -456,7 +472,7 @@ async fn first_grant(replica: &ReplicaHandle, home: &Home, root: &RootKey) {
 
 fn traffic(counted: &crate::data::Counting) -> DataPlane {
     let now = counted.now();
-    let peer = |(node, bytes): (&waystation_proto::NodeId, &crate::data::PeerBytes)| PeerTraffic {
+    let peer = |(node, bytes): (&NodeId, &crate::data::PeerBytes)| PeerTraffic {
         node: node.to_string(),
         bytes_received: bytes.bytes_in,
         bytes_sent: bytes.bytes_out,

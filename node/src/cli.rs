@@ -16,6 +16,7 @@ mod download;
 mod exit;
 mod file;
 mod layout;
+mod limits;
 mod local;
 mod mesh;
 mod progress;
@@ -64,6 +65,9 @@ enum Command {
     Tls(tls::TlsCommand),
     /// Show it: three nodes on this machine, an image published at one, pulled from the others.
     Demo(demo::DemoArgs),
+    /// Show or change what may go over links to other sites.
+    #[command(subcommand, visible_alias = "limits")]
+    Budget(limits::BudgetCommand),
 }
 
 /// Which node is meant: the one with this data directory.
@@ -125,6 +129,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::ClientConfig(args) => client_config::run(args).await,
         Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
+        Command::Budget(command) => limits::run(command).await,
     }
 }
 

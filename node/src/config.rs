@@ -12,6 +12,7 @@ use waystation_proto::{body::Tier, config::Sharing};
 
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
+    budget::BudgetConfig,
     registry::Anonymous,
     upstream::config::{self as upstream, UpstreamConfig},
 };
@@ -38,6 +39,8 @@ pub struct Config {
     pub replication: ReplicationConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// What may go over links to other sites.
+    pub budget: BudgetConfig,
     /// Foreign registries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<UpstreamConfig>,
@@ -212,6 +215,7 @@ impl Config {
         self.tls.complain(&mut wrong);
         self.auth.complain(&mut wrong);
         self.limits.complain(&mut wrong);
+        self.budget.complain(&mut wrong);
         let fixed = [
             ("registry.listen", Some(self.registry.listen)),
             ("admin.listen", self.admin.listen),
@@ -490,7 +494,7 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 8] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log"];
+const SECTIONS: [&str; 9] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log", "budget"];
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ mod admission;
 mod counters;
 mod fetch;
 mod links;
+mod rate;
 mod serve;
 
 use std::{
@@ -36,8 +37,15 @@ use waystation_proto::{
 };
 
 pub use self::counters::{Counting, DataCounters, PeerBytes};
-use self::{fetch::FetchError, links::Links};
-use crate::{identity::Identity, mesh::MeshFile};
+use self::{
+    fetch::FetchError,
+    links::{Links, Means},
+};
+use crate::{
+    budget::{Budget, Urgency},
+    identity::Identity,
+    mesh::MeshFile,
+};
 
 /// Where to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,16 +134,17 @@ pub struct Data {
 #[derive(Default)]
 struct Fetches {
     tasks: JoinSet<()>,
-    handles: BTreeMap<FetchId, AbortHandle>,
+    handles: BTreeMap<FetchId, (AbortHandle, Urgency)>,
 }
 
 impl Data {
-    /// Binds, and serves what `store` holds. Fetches write into the same store.
+    /// Binds, and serves what `store` holds. Fetches write into the same store. Both go by `budget`.
     pub async fn start(
         config: DataConfig,
         identity: &Identity,
         mesh: &MeshFile,
         store: Store,
+        budget: Budget,
         events: mpsc::Sender<DataEvent>,
     ) -> Result<Data, DataError> {
         let endpoint = bind(config.listen, identity).await?;
@@ -143,7 +152,8 @@ impl Data {
         let counting = Counting::default();
         let key = mesh.admission().derive("data plane");
         let me = identity.node_id();
-        let links = Links::new(endpoint.clone(), me, key, store.clone(), counting.clone(), events.clone());
+        let means = Means { store: store.clone(), counting: counting.clone(), budget };
+        let links = Links::new(endpoint.clone(), me, key, means, events.clone());
         let stop = CancellationToken::new();
         tokio::spawn(links.clone().accept(stop.clone()));
         let (fetches, stop) = (Mutex::default(), stop.drop_guard());
@@ -165,15 +175,19 @@ impl Data {
         }
         self.counting.fetch();
         let id = order.fetch;
+        let urgency = Urgency::from(order.class);
+        let class = urgency.clone();
         let (links, store) = (self.links.clone(), self.store.clone());
         let (counting, events) = (self.counting.clone(), self.events.clone());
         let handle = fetches.tasks.spawn(async move {
-            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, &order, &events)).catch_unwind();
+            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, (&order, &class), &events)).catch_unwind();
             let panicked = |_| Err(FetchError { fault: Fault::Local, why: "the fetch panicked".into() });
             let event = match fetching.await.unwrap_or_else(panicked) {
                 Ok(()) => DataEvent::Fetched { fetch: order.fetch },
                 Err(FetchError { fault, why }) => {
-                    counting.failed();
+                    if fault != Fault::Budget {
+                        counting.failed();
+                    }
                     tracing::debug!(from = %order.from.short(), hash = %order.hash.short(), ?fault, why, "fetch failed");
                     DataEvent::Failed { fetch: order.fetch, fault, why }
                 }
@@ -181,14 +195,21 @@ impl Data {
             // Nobody listens any more only where the node is stopping.
             let _ = events.send(event).await;
         });
-        fetches.handles.insert(id, handle);
+        fetches.handles.insert(id, (handle, urgency));
         true
     }
 
     /// Stops a fetch. Its answer may be on the way already.
     pub fn cancel(&self, fetch: FetchId) {
-        if let Some(handle) = self.fetches().handles.remove(&fetch) {
+        if let Some((handle, _)) = self.fetches().handles.remove(&fetch) {
             handle.abort();
+        }
+    }
+
+    /// Goes on with a fetch as one that a client waits for.
+    pub fn hasten(&self, fetch: FetchId) {
+        if let Some((_, urgency)) = self.fetches().handles.get(&fetch) {
+            urgency.raise();
         }
     }
 
@@ -235,7 +256,7 @@ impl Fetches {
     /// Forgets fetches that have ended.
     fn reap(&mut self) {
         while self.tasks.try_join_next().is_some() {}
-        self.handles.retain(|_, handle| !handle.is_finished());
+        self.handles.retain(|_, (handle, _)| !handle.is_finished());
     }
 }
 

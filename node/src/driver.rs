@@ -17,9 +17,13 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use waystation_proto::{DialTarget, Input, Now, Replica, Time, Wall};
+use waystation_proto::{
+    DialTarget, Input, NodeId, Now, Replica, Time, Wall,
+    event::{Class, Fault},
+};
 
 use crate::{
+    budget::{Budget, spending},
     control::{Control, ControlEvent},
     data::{Data, DataEvent},
     driver::{
@@ -47,6 +51,8 @@ pub struct Parts {
     pub downloads: Downloads,
     /// Where numbers are shown.
     pub metrics: Metrics,
+    /// What may go over links to other sites.
+    pub budget: Budget,
     /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
     pub advertise: Vec<String>,
 }
@@ -68,6 +74,9 @@ pub struct Driver {
     timers: Timers,
     waiters: Waiters,
     metrics: Metrics,
+    budget: Budget,
+    /// Whether the background, and clients, may fetch from other sites, as the replica was told.
+    allowed: (bool, bool),
     advertise: Vec<String>,
     started: Instant,
     /// Inputs that followed from performing an output.
@@ -84,7 +93,7 @@ impl Driver {
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let Parts { replica, store, control, data, downloads, metrics, advertise } = parts;
+        let Parts { replica, store, control, data, downloads, metrics, budget, advertise } = parts;
         let effects = Effects::new(store, control, data, downloads, metrics.clone(), answer);
         let mut driver = Driver {
             replica,
@@ -92,11 +101,14 @@ impl Driver {
             timers: Timers::default(),
             waiters: Waiters::default(),
             metrics,
+            budget,
+            allowed: (true, true),
             advertise,
             started: Instant::now(),
             follow: VecDeque::new(),
             answers,
         };
+        driver.tell_budget();
         driver.take(Input::Restore { records, held });
         if !driver.advertise.is_empty() {
             let addresses = driver.advertise.clone();
@@ -124,7 +136,8 @@ impl Driver {
                     }
                 },
                 _ = counting.tick() => {
-                    self.effects.count();
+                    let [down, up] = self.effects.count();
+                    self.look_after_budget(down, up);
                     if !self.effects.can_persist() {
                         error!("the writer of records has ended by itself; the node stops, start it again");
                         break;
@@ -158,6 +171,30 @@ impl Driver {
         }
         while let Ok(input) = self.answers.try_recv() {
             self.take(input);
+        }
+    }
+
+    /// Tells the budget of the control plane's bytes since the last time, and the replica of the budget.
+    fn look_after_budget(&mut self, down: u64, up: u64) {
+        let catalog = self.replica.catalog();
+        let site_of = |peer: &NodeId| catalog.node(peer).map(|node| node.site);
+        let own = site_of(&self.replica.me());
+        let sessions: Vec<NodeId> = self.replica.sessions().collect();
+        let near = sessions.iter().filter(|peer| own.is_some() && site_of(peer) == own).count() as u64;
+        self.budget.connected(near, sessions.len() as u64 - near);
+        self.budget.control(down, up);
+        self.budget.look(spending::wall());
+        self.budget.show(&self.metrics);
+        self.tell_budget();
+    }
+
+    /// Tells the replica what the budget allows, where that has changed.
+    fn tell_budget(&mut self) {
+        let [far_background, far_client] =
+            [Class::Background, Class::Client].map(|class| !self.budget.is_blocked(class));
+        if std::mem::replace(&mut self.allowed, (far_background, far_client)) != (far_background, far_client)
+        {
+            self.take(Input::Budget { far_background, far_client });
         }
     }
 
@@ -262,6 +299,12 @@ impl Driver {
         match event {
             DataEvent::Arriving { fetch } => self.take(Input::Arriving { fetch }),
             DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
+            DataEvent::Failed { fetch, fault: Fault::Budget, why } => {
+                debug!(fetch = fetch.0, why, "the budget ended a transfer");
+                // First, or it would be planned again at once.
+                self.tell_budget();
+                self.take(Input::FetchFailed { fetch, fault: Fault::Budget });
+            }
             DataEvent::Failed { fetch, fault, why } => {
                 self.metrics.fetches_failed.inc();
                 debug!(fetch = fetch.0, ?fault, why, "a transfer failed");
@@ -321,7 +364,7 @@ mod tests {
         let control = Control::start(control, &identity, &mesh, to_control).await;
         let (to_data, _) = mpsc::channel(64);
         let data = DataConfig { listen: loopback };
-        let data = Data::start(data, &identity, &mesh, store.blobs(), to_data).await;
+        let data = Data::start(data, &identity, &mesh, store.blobs(), Budget::unlimited(), to_data).await;
         let replica = Replica::new(ReplicaConfig::default(), identity.signing_key(), mesh.trust());
         let none = crate::upstream::Upstreams::new(&[]).expect("no upstreams");
         let parts = Parts {
@@ -331,6 +374,7 @@ mod tests {
             control: control.expect("started"),
             data: data.expect("started"),
             metrics: Metrics::new(),
+            budget: Budget::unlimited(),
             advertise: vec!["127.0.0.1:1".into()],
         };
         Driver::new(parts, Vec::new(), Vec::new())

@@ -76,6 +76,14 @@ pub struct Metrics {
     pub messages_dropped: Counter,
     /// Artifacts of which every blob came to be here by replication.
     pub artifacts_completed: Counter,
+    /// Bytes over links to other sites in the month of the budget.
+    pub budget_spent: Family<DirectionLabels, Gauge>,
+    /// Bytes a second that may go over links to other sites; no series without a limit.
+    pub budget_rate: Family<DirectionLabels, Gauge>,
+    /// Bytes that may go over them in the month, both ways together; 0 without a cap.
+    pub budget_cap: Gauge,
+    /// Whether the budget lets nothing of the class be fetched from other sites now.
+    pub budget_blocked: Family<ClassLabels, Gauge>,
 }
 
 /// How a request is counted.
@@ -156,6 +164,28 @@ pub struct PlaneBytesLabels {
     pub direction: Direction,
 }
 
+/// One way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DirectionLabels {
+    /// Which.
+    pub direction: Direction,
+}
+
+/// For whom bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClassLabels {
+    /// For whom.
+    pub class: ClassLabel,
+}
+
+labels!(
+    /// Classes of fetches: a client waits, or nobody does.
+    ClassLabel {
+        Client = "client",
+        Background = "background",
+    }
+);
+
 labels!(
     /// The planes between nodes: records and messages, or blobs.
     Plane {
@@ -198,6 +228,10 @@ impl Metrics {
             holders_lied: Counter::default(),
             messages_dropped: Counter::default(),
             artifacts_completed: Counter::default(),
+            budget_spent: Family::default(),
+            budget_rate: Family::default(),
+            budget_cap: Gauge::default(),
+            budget_blocked: Family::default(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -274,7 +308,17 @@ impl Metrics {
             self.artifacts_completed.clone(),
         );
         all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
+        self.register_budget(&mut all);
         all
+    }
+
+    fn register_budget(&self, all: &mut Registry) {
+        let (spent, rate) = (self.budget_spent.clone(), self.budget_rate.clone());
+        all.register("budget_spent_bytes", "Bytes over links to other sites this month", spent);
+        all.register("budget_rate_bytes", "Bytes a second allowed over links to other sites", rate);
+        let (cap, blocked) = (self.budget_cap.clone(), self.budget_blocked.clone());
+        all.register("budget_cap_bytes", "Bytes allowed over links to other sites in a month", cap);
+        all.register("budget_blocked", "Whether nothing may be fetched from other sites now", blocked);
     }
 }
 

@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use waystation_proto::{Hash, RepoName};
 
 use crate::{
-    api::{Api, ApiError, ApiProblem, GrantRequest},
+    api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest},
+    budget::BudgetChange,
     reference::Reference,
     registry::serve_local,
 };
@@ -139,6 +140,8 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/tags", get(tags))
         .route("/api/v1/inspect", get(inspect))
         .route("/api/v1/mesh/grant", post(grant))
+        .route("/api/v1/budget", get(budget).post(change_budget))
+        .route("/api/v1/budget/reset", post(reset_budget))
         .with_state(api)
 }
 
@@ -181,6 +184,21 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
 
 async fn grant(State(api): State<Api>, Json(request): Json<GrantRequest>) -> Result<Response, ApiError> {
     Ok(Json(api.grant(&request).await?).into_response())
+}
+
+async fn budget(State(api): State<Api>) -> Response {
+    Json(api.budget()).into_response()
+}
+
+async fn change_budget(
+    State(api): State<Api>,
+    Json(change): Json<BudgetChange>,
+) -> Result<Response, ApiError> {
+    Ok(Json(api.change_budget(change)?).into_response())
+}
+
+async fn reset_budget(State(api): State<Api>, Json(reset): Json<BudgetReset>) -> Response {
+    Json(api.reset_budget(reset.spent)).into_response()
 }
 
 impl IntoResponse for ApiError {

@@ -43,6 +43,8 @@ pub struct ReplicaConfig {
     pub unknown_records_max: usize,
     /// All records that are kept.
     pub records_max: usize,
+    /// Whether bytes over links to other sites cost money.
+    pub metered: bool,
 }
 
 /// How nodes that want the same blob share it. Anything but the first is for comparison.
@@ -77,6 +79,7 @@ impl Default for ReplicaConfig {
             probe_patience: Span::millis(500),
             unknown_records_max: 10_000,
             records_max: 1_000_000,
+            metered: false,
         }
     }
 }

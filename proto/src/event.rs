@@ -290,6 +290,14 @@ pub enum Input {
     },
     /// The time of an [`Output::SetTimer`] has come.
     TimerFired(Timer),
+    /// Whether fetches from other sites may begin now, as far as this node's budget for those links goes. Both
+    /// may until this is told.
+    Budget {
+        /// What nobody waits for.
+        far_background: bool,
+        /// What a client waits for.
+        far_client: bool,
+    },
 }
 
 /// What the driver is to do.
@@ -354,6 +362,11 @@ pub enum Output {
     },
     /// Stop a fetch; no answer needed.
     CancelFetch {
+        /// Which.
+        fetch: FetchId,
+    },
+    /// A client waits now for what a fetch brings: it goes on as [`Class::Client`]; no answer needed.
+    Hasten {
         /// Which.
         fetch: FetchId,
     },
@@ -481,6 +494,8 @@ pub enum Fault {
     Lied,
     /// This node could not store it.
     Local,
+    /// This node may not fetch it from another site now. [`Input::Budget`] has said so before.
+    Budget,
 }
 
 /// Moments that the replica asked for.

@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{
     config::ReplicaConfig,
-    event::{DialTarget, Output},
+    event::{Class, DialTarget, Output},
     id::NodeId,
     time::{Span, Time},
 };
@@ -26,6 +26,9 @@ pub struct Membership {
     cut_off: bool,
     /// Whether there was no session at all, and none has lasted since.
     was_alone: bool,
+    /// Classes that may not be fetched over links to other sites now: this node's budget for them.
+    no_far_background: bool,
+    no_far_client: bool,
 }
 
 /// A node that could be dialled.
@@ -69,6 +72,19 @@ impl Membership {
     pub fn new(join: &[String]) -> Self {
         let places = join.iter().map(|address| (address.clone(), Place::default())).collect();
         Membership { places, ..Membership::default() }
+    }
+
+    /// Takes note of what may be fetched over links to other sites.
+    pub fn set_far_allowed(&mut self, background: bool, client: bool) {
+        (self.no_far_background, self.no_far_client) = (!background, !client);
+    }
+
+    /// Whether fetches of this class over links to other sites may begin.
+    pub fn far_allowed(&self, class: Class) -> bool {
+        match class {
+            Class::Client => !self.no_far_client,
+            Class::Background => !self.no_far_background,
+        }
     }
 
     /// Members with a session.

@@ -129,6 +129,9 @@ impl Replica {
             }
             Input::DialFailed { target } => self.membership.dial_failed(now.time, &target, &mut self.rng),
             Input::TimerFired(timer) => self.timer(now, timer, &mut out),
+            Input::Budget { far_background, far_client } => {
+                self.membership.set_far_allowed(far_background, far_client);
+            }
             Input::Probed { .. }
             | Input::Arriving { .. }
             | Input::Fetched { .. }

@@ -130,7 +130,14 @@ impl Wants {
             out.push(Output::Probe { hash: order.hash, size: order.size });
             Want::new(now, order.size)
         });
-        want.add(now, &order, out);
+        if want.add(now, &order, out) {
+            // What the background began is the client's now.
+            let begun = self.flights.iter_mut().filter(|(_, flight)| flight.hash == order.hash);
+            for (fetch, flight) in begun {
+                flight.class = Class::Client;
+                out.push(Output::Hasten { fetch: *fetch });
+            }
+        }
     }
 
     /// A client stopped waiting. Its want goes with it unless others wait.
@@ -193,10 +200,14 @@ impl Wants {
                 self.esteem.failed(now, flight.from, last);
             }
             Fault::Lied => self.lied(now, flight.from, flight.hash, out),
-            Fault::Local => {}
+            Fault::Local | Fault::Budget => {}
         }
         let want = self.wants.get_mut(&flight.hash)?;
-        want.failures += 1;
+        match fault {
+            // Nobody's failure; a while, so that nothing goes round in circles.
+            Fault::Budget => want.not_before = now + RETRY_BUDGET,
+            _ => want.failures += 1,
+        }
         self.doubt(now, &flight, out);
         if fault != Fault::Local {
             return None;
@@ -267,8 +278,10 @@ impl Wants {
                 self.esteem.is_liar(now, node) || (!begun && self.esteem.is_given_up(now, node))
             };
             let sharers = want.sharers.iter().map(|(node, _)| *node);
-            let mut sources = want.holders(world).into_iter().map(|holder| holder.node).chain(sharers);
-            let nobody = sources.all(|node| is_gone(&node));
+            let holders = want.holders(world).into_iter().chain(sharers.filter_map(|node| world.member(&node)));
+            let barred = !world.far_allowed(Class::Client);
+            let mut holders = holders.filter(|holder| !(holder.far && barred));
+            let nobody = holders.all(|holder| is_gone(&holder.node));
             let stalled = now.since(want.progressed) >= config.want_patience;
             if nobody && now.since(want.asked) >= config.probe_patience {
                 hopeless.push((*hash, WantFailure::NoHolder));
@@ -383,6 +396,8 @@ impl Waiter {
     }
 }
 
+/// After this node's budget ended a fetch.
+const RETRY_BUDGET: Span = Span::secs(1);
 /// After the disk refused something.
 const RETRY_STORE: Span = Span::secs(30);
 /// A client is told after this many failed transfers in a row, if nothing ever came: those who say to have it do

@@ -6,6 +6,7 @@ use crate::{
     body::HoldingState,
     catalog::Catalog,
     config::ReplicaConfig,
+    event::Class,
     id::{Digest, NodeId},
     membership::Membership,
     wants::{Holder, Holders},
@@ -59,5 +60,9 @@ impl Holders for World<'_> {
         let site = body.map_or(self.config.site.clone(), |body| body.site);
         let hash = blake3::hash(site.as_bytes());
         hash.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    fn far_allowed(&self, class: Class) -> bool {
+        self.membership.far_allowed(class)
     }
 }

@@ -166,6 +166,7 @@ impl Bench {
                 }
                 Output::Seal { hash, .. } => self.sealing.push(hash),
                 Output::Probe { .. } => self.probes += 1,
+                Output::Hasten { .. } => {}
                 Output::Notify(Event::HolderLied { node, .. }) => self.lies.push(node),
                 Output::Notify(Event::Arrived { have, .. }) => assert!(!have.is_empty()),
                 other => panic!("unexpected {other:?}"),

@@ -104,7 +104,7 @@ fn hashes() -> Vec<Hash> {
 /// What a driver can say about work: with ids that are right, late or made up.
 fn progress() -> impl Strategy<Value = Input> {
     let hash = prop::sample::select(hashes());
-    let fault = prop_oneof![Just(Fault::Peer), Just(Fault::Lied), Just(Fault::Local)];
+    let fault = prop_oneof![Just(Fault::Peer), Just(Fault::Lied), Just(Fault::Local), Just(Fault::Budget)];
     let range = (0u64..30 << 20, 0u64..30 << 20).prop_map(|(a, b)| Range { start: a.min(b), end: a.max(b) });
     prop_oneof![
         (hash.clone(), prop::collection::vec(range, 0..3)).prop_map(|(hash, ranges)| {

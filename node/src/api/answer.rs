@@ -16,6 +16,7 @@ use super::{
     Status, TagTarget, Tags,
 };
 use crate::{
+    budget::{BudgetChange, BudgetStatus},
     driver::handle::ReplicaHandle,
     store::{ArtifactEntry, Store},
 };
@@ -68,7 +69,25 @@ impl Api {
             data_plane: (facts.data_plane)(),
             access: (facts.access)(),
             upstreams: facts.upstreams.status(),
+            budget: facts.budget.status(),
         }
+    }
+
+    /// What may go over links to other sites, and what did.
+    pub fn budget(&self) -> BudgetStatus {
+        self.facts.budget.status()
+    }
+
+    /// Changes that until the node is restarted.
+    pub fn change_budget(&self, change: BudgetChange) -> Result<BudgetStatus, ApiError> {
+        self.facts.budget.change(change).map_err(|wrong| ApiError::Invalid(wrong.join("\n")))?;
+        Ok(self.budget())
+    }
+
+    /// Takes the changes back; with `spent`, forgets what was spent.
+    pub fn reset_budget(&self, spent: bool) -> BudgetStatus {
+        self.facts.budget.reset(spent);
+        self.budget()
     }
 
     /// The nodes known, this one first, then those with a session.

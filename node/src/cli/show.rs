@@ -4,7 +4,7 @@
 use clap::Args;
 
 use super::{
-    Failure, NodeArgs,
+    Failure, NodeArgs, limits,
     local::Client,
     print, print_json,
     table::{facts, or_dash, short, size, span, table},
@@ -101,6 +101,7 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
             format!("{} received, {} sent", size(moved.bytes_received), size(moved.bytes_sent)),
         ),
         ("upstreams", or_dash(Some(&upstreams(&status)))),
+        ("other sites", limits::short(&status.budget)),
     ]))
 }
 

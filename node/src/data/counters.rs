@@ -21,7 +21,7 @@ pub struct DataCounters {
     pub peers: BTreeMap<NodeId, PeerBytes>,
     /// Fetches begun.
     pub fetches: u64,
-    /// Fetches that failed; cancelled ones are not among them.
+    /// Fetches that failed; those cancelled, or stopped by the budget, are not among them.
     pub failed: u64,
     /// Connections that did not prove this mesh's admission secret, either way.
     pub refused: u64,

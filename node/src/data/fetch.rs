@@ -20,7 +20,9 @@ use super::{
     DataEvent, FetchOrder,
     counters::Counting,
     links::{Link, Links},
+    rate::Paced,
 };
+use crate::budget::{Budget, Urgency, Way};
 
 /// Why a fetch ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,18 +36,23 @@ pub(super) async fn fetch(
     links: &Arc<Links>,
     store: &Store,
     counting: &Counting,
-    order: &FetchOrder,
+    (order, urgency): (&FetchOrder, &Urgency),
     events: &mpsc::Sender<DataEvent>,
 ) -> Result<(), FetchError> {
+    let budget = links.budget();
+    // The planner has been told, but may not have heard yet.
+    if let Some(blocked) = budget.blocks(urgency.class()).filter(|_| budget.is_far(&order.from)) {
+        return Err(FetchError { fault: Fault::Budget, why: blocked.to_string() });
+    }
     let mut arrival = Arrival { received: 0, told: Instant::now(), events };
     let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, counting, order, &mut arrival).await;
+    let mut result = transfer(&link, store, (counting, budget), (order, urgency), &mut arrival).await;
     // The other end may have closed an idle connection just when this end took it up again.
     let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
     if was_stale && arrival.received == 0 {
         links.forget(&link);
         link = connect(links, order).await?;
-        result = transfer(&link, store, counting, order, &mut arrival).await;
+        result = transfer(&link, store, (counting, budget), (order, urgency), &mut arrival).await;
     }
     if result.is_err() && link.quiet() >= STALL {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
@@ -79,8 +86,8 @@ async fn connect(links: &Arc<Links>, order: &FetchOrder) -> Result<Arc<Link>, Fe
 async fn transfer(
     link: &Arc<Link>,
     store: &Store,
-    counting: &Counting,
-    order: &FetchOrder,
+    (counting, budget): (&Counting, &Budget),
+    (order, urgency): (&FetchOrder, &Urgency),
     arrival: &mut Arrival<'_>,
 ) -> Result<(), FetchError> {
     let _active = link.active();
@@ -89,13 +96,21 @@ async fn transfer(
         .await
         .map_err(|_| of_peer(format!("took no request within {STALL:?}")))?
         .map_err(|error| of_peer(format!("connection lost: {error}")))?;
-    let pair = StreamPair::new(connection.stable_id() as u64, receive, send);
+    let meter = budget.meter(&order.from, Way::Down, urgency.clone());
+    let pulse = meter.pulse();
+    let pair = StreamPair::new(connection.stable_id() as u64, Paced::new(receive, meter), send);
     let progress = store.remote().execute_get(pair, request(order)).stream();
     tokio::pin!(progress);
     loop {
-        let item = tokio::time::timeout(STALL, progress.next())
-            .await
-            .map_err(|_| of_peer(format!("sent nothing for {STALL:?}")))?;
+        let item = match tokio::time::timeout(STALL, progress.next()).await {
+            Ok(item) => item,
+            // It is this node that does not take more, or the other that sends little at a time.
+            Err(_) if pulse.quiet() < STALL => {
+                link.touch();
+                continue;
+            }
+            Err(_) => return Err(of_peer(format!("sent nothing for {STALL:?}"))),
+        };
         match item {
             Some(GetProgressItem::Progress(bytes)) => {
                 link.touch();
@@ -103,6 +118,9 @@ async fn transfer(
                 arrival.note(bytes, order.fetch);
             }
             Some(GetProgressItem::Done(_)) => return Ok(()),
+            Some(GetProgressItem::Error(error)) if pulse.is_stopped() => {
+                return Err(FetchError { fault: Fault::Budget, why: format!("{error:#}") });
+            }
             Some(GetProgressItem::Error(error)) => return Err(judge(&error)),
             None => return Err(of_store("the transfer ended without a result")),
         }

@@ -31,6 +31,7 @@ use super::{
     serve::{self, HotBlobs},
 };
 use crate::{
+    budget::Budget,
     control::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals, resolve},
     identity,
 };
@@ -40,12 +41,22 @@ pub(super) struct Links {
     endpoint: Endpoint,
     me: NodeId,
     key: [u8; 32],
-    store: Store,
+    means: Means,
     hot: Arc<HotBlobs>,
-    counting: Counting,
     events: mpsc::Sender<DataEvent>,
     table: Mutex<Table>,
     incoming: Arc<Semaphore>,
+}
+
+/// What everything that is moved goes by.
+#[derive(Clone, Debug)]
+pub(super) struct Means {
+    /// What is served.
+    pub(super) store: Store,
+    /// What was moved.
+    pub(super) counting: Counting,
+    /// What may be moved.
+    pub(super) budget: Budget,
 }
 
 /// One admitted connection.
@@ -76,17 +87,15 @@ impl Links {
         endpoint: Endpoint,
         me: NodeId,
         key: [u8; 32],
-        store: Store,
-        counting: Counting,
+        means: Means,
         events: mpsc::Sender<DataEvent>,
     ) -> Arc<Self> {
         Arc::new(Links {
             endpoint,
             me,
             key,
-            store,
+            means,
             hot: Arc::default(),
-            counting,
             events,
             table: Mutex::default(),
             incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
@@ -207,8 +216,7 @@ impl Links {
         self.table().links.insert(peer, link.clone());
         let (links, kept) = (self.clone(), link.clone());
         tokio::spawn(async move {
-            let serve =
-                serve::serve(kept.clone(), links.store.clone(), links.hot.clone(), links.counting.clone());
+            let serve = serve::serve(kept.clone(), links.means.clone(), links.hot.clone());
             tokio::select! {
                 () = serve => {}
                 () = kept.close_when_idle() => {}
@@ -217,6 +225,11 @@ impl Links {
             drop(permit);
         });
         link
+    }
+
+    /// What may be moved.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.means.budget
     }
 
     /// Does not offer a link again, because it is closed or of no use.
@@ -233,7 +246,7 @@ impl Links {
     }
 
     fn refused(&self, role: Role, address: Option<SocketAddr>, why: String) -> String {
-        self.counting.refused();
+        self.means.counting.refused();
         let ip: Option<IpAddr> = address.map(|socket| socket.ip());
         let address = address.map_or_else(|| "unknown".to_owned(), |socket| socket.to_string());
         if self.table().refusals.should_tell(ip, Instant::now()) {

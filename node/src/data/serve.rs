@@ -8,9 +8,8 @@ use std::{
 
 use iroh_blobs::{
     Hash,
-    api::Store,
     provider::{
-        self,
+        self, StreamPair,
         events::{
             AbortReason, ConnectMode, EventMask, EventSender, ObserveMode, ProviderMessage, RequestMode,
             RequestUpdate, ThrottleMode,
@@ -18,16 +17,29 @@ use iroh_blobs::{
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use waystation_proto::event::Class;
 
-use super::{counters::Counting, links::Link};
+use super::{
+    links::{Link, Means},
+    rate::Paced,
+};
+use crate::budget::Way;
 
 /// Answers requests until the connection ends.
-pub(super) async fn serve(link: Arc<Link>, store: Store, hot: Arc<HotBlobs>, counting: Counting) {
+pub(super) async fn serve(link: Arc<Link>, means: Means, hot: Arc<HotBlobs>) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
-    tokio::join!(
-        provider::handle_connection(link.connection().clone(), store, events),
-        judge(link.clone(), received, hot, counting),
-    );
+    tokio::join!(accept(link.clone(), means.clone(), events), judge(link, received, hot, means));
+}
+
+/// Takes requests. For whom the other node fetches, a request does not say: all that is sent is one class.
+async fn accept(link: Arc<Link>, means: Means, events: EventSender) {
+    let connection = link.connection();
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let send = Paced::new(send, means.budget.meter(&link.peer(), Way::Up, Class::Client));
+        let pair = StreamPair::new(connection.stable_id() as u64, receive, send, events.clone());
+        // As many as the peer may have streams open. A failure is told as an event.
+        tokio::spawn(provider::handle_stream(pair, means.store.clone()));
+    }
 }
 
 /// Lets requests for one blob in, a bounded number at a time: the store queues 32 operations for each blob
@@ -71,12 +83,12 @@ async fn judge(
     link: Arc<Link>,
     mut received: mpsc::Receiver<ProviderMessage>,
     hot: Arc<HotBlobs>,
-    counting: Counting,
+    means: Means,
 ) {
     while let Some(message) = received.recv().await {
         match message {
             ProviderMessage::GetRequestReceived(request) => {
-                let (link, hot, counting) = (link.clone(), hot.clone(), counting.clone());
+                let (link, hot, means) = (link.clone(), hot.clone(), means.clone());
                 // As many as the peer may have streams open.
                 tokio::spawn(async move {
                     let _active = link.active();
@@ -85,7 +97,11 @@ async fn judge(
                         true => hot.enter(hash).await,
                         false => None,
                     };
-                    let answer = entry.as_ref().map(|_| ()).ok_or(AbortReason::Permission);
+                    let answer = match &entry {
+                        Some(_) if means.budget.refuses(&link.peer()) => Err(AbortReason::RateLimited),
+                        Some(_) => Ok(()),
+                        None => Err(AbortReason::Permission),
+                    };
                     // Fails where the peer is gone; the updates end then too.
                     let _ = request.tx.send(answer).await;
                     let mut updates = request.rx;
@@ -95,7 +111,7 @@ async fn judge(
                             RequestUpdate::Aborted(end) => end.stats,
                             RequestUpdate::Started(_) | RequestUpdate::Progress(_) => continue,
                         };
-                        counting.sent(link.peer(), stats.payload_bytes_sent);
+                        means.counting.sent(link.peer(), stats.payload_bytes_sent);
                     }
                 });
             }

@@ -24,7 +24,9 @@ impl Node {
         let store = FsStore::load(dir.path().join("blobs")).await.expect("opens");
         let (sender, events) = mpsc::channel(64);
         let config = DataConfig { listen: "127.0.0.1:0".parse().expect("valid") };
-        let data = Data::start(config, &identity, mesh, (*store).clone(), sender).await.expect("starts");
+        let data = Data::start(config, &identity, mesh, (*store).clone(), Budget::unlimited(), sender)
+            .await
+            .expect("starts");
         Node { identity, data, store, events, _dir: dir }
     }
 
@@ -312,7 +314,8 @@ async fn a_taken_port_is_a_clear_error() {
     let node = Node::start(&mesh).await;
     let (sender, _events) = mpsc::channel(4);
     let config = DataConfig { listen: node.data.local_addr() };
-    let error = Data::start(config, &node.identity, &mesh, (*node.store).clone(), sender).await;
+    let error =
+        Data::start(config, &node.identity, &mesh, (*node.store).clone(), Budget::unlimited(), sender).await;
     let error = error.expect_err("taken");
     assert!(error.to_string().contains(&node.data.local_addr().to_string()), "{error}");
 }

@@ -112,6 +112,7 @@ impl Effects {
                 }
             }
             Output::CancelFetch { fetch } => self.data.cancel(fetch),
+            Output::Hasten { fetch } => self.data.hasten(fetch),
             Output::Seal { hash, size, digest } => {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
                 self.task(failed, move |store| seal(store, hash, size, digest));
@@ -150,8 +151,9 @@ impl Effects {
         self.data.forget(node);
     }
 
-    /// Brings the metrics up to what the planes have counted.
-    pub fn count(&mut self) {
+    /// Brings the metrics up to what the planes have counted. Returns how many bytes the control plane received
+    /// and sent since the last time.
+    pub fn count(&mut self) -> [u64; 2] {
         let (control, data) = (self.control.counters(), self.data.counters());
         let now = [
             (Plane::Control, Direction::In, control.received.bytes()),
@@ -159,11 +161,14 @@ impl Effects {
             (Plane::Data, Direction::In, data.bytes_in),
             (Plane::Data, Direction::Out, data.bytes_out),
         ];
-        for ((plane, direction, bytes), before) in now.into_iter().zip(&mut self.counted) {
+        let mut news = [0; 4];
+        for (n, (plane, direction, bytes)) in now.into_iter().enumerate() {
             let counter = self.metrics.plane_bytes.get_or_create(&PlaneBytesLabels { plane, direction });
-            counter.inc_by(bytes.saturating_sub(*before));
-            *before = bytes;
+            news[n] = bytes.saturating_sub(self.counted[n]);
+            counter.inc_by(news[n]);
+            self.counted[n] = bytes;
         }
+        [news[0], news[1]]
     }
 
     /// Takes no more writes. Those under way have been answered when what this returns is done.

@@ -281,6 +281,11 @@ impl Index {
             .collect()
     }
 
+    /// What a node said that it is.
+    pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
+        self.row(&self.nodes, &node.0)
+    }
+
     /// All grants.
     pub fn grants(&self) -> Vec<Grant> {
         self.rows(self.grants.iter()).filter_map(|(_, value)| decode(&value)).collect()

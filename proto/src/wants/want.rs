@@ -87,8 +87,9 @@ impl Want {
         }
     }
 
-    /// Somebody more wants it.
-    pub(super) fn add(&mut self, now: Time, order: &Order, out: &mut Vec<Output>) {
+    /// Somebody more wants it. True where that is the first client.
+    pub(super) fn add(&mut self, now: Time, order: &Order, out: &mut Vec<Output>) -> bool {
+        let was_urgent = self.is_urgent();
         self.digest = self.digest.or(order.digest);
         self.manifests.insert(order.manifest);
         self.told_by.extend(order.told_by);
@@ -97,6 +98,7 @@ impl Want {
             (self.asked, self.progressed, self.failures) = (now, now, 0);
             self.tell(order.hash, out);
         }
+        !was_urgent && self.is_urgent()
     }
 
     /// Some of it is here.

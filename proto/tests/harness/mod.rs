@@ -319,6 +319,7 @@ impl Node {
                 self.fetches.retain(|other| other.fetch != fetch);
                 self.cancelled.push(fetch);
             }
+            Output::Hasten { .. } => {}
             Output::Seal { hash, .. } => {
                 self.held.insert(hash);
                 return Some(Input::Sealed { hash });
