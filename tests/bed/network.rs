@@ -85,7 +85,7 @@ impl Network {
     /// Bytes that crossed the site's line since the network was built.
     pub fn crossed(&self, site: usize) -> Crossed {
         let here = &self.sites[site];
-        Crossed { up: shape::passed(&here.router, "up"), down: shape::passed(&self.core, &here.port) }
+        Crossed { up: shape::passed(&here.router, "wan"), down: shape::passed(&self.core, &here.port) }
     }
 
     /// Bytes in and out of a node since the network was built.
@@ -139,22 +139,22 @@ impl Network {
         let bent = uplink.delay.micros() > 0 || uplink.loss.millionths() > 0;
         let (near, far) = (format!("10.48.{number}.1"), format!("10.48.{number}.2"));
         if bent && !shape::has_netem() {
-            let ends = [(&site.router, "up"), (&self.core, site.port.as_str())];
+            let ends = [(&site.router, "wan"), (&self.core, site.port.as_str())];
             let wire = Wire::new(ends, uplink, number as u64)
                 .map_err(|error| format!("no TUN device can be made here: {error}"))?;
             self.wires.push(wire);
         } else if bent {
             site.line = Some(self.bent_line(names, site, uplink)?);
         } else {
-            join([(&site.router, "up"), (&self.core, &site.port)]);
+            join([(&site.router, "wan"), (&self.core, &site.port)]);
         }
-        for (space, device, own) in [(&site.router, "up", &near), (&self.core, &*site.port, &far)] {
+        for (space, device, own) in [(&site.router, "wan", &near), (&self.core, &*site.port, &far)] {
             space.ip(&["address", "add", &format!("{own}/30"), "dev", device]);
             space.ip(&["link", "set", device, "up"]);
         }
         site.router.ip(&["route", "add", "default", "via", &far]);
         self.core.ip(&["route", "add", &format!("10.47.{number}.0/24"), "via", &near]);
-        shape::limit(&site.router, "up", uplink.up, Queue::Line);
+        shape::limit(&site.router, "wan", uplink.up, Queue::Line);
         shape::limit(&self.core, &site.port, uplink.down, Queue::Line);
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Network {
         let line = Space::new(names, &format!("l{}", &site.port[1..]))?;
         line.ip(&["link", "add", "line", "type", "bridge"]);
         line.ip(&["link", "set", "line", "up"]);
-        join([(&site.router, "up"), (&line, "near")]);
+        join([(&site.router, "wan"), (&line, "near")]);
         join([(&self.core, &site.port), (&line, "far")]);
         for device in ["near", "far"] {
             line.ip(&["link", "set", device, "master", "line", "up"]);
