@@ -172,8 +172,7 @@ impl Fleet {
         let mut moved = Moved::default();
         for (number, member) in self.members.iter().enumerate() {
             if !member.killed.load(Ordering::SeqCst) {
-                let number_of = |id: &str| self.members.iter().position(|member| member.node.id() == id);
-                moved.note(number, &member.node.status(), number_of);
+                moved.note(number, &member.node.status(), |id| self.number_of(id));
             }
         }
         moved
@@ -188,9 +187,14 @@ impl Fleet {
         self.members.iter().map(|member| Usage::of(member.node.pid())).collect()
     }
 
+    /// A number that is no node's stands for all peers that are not of the fleet: those that lie.
+    fn number_of(&self, id: &str) -> usize {
+        self.members.iter().position(|member| member.node.id() == id).unwrap_or(self.members.len())
+    }
+
     /// Whether a node is at the site.
     pub fn is_at(&self, number: usize, site: usize) -> bool {
-        self.members[number].place.site == site
+        self.members.get(number).is_some_and(|member| member.place.site == site)
     }
 }
 

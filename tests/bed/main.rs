@@ -125,7 +125,9 @@ fn measure(case: &Case, options: &Options, report: &mut Report) {
                 let (seed, layers, quick) = (1 + run as u64, case.layers, options.quick);
                 eprintln!("{} ({}), {mebibytes} MiB, run {} of {runs}", case.name, sharing.name(), run + 1);
                 let scene = Scene { topology, sharing, bytes, layers, quick, seed };
-                let outcome = (case.act)(&scene).map_err(|skipped| skipped.0)?;
+                let outcome = (case.act)(&scene).map_err(|skipped| skipped.0).inspect_err(|why| {
+                    eprintln!("\n!!! NOT TESTED: {}: {why} !!!\n", case.name);
+                })?;
                 if options.short {
                     check(case, &outcome);
                 }

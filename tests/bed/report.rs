@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::case::{Case, Goal, Outcome, Sharing};
+use crate::case::{Case, EVERYWHERE, Goal, Outcome, Sharing};
 
 /// Everything that one run of the testbed came to.
 pub struct Report {
@@ -112,7 +112,9 @@ impl Report {
 
 impl Row {
     fn goal(&self, figure: &str) -> Option<Goal> {
-        self.goals.iter().find(|(name, _)| *name == figure).map(|(_, goal)| *goal)
+        let everywhere = if self.goals.is_empty() { &[][..] } else { EVERYWHERE };
+        let mut goals = self.goals.iter().chain(everywhere);
+        goals.find(|(name, _)| *name == figure).map(|(_, goal)| *goal)
     }
 
     fn table(&self) -> String {

@@ -40,9 +40,9 @@ pub struct Moved {
 
 impl Moved {
     /// Takes in what a node says in its `status`; `number_of` knows nodes by id.
-    pub fn note(&mut self, node: usize, status: &Value, number_of: impl Fn(&str) -> Option<usize>) {
+    pub fn note(&mut self, node: usize, status: &Value, number_of: impl Fn(&str) -> usize) {
         for peer in status["data_plane"]["peers"].as_array().into_iter().flatten() {
-            let Some(other) = peer["node"].as_str().and_then(&number_of) else { continue };
+            let Some(other) = peer["node"].as_str().map(&number_of) else { continue };
             let bytes = |key: &str| peer[key].as_u64().unwrap_or(0);
             self.sent.insert((node, other), bytes("bytes_sent"));
             self.received.insert((other, node), bytes("bytes_received"));

@@ -49,7 +49,11 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     outcome.add("T_min", least, "s");
     outcome.add("honest", usual, "s");
     outcome.add("time / honest", time / usual, "");
-    outcome.add("pieces with a flipped bit", liar.data.lies.load(Ordering::SeqCst) as f64, "");
+    let lies = liar.data.lies.load(Ordering::SeqCst);
+    outcome.add("pieces with a flipped bit", lies as f64, "");
+    if lies == 0 {
+        outcome.marks.push("the liar was asked for fewer than ten pieces, so it never lied".to_owned());
+    }
     let named = format!("peer={}", id.short());
     let log = node.log();
     let named = log.lines().any(|line| line.contains("wrong bytes") && line.contains(&named));
