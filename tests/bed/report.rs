@@ -25,6 +25,8 @@ struct Machine {
     memory_mib: u64,
     kernel: String,
     netem: bool,
+    /// Processes that wanted a core in the minute before: other work spoils times.
+    load: f64,
     build: &'static str,
 }
 
@@ -81,13 +83,14 @@ impl Report {
     fn text(&self) -> String {
         let m = &self.machine;
         let mut text = format!(
-            "# Testbed, {}\n\n{}, {} cores, {} MiB, Linux {}, netem: {}, {} build, waystation {}\n",
+            "# Testbed, {}\n\n{}, {} cores, {} MiB, Linux {}, netem: {}, load before: {}, {} build, waystation {}\n",
             self.started,
             m.processor,
             m.cores,
             m.memory_mib,
             m.kernel,
             if m.netem { "yes" } else { "no" },
+            m.load,
             m.build,
             env!("CARGO_PKG_VERSION"),
         );
@@ -103,7 +106,7 @@ impl Report {
             "waystation": env!("CARGO_PKG_VERSION"),
             "machine": {
                 "processor": m.processor, "cores": m.cores, "memory_mib": m.memory_mib,
-                "kernel": m.kernel, "netem": m.netem, "build": m.build,
+                "kernel": m.kernel, "netem": m.netem, "load_before": m.load, "build": m.build,
             },
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
         })
@@ -194,6 +197,7 @@ impl Machine {
             memory_mib: memory / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             netem: crate::shape::has_netem(),
+            load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
         }
     }

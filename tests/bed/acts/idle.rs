@@ -31,12 +31,14 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     let fleet = scene.fleet(&[])?;
     let artifacts = if scene.quick { ARTIFACTS_QUICK } else { ARTIFACTS };
     publish(&fleet, artifacts);
+    eprintln!("{artifacts} artifacts are published; waiting until {} nodes know them", fleet.members().len());
     let all = fleet.members()[0].node.status()["records"].as_u64();
     for member in fleet.members() {
         until_within(PATIENCE, "a node knows all records", || {
             (member.node.status()["records"].as_u64() >= all).then_some(())
         });
     }
+    eprintln!("they do; watching");
     thread::sleep(SETTLED);
     let watched = if scene.quick { WATCHED_QUICK } else { WATCHED };
     let look = || {
