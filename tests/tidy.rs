@@ -28,6 +28,8 @@ const PROTO_DEPENDENCIES: &[&str] =
     &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "serde", "thiserror"];
 /// What oci may depend on: parsing, no IO, so that it builds fast and can be fuzzed by itself.
 const OCI_DEPENDENCIES: &[&str] = &["oci-spec", "serde", "serde_json", "thiserror", "waystation-proto"];
+/// What topology may depend on: it is read by the simulator, which has no clock and no network.
+const TOPOLOGY_DEPENDENCIES: &[&str] = &["serde", "thiserror", "toml"];
 
 #[test]
 fn every_rust_file_says_what_it_owns() {
@@ -104,7 +106,9 @@ fn proto_only_decides() {
 
 #[test]
 fn dependencies_point_one_way() {
-    for (name, allowed) in [("proto", PROTO_DEPENDENCIES), ("oci", OCI_DEPENDENCIES)] {
+    let pure =
+        [("proto", PROTO_DEPENDENCIES), ("oci", OCI_DEPENDENCIES), ("topology", TOPOLOGY_DEPENDENCIES)];
+    for (name, allowed) in pure {
         let found = dependencies(&format!("{name}/Cargo.toml"), "dependencies");
         let allowed: BTreeSet<String> = allowed.iter().map(|name| (*name).into()).collect();
         let strangers: Vec<_> = found.difference(&allowed).collect();
@@ -116,6 +120,8 @@ fn dependencies_point_one_way() {
         let sim = dependencies("sim/Cargo.toml", table);
         assert!(!sim.contains("waystation"), "sim may not depend on the node: it is the other driver");
     }
+    let node = dependencies("node/Cargo.toml", "dependencies");
+    assert!(!node.contains("waystation-topology"), "the node knows no network but the one that it is in");
 }
 
 /// The oldest compiler is not at hand everywhere; clippy checks our own code against it (incompatible_msrv),
@@ -546,7 +552,8 @@ fn relative_links(markdown: &str) -> Vec<String> {
 
 /// Paths in backticks that begin with a folder of this repository, `{a,b}` written out.
 fn named_paths(markdown: &str) -> Vec<String> {
-    const FOLDERS: &[&str] = &["proto/", "oci/", "node/", "sim/", "configs/", "tests/", "fuzz/", ".ci/"];
+    const FOLDERS: &[&str] =
+        &["proto/", "oci/", "node/", "sim/", "topology/", "configs/", "tests/", "fuzz/", ".ci/"];
     let allowed = |c: char| c.is_alphanumeric() || "_-./{},".contains(c);
     let quoted = markdown.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     quoted

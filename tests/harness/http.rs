@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Debug)]
 pub struct Http {
     address: String,
+    /// How long nothing may come.
+    patience: Duration,
 }
 
 /// A request being put together.
@@ -49,7 +51,14 @@ pub struct Checked {
 
 impl Http {
     pub fn new(address: &str) -> Self {
-        Http { address: address.to_owned() }
+        Http { address: address.to_owned(), patience: TIMEOUT }
+    }
+
+    /// Without a byte for this long, an answer is a failure.
+    #[allow(dead_code, reason = "for measurements only")]
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Http { patience, ..self }
     }
 
     pub fn get(&self, target: &str) -> Request<'_> {
@@ -114,8 +123,8 @@ impl<'a> Request<'a> {
     pub fn open(self) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.http.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(self.http.patience))?;
+        stream.set_write_timeout(Some(self.http.patience))?;
         // An answer may come before the whole body was taken: then it counts, not the failed write.
         let _ = self.write_to(&mut stream);
         Ok(stream)
@@ -280,5 +289,5 @@ fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Without a byte for this long, an answer is a failure.
+/// The usual patience.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -59,6 +59,8 @@ pub enum Lie {
     HangUp,
     /// Takes the request and says nothing.
     Stall,
+    /// One bit wrong in every tenth answer, the others right.
+    TenthPiece,
 }
 
 impl Lie {
@@ -69,17 +71,22 @@ impl Lie {
 impl Data {
     /// A member with this key.
     pub fn member(identity: &Identity, mesh_file: &Path) -> Self {
+        Self::member_at(identity, mesh_file, LOOPBACK)
+    }
+
+    /// A member with this key at an address of this network.
+    pub fn member_at(identity: &Identity, mesh_file: &Path, address: SocketAddr) -> Self {
         let key = MeshFile::load(mesh_file).unwrap().admission().derive("data plane");
-        Self::open(identity.clone(), Some(key))
+        Self::open(identity.clone(), Some(key), address)
     }
 
     /// Somebody without a mesh file.
     pub fn stranger() -> Self {
         let folder = temp_dir("stranger");
-        Self::open(Identity::load_or_create(&folder.path().join("node.key")).unwrap(), None)
+        Self::open(Identity::load_or_create(&folder.path().join("node.key")).unwrap(), None, LOOPBACK)
     }
 
-    fn open(identity: Identity, key: Option<[u8; 32]>) -> Self {
+    fn open(identity: Identity, key: Option<[u8; 32]>, address: SocketAddr) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (endpoint, store) = runtime.block_on(async {
@@ -91,7 +98,7 @@ impl Data {
                 .portmapper_config(PortmapperConfig::Disabled)
                 .net_report_config(NetReportConfig::minimal())
                 .clear_ip_transports()
-                .bind_addr("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+                .bind_addr(address)
                 .unwrap()
                 .bind()
                 .await
@@ -114,10 +121,11 @@ impl Data {
     pub fn serve(&self, lie: Lie, about: BTreeSet<Hash>) {
         let (endpoint, store, lies) = (self.endpoint.clone(), self.store.clone(), self.lies.clone());
         let (key, me) = (self.key.expect("a member"), self.identity.node_id().0);
-        let about = Arc::new(about);
+        let (about, asked) = (Arc::new(about), Arc::new(AtomicUsize::new(0)));
         self.runtime.spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
                 let (store, lies, about) = (store.clone(), lies.clone(), about.clone());
+                let asked = asked.clone();
                 tokio::spawn(async move {
                     let Ok(connection) = incoming.await else { return };
                     let (mut send, mut receive) = connection.accept_bi().await.unwrap();
@@ -126,7 +134,7 @@ impl Data {
                     let other = *connection.remote_id().as_bytes();
                     assert_eq!(claim, proof(&connection, &key, 1, &other, &me), "the dialler's proof");
                     send.write_all(&proof(&connection, &key, 2, &other, &me)).await.unwrap();
-                    answer(connection, store, lie, about, lies).await;
+                    answer(connection, store, lie, about, (lies, asked)).await;
                 });
             }
         });
@@ -234,13 +242,13 @@ async fn answer(
     store: MemStore,
     lie: Lie,
     about: Arc<BTreeSet<Hash>>,
-    lies: Arc<AtomicUsize>,
+    (lies, asked): (Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) {
     // Streams that are left hanging must not be dropped: that would reset them.
     let hanging = Arc::new(Mutex::new(vec![]));
     while let Ok(mut pair) = StreamPair::accept(&connection, EventSender::DEFAULT).await {
         let (connection, store, about) = (connection.clone(), store.clone(), about.clone());
-        let (lies, hanging) = (lies.clone(), hanging.clone());
+        let (lies, asked, hanging) = (lies.clone(), asked.clone(), hanging.clone());
         tokio::spawn(async move {
             let Ok(Request::Get(request)) = pair.read_request().await else { return };
             let tracker = pair.get_request(|| request.clone()).await.unwrap();
@@ -248,6 +256,11 @@ async fn answer(
             let ranges = request.ranges.iter_infinite().next().cloned().unwrap_or_else(ChunkRanges::all);
             let truth = store.export_bao(request.hash, ranges).bao_to_vec().await.unwrap_or_default();
             if !about.contains(&request.hash) {
+                let _ = stream.write_all(&truth).await;
+                let _ = stream.finish();
+                return;
+            }
+            if lie == Lie::TenthPiece && asked.fetch_add(1, SeqCst) % 10 != 9 {
                 let _ = stream.write_all(&truth).await;
                 let _ = stream.finish();
                 return;
@@ -273,7 +286,7 @@ fn told(lie: Lie, truth: &[u8]) -> Option<Vec<u8>> {
     let (size, content) = truth.split_at_checked(8)?;
     Some(match lie {
         Lie::Garbage => [size, &random(content.len())].concat(),
-        Lie::OneBit => {
+        Lie::OneBit | Lie::TenthPiece => {
             let mut bytes = truth.to_vec();
             let last = bytes.len() - 100;
             bytes[last] ^= 1;
@@ -314,5 +327,8 @@ fn proof(
     proof[1..].copy_from_slice(hasher.finalize().as_bytes());
     proof
 }
+
+/// Any port of it.
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 const ALPN: &[u8] = b"waystation/blobs/1";

@@ -101,14 +101,24 @@ impl Member {
     }
 
     pub fn dial(&self, node: &Node) {
-        let (ip, port) = node.ready("mesh_listen").rsplit_once(':').unwrap();
+        self.dial_at(node.ready("mesh_listen"));
+    }
+
+    fn dial_at(&self, address: &str) {
+        let (ip, port) = address.rsplit_once(':').unwrap();
         self.order(Order::Dial(format!("/ip4/{ip}/tcp/{port}").parse().unwrap()));
     }
 
     /// Dials, and waits until the node counts it as a member.
     #[track_caller]
     pub fn join(&self, node: &Node) {
-        self.dial(node);
+        self.join_at(node, node.ready("mesh_listen"));
+    }
+
+    /// As [`Member::join`], at an address by which the node is reached from here.
+    #[track_caller]
+    pub fn join_at(&self, node: &Node, address: &str) {
+        self.dial_at(address);
         let id = self.id().to_string();
         until_true("the member has a session", || node.sessions().contains(&id));
     }
