@@ -246,7 +246,8 @@ impl Replica {
                 (request, one(writes.status(catalog, wall, artifact, state, &reason)), None)
             }
             Input::AddGrant { request, grant } => {
-                (request, one(writes.granting(catalog, wall, &grant)), None)
+                let record = writes.granting(catalog, wall, &grant);
+                (request, record.map(|record| record.into_iter().collect()), None)
             }
             _ => return,
         };

@@ -147,10 +147,12 @@ impl Writes {
         .collect()
     }
 
-    /// Whether a write of this node that is on its way to disk wins over a record. To take that record in
-    /// would put it on disk after, hence over, the winner.
+    /// Whether something on its way to disk, and not applied yet, wins over a record or is that record. To
+    /// take that record in would put it on disk after, hence over, the winner.
     pub fn outdo(&self, record: &Record) -> bool {
-        self.own_pending().any(|own| own.key == record.key && own.beats(record))
+        let unapplied = self.pending.values().filter(|pending| pending.origin != Origin::Others);
+        let mut records = unapplied.flat_map(|pending| &pending.records);
+        records.any(|known| known.key == record.key && !record.beats(known))
     }
 
     /// Whether this node may do `action` in the repository now, and by what grant.
@@ -298,12 +300,28 @@ impl Writes {
         Ok(self.author(catalog, wall, Key::status(repository, manifest), Some(grant), &body))
     }
 
-    /// The record that carries a grant to its subject.
-    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Record, Refusal> {
+    /// The record that carries a grant to its subject, unless the mesh knows that grant. Its version is the
+    /// grant's serial, which the root signed.
+    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Option<Record>, Refusal> {
         if !grant.is_signed_by(&self.trust.mesh, &self.trust.root) {
             return Err(Refusal::Invalid("the grant is not signed by this mesh's root key".into()));
         }
-        Ok(self.author(catalog, wall, Key::grant(grant), None, grant))
+        let key = Key::grant(grant);
+        if let Some(known) = catalog.get(&key).filter(|known| known.version >= grant.serial) {
+            if known.read::<Grant>().as_ref() == Ok(grant) {
+                return Ok(None);
+            }
+            return Err(Refusal::Invalid(alloc::format!(
+                "a grant for {} that is as new or newer is known; if the clock of the machine with the root key is behind, set it and grant again",
+                key.name
+            )));
+        }
+        // The same grant twice at once is one record: what is on disk last must be what counts.
+        let mut pending = self.own_pending().filter(|record| record.key == key);
+        if let Some(under_way) = pending.find(|record| record.read::<Grant>().as_ref() == Ok(grant)) {
+            return Ok(Some(under_way.clone()));
+        }
+        Ok(Some(Record::author(&self.trust.mesh, &self.key, None, key, grant.serial, wall, grant)))
     }
 
     /// The record that says how much of an artifact this node has, unless that is known already.

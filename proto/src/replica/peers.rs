@@ -127,7 +127,7 @@ impl Replica {
 
     /// Whether a record brings nothing: checking signatures costs more than looking.
     fn is_known(&self, record: &Record) -> bool {
-        self.catalog.get(&record.key).is_some_and(|known| known == record || known.version > record.version)
+        self.catalog.get(&record.key).is_some_and(|known| !record.beats(known))
     }
 
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {

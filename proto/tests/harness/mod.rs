@@ -97,7 +97,7 @@ pub fn holding_record(author: u8, manifest: &Digest, state: HoldingState, versio
 }
 
 pub fn grant_record(grant: &Grant) -> Record {
-    Record::author(&trust().mesh, &root(), None, Key::grant(grant), 1, WALL, grant)
+    Record::author(&trust().mesh, &root(), None, Key::grant(grant), grant.serial, WALL, grant)
 }
 
 /// An artifact with these layers, as (text, size).

@@ -143,7 +143,7 @@ impl World {
         self.checks.note("durability", self.now, host, kept);
         self.perform_all(host, outputs);
         if host == 0 && self.hosts[0].life == 1 {
-            self.grant();
+            (0..self.options.granted).for_each(|subject| self.grant(subject));
         }
     }
 }
