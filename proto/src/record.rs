@@ -113,6 +113,14 @@ pub enum RecordError {
     Full,
 }
 
+impl RecordError {
+    /// Whether no honest member could have sent it, of whatever version: every node checks a record before
+    /// it keeps or passes it on. What a kind demands may grow with versions.
+    pub fn is_hostile(&self) -> bool {
+        matches!(self, Self::Signature | Self::Grant | Self::Version(_) | Self::TooLarge)
+    }
+}
+
 /// The record as it travels: version of the format first.
 #[derive(Serialize, Deserialize)]
 struct Envelope {

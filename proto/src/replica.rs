@@ -17,8 +17,10 @@ use crate::{
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    manners::Manners,
     membership::Membership,
     pulls::{self, Pulls, Wanted},
+    quota::Quota,
     reconcile,
     record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
@@ -41,6 +43,7 @@ pub struct Replica {
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
+    manners: Manners,
     wants_timer: bool,
     /// Whether the timers that never end are running.
     started: bool,
@@ -70,6 +73,7 @@ impl Replica {
             writes: Writes::new(key, trust),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
+            manners: Manners::default(),
             wants_timer: false,
             started: false,
             config,
@@ -174,10 +178,11 @@ impl Replica {
     // ---- start ----
 
     fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
-        let limits = Limits { records: usize::MAX, unknown: usize::MAX };
+        let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
         for record in records {
             self.catalog.apply(record, limits);
         }
+        self.let_go(out);
         self.held = held.into_iter().collect();
         self.resume(now, out);
     }

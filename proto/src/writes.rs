@@ -15,6 +15,7 @@ use crate::{
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
+    quota::Group,
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };
@@ -381,7 +382,13 @@ impl Writes {
         body: &B,
     ) -> Record {
         let known = catalog.get(&key).map_or(0, |record| record.version);
-        let version = known.max(self.highest_pending(&key)) + 1;
+        // Of what is counted by author, the highest counters stay: a new word must be above all before it.
+        let group = Group::of(key.kind);
+        let counted =
+            self.own_pending().filter(|record| group.is_some() && Group::of(record.key.kind) == group);
+        let counted = counted.map(|record| record.version).max().unwrap_or(0);
+        let counted = counted.max(catalog.highest(self.me, key.kind));
+        let version = known.max(self.highest_pending(&key)).max(counted) + 1;
         Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body)
     }
 

@@ -9,6 +9,7 @@ use crate::{
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected},
+    quota::Quota,
     reconcile::{self, Summary},
     record::{Kind, Record, RecordError, RecordId},
     time::{Now, Span},
@@ -20,6 +21,10 @@ impl Replica {
     pub(super) fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
         let known = self.membership.is_up(&peer);
         self.membership.up(now.time, peer, dialled);
+        if self.manners.is_shunned(now.time, &peer) {
+            out.push(Output::Hangup { peer });
+            return;
+        }
         if known {
             return;
         }
@@ -36,12 +41,16 @@ impl Replica {
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
+        self.manners.forget(peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
     }
 
     pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        if self.manners.is_shunned(now.time, &from) {
+            return;
+        }
         match message {
             Message::Records(records) => self.take_in(now, from, records, out),
             Message::Request(ids) => {
@@ -91,14 +100,16 @@ impl Replica {
 
     pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
         let mut refused: Option<(usize, RecordError)> = None;
+        let mut wrong = 0;
         let (mut news, mut relied) = (Vec::new(), Vec::new());
         for record in records {
             if self.is_known(&record) || self.writes.outdo(&record) {
                 continue;
             }
-            let room = self.catalog.has_room(&record.key, self.limits());
+            let room = self.catalog.has_room(&record, self.limits());
             let checked = if room { record.check(self.writes.trust()) } else { Err(RecordError::Full) };
             if let Err(error) = checked {
+                wrong += usize::from(error.is_hostile());
                 refused.get_or_insert((0, error)).0 += 1;
                 continue;
             }
@@ -114,6 +125,12 @@ impl Replica {
         if let Some((count, why)) = refused {
             out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
         }
+        if wrong > 0 && self.manners.wrong(now.time, from, wrong) {
+            out.push(Output::Notify(Event::Shunned { peer: from }));
+            out.push(Output::Hangup { peer: from });
+        }
+        // Some may have made room for others since.
+        news.retain(|record: &Record| self.catalog.get(&record.key) == Some(record));
         for (records, origin, within) in
             [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
         {
@@ -144,6 +161,7 @@ impl Replica {
                 out.push(Output::ReadIndex { hash: place.index });
             }
             out.extend(change.map(Output::Catalog));
+            self.let_go(out);
             if node.is_some_and(|node| !self.membership.is_up(&node)) {
                 self.dial(now, out);
             }
@@ -151,8 +169,31 @@ impl Replica {
         applied
     }
 
+    /// What follows for records that had to go because their author has too many: neither the disk nor what
+    /// clients look up keeps them. Where they are this node's own and still so, it says them again.
+    pub(super) fn let_go(&mut self, out: &mut Vec<Output>) {
+        let evicted = self.catalog.take_evicted();
+        if evicted.is_empty() {
+            return;
+        }
+        let (me, quota) = (self.me(), Quota::MESH.holdings);
+        for record in &evicted {
+            let Ok(Some(Change::Holding { manifest, node, state })) = change_of(record) else { continue };
+            out.push(Output::Catalog(Change::Holding { manifest, node, state: HoldingState::Gone }));
+            // Near the quota one word would push out the next without end.
+            if node == me && state != HoldingState::Gone && self.catalog.held_by(&me) < quota / 4 * 3 {
+                self.writes.put_off(alloc::vec![record.clone()]);
+            }
+        }
+        out.push(Output::Forget { keys: evicted.into_iter().map(|record| record.key).collect() });
+    }
+
     fn limits(&self) -> Limits {
-        Limits { records: self.config.records_max, unknown: self.config.unknown_records_max }
+        Limits {
+            records: self.config.records_max,
+            unknown: self.config.unknown_records_max,
+            by_author: Quota::MESH,
+        }
     }
 
     /// Sends as many of these records as may be on their way at once. True where some were left out.
@@ -181,7 +222,10 @@ impl Replica {
             let far = self.catalog.node(&peer).is_some_and(|body| body.site != *site);
             *(if far { &mut connected.far } else { &mut connected.near }) += 1;
         }
-        let others = self.catalog.nodes().filter(|(node, _)| **node != me && !self.membership.is_up(node));
+        let (membership, manners) = (&self.membership, &self.manners);
+        let is_wanted =
+            |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
+        let others = self.catalog.nodes().filter(|(node, _)| is_wanted(node));
         let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }

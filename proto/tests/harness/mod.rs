@@ -164,6 +164,8 @@ pub struct Node {
     pub sent: Vec<(NodeId, Message)>,
     pub announced: Vec<Record>,
     pub dialled: Vec<DialTarget>,
+    /// Members whose sessions were ended.
+    pub hung_up: Vec<NodeId>,
     pub timers: Vec<(Time, Timer)>,
 }
 
@@ -204,6 +206,7 @@ impl Node {
             sent: Vec::new(),
             announced: Vec::new(),
             dialled: Vec::new(),
+            hung_up: Vec::new(),
             timers: Vec::new(),
         };
         node.tell(Input::Restore { records, held });
@@ -346,6 +349,11 @@ impl Node {
             }
             Output::Catalog(change) => self.changes.push(change),
             Output::Notify(event) => self.events.push(event),
+            Output::Hangup { peer } => {
+                self.hung_up.push(peer);
+                return Some(Input::PeerDown { peer });
+            }
+            Output::Forget { keys } => keys.iter().for_each(|key| drop(self.disk.remove(key))),
         }
         None
     }
