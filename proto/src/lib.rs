@@ -26,6 +26,7 @@ pub mod id;
 pub mod index;
 pub mod manners;
 pub mod membership;
+pub mod presence;
 pub mod pulls;
 pub mod quota;
 pub mod ranges;

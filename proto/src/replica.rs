@@ -84,6 +84,8 @@ impl Replica {
     /// told as an [`Event`].
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.membership.note_time(now.time);
+        self.membership.presence.before(now.time, &input);
         match input {
             Input::Restore { records, held } => self.restore(now, records, held, &mut out),
             Input::Reachable { addresses } => self.reachable(now, addresses, &mut out),
@@ -141,6 +143,7 @@ impl Replica {
         }
         self.note_complete(now, &mut out);
         self.plan(now, &mut out);
+        self.membership.presence.after(now.time, &out);
         out
     }
 
@@ -363,8 +366,9 @@ impl Replica {
             let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
             self.persist_own(record.into_iter().collect(), None, None, out);
         }
+        // First, so that nothing is promised that a holder without a word for long would have to give.
+        self.seek_holders(now, manifest, out);
         self.bring(now, Some(request), manifest, place, closure, out);
-        self.dial_holders(now, &manifest, true, out);
     }
 
     fn bring(
@@ -396,7 +400,14 @@ impl Replica {
         }
         let (digest, told_by, waiter) = (Some(digest), None, Waiter::Request(request));
         self.wants.want(now.time, Order { hash, size, digest, manifest, told_by, waiter }, out);
-        self.dial_holders(now, &manifest, true, out);
+        self.seek_holders(now, manifest, out);
+    }
+
+    /// A holder turned out to be there: clients may wait for just that.
+    fn holder_is_there(&mut self, now: Now, out: &mut Vec<Output>) {
+        let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+        self.artifacts.tick(&mut means, self.config.probe_patience, out);
     }
 
     fn want_pull(&mut self, now: Now, request: RequestId, wanted: Wanted, out: &mut Vec<Output>) {
@@ -405,7 +416,7 @@ impl Replica {
         let (pulls, mut means) = self.pulling(now);
         pulls.want(&mut means, request, wanted, out);
         if away {
-            self.dial_holders(now, &manifest, true, out);
+            self.seek_holders(now, manifest, out);
         }
     }
 
@@ -525,6 +536,7 @@ impl Replica {
             Timer::Dial => {
                 self.dial(now, out);
                 self.dial_for_closures(now, out);
+                self.probe_silent(now, out);
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
@@ -544,6 +556,7 @@ impl Replica {
             }
             Timer::Wants => {
                 self.wants_timer = false;
+                self.probe_awaited(now, out);
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let ended = self.wants.tick(now.time, &self.config, &world, out);
                 self.ended(now, ended, out);

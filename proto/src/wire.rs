@@ -34,6 +34,18 @@ pub enum Message {
         /// One for each digest, in any order.
         answers: Vec<Answer>,
     },
+    /// Are you there? Answered by `ProbeAnswer`, at once.
+    Probe {
+        /// Comes back with the answer.
+        nonce: u64,
+    },
+    /// Answer to `Probe`.
+    ProbeAnswer {
+        /// Of the probe.
+        nonce: u64,
+        /// Sessions that the sender has with other sites.
+        outside: u16,
+    },
 }
 
 /// What a member says about one content of an upstream.
@@ -110,6 +122,7 @@ impl Message {
             Message::Request(ids) => ids.len(),
             Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
             Message::Tell { answers, .. } => in_bounds(answers.len())?,
+            Message::Probe { .. } | Message::ProbeAnswer { .. } => 1,
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

@@ -77,6 +77,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Ask { repository: repository("docker.io/library/x"), digests: vec![digest(9)] },
         ),
         ("message tell", Message::Tell { repository: repository("docker.io/library/x"), answers }),
+        ("message probe", Message::Probe { nonce: 300 }),
+        ("message probe answer", Message::ProbeAnswer { nonce: 300, outside: 7 }),
     ]
 }
 

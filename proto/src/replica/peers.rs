@@ -9,6 +9,7 @@ use crate::{
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected},
+    presence::FRESH,
     quota::Quota,
     reconcile::{self, Summary},
     record::{Kind, Record, RecordError, RecordId},
@@ -51,7 +52,16 @@ impl Replica {
         if self.manners.is_shunned(now.time, &from) {
             return;
         }
+        self.membership.presence.heard(now.time, &from);
         match message {
+            Message::Probe { nonce } => {
+                let outside = u16::try_from(self.connected().far).unwrap_or(u16::MAX);
+                out.push(Output::Send { to: from, message: Message::ProbeAnswer { nonce, outside } });
+            }
+            Message::ProbeAnswer { outside, .. } => {
+                self.membership.presence.answered(now.time, &from, outside);
+                self.holder_is_there(now, out);
+            }
             Message::Records(records) => self.take_in(now, from, records, out),
             Message::Request(ids) => {
                 if self.send_records(from, &ids, out) {
@@ -214,14 +224,56 @@ impl Replica {
         records.peek().is_some()
     }
 
+    fn connected(&self) -> Connected {
+        let mut connected = Connected::default();
+        for peer in self.membership.sessions() {
+            let far = self.catalog.node(&peer).is_some_and(|body| body.site != self.config.site);
+            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
+        }
+        connected
+    }
+
+    /// A client waits for something of an artifact: sees to it that those who hold it can be asked, and that
+    /// it is soon known if they cannot.
+    pub(super) fn seek_holders(&mut self, now: Now, manifest: Digest, out: &mut Vec<Output>) {
+        if self.membership.presence.awaits(now.time, manifest) {
+            self.probe_holders(now, &manifest, out);
+        }
+        self.dial_holders(now, &manifest, true, out);
+    }
+
+    /// Looks after holders of what clients have asked for: a link may break while they wait.
+    pub(super) fn probe_awaited(&mut self, now: Now, out: &mut Vec<Output>) {
+        for manifest in self.membership.presence.awaited(now.time) {
+            self.probe_holders(now, &manifest, out);
+        }
+    }
+
+    /// Whoever did not answer is asked again, so that one that is there after all counts soon.
+    pub(super) fn probe_silent(&mut self, now: Now, out: &mut Vec<Output>) {
+        for (peer, gone) in self.membership.presence.silent(now.time) {
+            if gone {
+                out.push(Output::Hangup { peer });
+                continue;
+            }
+            out.extend(self.membership.presence.probe(now.time, peer, FRESH));
+        }
+    }
+
+    fn probe_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let up = whole.map(|(node, _)| node).filter(|node| self.membership.is_up(node));
+        let mut up: Vec<(bool, NodeId)> = up.map(|node| (!self.is_near(&node), node)).collect();
+        up.sort_unstable();
+        for (_, peer) in up.into_iter().take(HOLDERS_PROBED) {
+            out.extend(self.membership.presence.probe(now.time, peer, FRESH));
+        }
+    }
+
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
         let site = &self.config.site;
-        let mut connected = Connected::default();
-        for peer in self.membership.sessions() {
-            let far = self.catalog.node(&peer).is_some_and(|body| body.site != *site);
-            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
-        }
+        let connected = self.connected();
         let (membership, manners) = (&self.membership, &self.manners);
         let is_wanted =
             |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
@@ -255,7 +307,7 @@ impl Replica {
         let me = self.me();
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
         let holders: Vec<NodeId> = whole.map(|(node, _)| node).filter(|node| *node != me).collect();
-        if holders.iter().any(|node| self.membership.is_up(node)) {
+        if holders.iter().any(|node| self.membership.is_live(now.time, node)) {
             return 0;
         }
         let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
@@ -285,6 +337,8 @@ pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }
 
+/// Holders with a session that are asked whether they are there, for one want.
+const HOLDERS_PROBED: usize = 8;
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;
 /// Bytes of records sent in answer to one message: what a link of 256 kbit/s carries before its peer gives

@@ -167,6 +167,8 @@ pub struct Node {
     /// Members whose sessions were ended.
     pub hung_up: Vec<NodeId>,
     pub timers: Vec<(Time, Timer)>,
+    /// Members behind a link that broke without a word.
+    pub mute: BTreeSet<NodeId>,
 }
 
 /// A transfer that was asked for.
@@ -208,6 +210,7 @@ impl Node {
             dialled: Vec::new(),
             hung_up: Vec::new(),
             timers: Vec::new(),
+            mute: BTreeSet::new(),
         };
         node.tell(Input::Restore { records, held });
         node.tell(Input::Reachable { addresses: vec![format!("node-{n}:4717")] });
@@ -302,6 +305,10 @@ impl Node {
 
     fn perform(&mut self, output: Output) -> Option<Input> {
         match output {
+            Output::Send { to, message: Message::Probe { nonce } } if !self.mute.contains(&to) => {
+                let message = Message::ProbeAnswer { nonce, outside: 0 };
+                return Some(Input::Received { from: to, message });
+            }
             Output::Send { to, message } => self.sent.push((to, message)),
             Output::Announce { records } => self.announced.extend(records),
             Output::Dial { target } => self.dialled.push(target),
