@@ -129,6 +129,7 @@ enum Command {
     Send(NodeId, Message),
     Announce(Vec<Record>),
     Dial(DialTarget),
+    HangUp(NodeId),
 }
 
 impl Control {
@@ -144,7 +145,7 @@ impl Control {
         let counting = Counting::default();
         let stop = CancellationToken::new();
         let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns)?;
-        let mut session = Session::new(swarm, identity.node_id(), events, counting.clone());
+        let mut session = Session::new(swarm, identity.node_id(), mesh.trust(), events, counting.clone());
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
         Ok(Control { commands, local_addr, counting, task, stop: stop.drop_guard() })
@@ -170,6 +171,11 @@ impl Control {
     /// no answer comes.
     pub fn dial(&self, target: DialTarget) -> bool {
         self.command(Command::Dial(target))
+    }
+
+    /// Ends all sessions with a member. Answered by [`ControlEvent::Down`] if there is one. False: dropped.
+    pub fn hang_up(&self, peer: NodeId) -> bool {
+        self.command(Command::HangUp(peer))
     }
 
     /// What was counted since the start.

@@ -392,6 +392,12 @@ impl Store {
         self.0.open_growing(hash).await
     }
 
+    /// Records under these keys need not be kept any longer: they go when their segments are next written
+    /// together.
+    pub fn forget(&self, keys: &[waystation_proto::record::Key]) {
+        self.0.forget_records(keys);
+    }
+
     /// Makes records durable (a segment blob and its named tag, synced), replacing older ones by key.
     ///
     /// # Errors

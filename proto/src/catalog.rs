@@ -5,6 +5,7 @@
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    vec::Vec,
 };
 use core::ops::RangeInclusive;
 
@@ -13,6 +14,7 @@ use crate::{
     event::Change,
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
+    quota::{Quota, Shares},
     reconcile::{Position, Sum, position},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     time::Wall,
@@ -26,6 +28,10 @@ pub struct Catalog {
     sums: BTreeMap<u8, Sum>,
     total: Sum,
     unknown: usize,
+    /// What authors have of their quotas.
+    shares: Shares,
+    /// Records that had to go since that was last asked.
+    evicted: Vec<Record>,
     /// Grants seen, so that records that rest on one share it in memory.
     grants: BTreeMap<GrantName, Arc<Grant>>,
     holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
@@ -64,6 +70,8 @@ pub struct Limits {
     pub records: usize,
     /// Records of kinds unknown here.
     pub unknown: usize,
+    /// Records of one author.
+    pub by_author: Quota,
 }
 
 impl Catalog {
@@ -76,30 +84,71 @@ impl Catalog {
             Some(known) if known.record.key != record.key || !record.beats(&known.record) => {
                 return Applied::Stale;
             }
-            Some(_) => {}
-            None => {
-                if !self.has_room(&record.key, limits) {
-                    return Applied::Full;
-                }
-                self.unknown += usize::from(!record.key.kind.is_known());
-            }
+            _ if !self.has_room(&record, limits) => return Applied::Full,
+            _ => {}
         }
+        self.take_out(at);
         self.share_grant(&mut record);
         self.note(&record);
-        if let Some(old) = self.records.insert(at, Entry { record, id }) {
-            self.total.remove(&old.id);
-            self.sums.entry(old.id.0[0]).or_default().remove(&old.id);
-        }
+        self.shares.add(&record, at);
+        self.unknown += usize::from(!record.key.kind.is_known());
+        let (author, kind) = (record.author, record.key.kind);
+        self.records.insert(at, Entry { record, id });
         self.total.add(&id);
         self.sums.entry(id.0[0]).or_default().add(&id);
+        if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind)
+            && let Some(record) = self.take_out(surplus)
+        {
+            self.forget(&record);
+            self.evicted.push(record);
+        }
         Applied::New
     }
 
-    /// Whether a record under this key would be taken in.
-    pub fn has_room(&self, key: &Key, limits: Limits) -> bool {
-        let unknown = !key.kind.is_known();
+    /// Whether a record would be taken in if it is newer than what is known.
+    pub fn has_room(&self, record: &Record, limits: Limits) -> bool {
+        let known = self.get(&record.key);
+        let unknown = !record.key.kind.is_known();
         let full = self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown);
-        !full || self.get(key).is_some()
+        let replaces_own = known.is_some_and(|known| known.author == record.author);
+        let at = Position::from_be_bytes(record.key.prefix());
+        (!full || known.is_some()) && (replaces_own || self.shares.has_room(&limits.by_author, record, at))
+    }
+
+    /// Records that had to go for others of the same author since this was last asked.
+    pub fn take_evicted(&mut self) -> Vec<Record> {
+        core::mem::take(&mut self.evicted)
+    }
+
+    /// The highest counter that an author has used for records that are counted together with this kind.
+    pub fn highest(&self, author: NodeId, kind: Kind) -> u64 {
+        self.shares.highest(author, kind)
+    }
+
+    /// Of how many artifacts a node has something, as far as is known.
+    pub fn held_by(&self, node: &NodeId) -> usize {
+        self.holders.values().filter(|holders| holders.contains_key(node)).count()
+    }
+
+    fn take_out(&mut self, at: Position) -> Option<Record> {
+        let Entry { record, id } = self.records.remove(&at)?;
+        self.total.remove(&id);
+        self.sums.entry(id.0[0]).or_default().remove(&id);
+        self.shares.remove(&record, at);
+        self.unknown -= usize::from(!record.key.kind.is_known());
+        Some(record)
+    }
+
+    /// Undoes the lookups of a record that had to go.
+    fn forget(&mut self, record: &Record) {
+        if let Ok(Some(Change::Holding { manifest, node, .. })) = change_of(record)
+            && let Some(holders) = self.holders.get_mut(&manifest)
+        {
+            holders.remove(&node);
+            if holders.is_empty() {
+                self.holders.remove(&manifest);
+            }
+        }
     }
 
     /// How many records there are.

@@ -13,7 +13,7 @@ use crate::{
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     ranges::Ranges,
-    record::Record,
+    record::{Key, Record},
     time::{Span, Time},
     wire::{Answer, Message},
 };
@@ -417,6 +417,16 @@ pub enum Output {
     Catalog(Change),
     /// Tell whoever cares.
     Notify(Event),
+    /// End all sessions with a member. Answered by `PeerDown`.
+    Hangup {
+        /// With whom.
+        peer: NodeId,
+    },
+    /// What is kept on disk under these keys may go: the catalog has no room for it.
+    Forget {
+        /// Of which records.
+        keys: Vec<Key>,
+    },
 }
 
 /// A write of records; chosen by the replica.

@@ -7,6 +7,7 @@ use crate::{
     config::ReplicaConfig,
     event::{Class, DialTarget, Output},
     id::NodeId,
+    presence::Presence,
     time::{Span, Time},
 };
 
@@ -29,6 +30,10 @@ pub struct Membership {
     /// Classes that may not be fetched over links to other sites now: this node's budget for them.
     no_far_background: bool,
     no_far_client: bool,
+    /// Which sessions are up in more than name.
+    pub presence: Presence,
+    /// When the last input came.
+    now: Time,
 }
 
 /// A node that could be dialled.
@@ -97,9 +102,27 @@ impl Membership {
         self.sessions.contains_key(node)
     }
 
+    /// Whether a member can be asked for something at that time: it has a session, and answered if somebody
+    /// asked whether it is there.
+    pub fn is_live(&self, now: Time, node: &NodeId) -> bool {
+        self.is_up(node) && self.presence.is_live(now, node)
+    }
+
+    /// The same, at the time of the last input.
+    pub fn is_live_now(&self, node: &NodeId) -> bool {
+        self.is_live(self.now, node)
+    }
+
+    /// An input came.
+    pub fn note_time(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// A session came up.
     pub fn up(&mut self, now: Time, node: NodeId, dialled: Option<String>) {
-        self.sessions.entry(node).or_insert(now);
+        if self.sessions.insert(node, self.sessions.get(&node).copied().unwrap_or(now)).is_none() {
+            self.presence.up(now, node);
+        }
         if self.dialled.get(&node).is_some_and(|attempt| attempt.far) {
             self.outside = Attempt::default();
         }
@@ -112,6 +135,7 @@ impl Membership {
     /// not counts as a failed dial: a node that has no room closes what it has just accepted.
     pub fn down(&mut self, now: Time, node: &NodeId, rng: &mut fastrand::Rng) {
         let since = self.sessions.remove(node);
+        self.presence.down(node);
         let lasted = since.is_some_and(|since| now.since(since) >= SETTLED);
         let of_node = self.places.values_mut().filter(|place| place.node == Some(*node));
         for attempt in of_node.map(|place| &mut place.attempt).chain([attempt_of(&mut self.dialled, node)]) {

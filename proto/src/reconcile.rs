@@ -237,11 +237,13 @@ mod tests {
     use crate::{
         catalog::Limits,
         id::MeshId,
+        quota::Quota,
         record::{Key, Kind, Record},
         time::Wall,
     };
 
-    const LIMITS: Limits = Limits { records: 100_000, unknown: 100_000 };
+    const BY_AUTHOR: Quota = Quota { unknown: 100_000, ..Quota::MESH };
+    const LIMITS: Limits = Limits { records: 100_000, unknown: 100_000, by_author: BY_AUTHOR };
 
     fn record(n: u32, version: u64) -> Record {
         let key = Key { kind: Kind(999), scope: "".into(), name: n.to_string() };
@@ -278,9 +280,11 @@ mod tests {
             };
             let (here, there) = if to_a { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
             match message {
-                Message::Ask { .. } | Message::Tell { .. } | Message::Progress(_) => {
-                    panic!("not of a reconciliation")
-                }
+                Message::Ask { .. }
+                | Message::Tell { .. }
+                | Message::Probe { .. }
+                | Message::ProbeAnswer { .. }
+                | Message::Progress(_) => panic!("not of a reconciliation"),
                 Message::Records(records) => {
                     for record in records {
                         here.apply(record, LIMITS);

@@ -65,7 +65,8 @@ pub struct Record {
     pub author: NodeId,
     /// By what right, where the kind needs one.
     pub grant: Option<Arc<Grant>>,
-    /// One more than the highest that the author had seen under this key.
+    /// One more than the highest that the author had seen under this key; of a grant's record the grant's
+    /// serial, so that nobody but the root decides which of two grants is the newer.
     pub version: u64,
     /// What the author's clock said: shown, and compared with the grant's end.
     pub authored: Wall,
@@ -110,6 +111,14 @@ pub enum RecordError {
     /// There is nothing wrong with it, but this node keeps no more.
     #[error("this node's catalog is full")]
     Full,
+}
+
+impl RecordError {
+    /// Whether no honest member could have sent it, of whatever version: every node checks a record before
+    /// it keeps or passes it on. What a kind demands may grow with versions.
+    pub fn is_hostile(&self) -> bool {
+        matches!(self, Self::Signature | Self::Grant | Self::Version(_) | Self::TooLarge)
+    }
 }
 
 /// The record as it travels: version of the format first.
@@ -169,10 +178,13 @@ impl Record {
     }
 
     /// Which of two records with one key wins: the higher counter, then the higher author key, then the
-    /// higher content hash. Total, and the same everywhere.
+    /// higher content hash. Total, and the same everywhere. Of two grants with one serial, both of the root's
+    /// making, the author of a record that passes one on has no say: their bytes decide first.
     pub fn beats(&self, other: &Record) -> bool {
-        let order = self.version.cmp(&other.version).then_with(|| self.author.cmp(&other.author));
-        match order {
+        let of_grants = self.key.kind == Kind::GRANT && other.key.kind == Kind::GRANT;
+        let bodies = || if of_grants { self.body.cmp(&other.body) } else { Ordering::Equal };
+        let order = self.version.cmp(&other.version).then_with(bodies);
+        match order.then_with(|| self.author.cmp(&other.author)) {
             Ordering::Equal => self.id().0 > other.id().0,
             order => order == Ordering::Greater,
         }
@@ -300,6 +312,9 @@ impl Record {
                 let grant: Grant = self.read()?;
                 if self.key.name != grant.name() || !self.key.scope.is_empty() {
                     return Err(RecordError::Malformed("grant under another name"));
+                }
+                if self.version != grant.serial {
+                    return Err(RecordError::Malformed("grant under another version than its serial"));
                 }
                 if !grant.is_signed_by(&trust.mesh, &trust.root) {
                     return Err(RecordError::Grant);

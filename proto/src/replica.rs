@@ -17,8 +17,10 @@ use crate::{
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    manners::Manners,
     membership::Membership,
     pulls::{self, Pulls, Wanted},
+    quota::Quota,
     reconcile,
     record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
@@ -41,6 +43,7 @@ pub struct Replica {
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
+    manners: Manners,
     wants_timer: bool,
     sharing_timer: bool,
     /// Whether the timers that never end are running.
@@ -71,6 +74,7 @@ impl Replica {
             writes: Writes::new(key, trust),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
+            manners: Manners::default(),
             wants_timer: false,
             sharing_timer: false,
             started: false,
@@ -82,6 +86,8 @@ impl Replica {
     /// told as an [`Event`].
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.membership.note_time(now.time);
+        self.membership.presence.before(now.time, &input);
         match input {
             Input::Restore { records, held } => self.restore(now, records, held, &mut out),
             Input::Reachable { addresses } => self.reachable(now, addresses, &mut out),
@@ -143,6 +149,7 @@ impl Replica {
         }
         self.note_complete(now, &mut out);
         self.plan(now, &mut out);
+        self.membership.presence.after(now.time, &out);
         out
     }
 
@@ -180,10 +187,11 @@ impl Replica {
     // ---- start ----
 
     fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
-        let limits = Limits { records: usize::MAX, unknown: usize::MAX };
+        let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
         for record in records {
             self.catalog.apply(record, limits);
         }
+        self.let_go(out);
         self.held = held.into_iter().collect();
         self.resume(now, out);
     }
@@ -252,7 +260,8 @@ impl Replica {
                 (request, one(writes.status(catalog, wall, artifact, state, &reason)), None)
             }
             Input::AddGrant { request, grant } => {
-                (request, one(writes.granting(catalog, wall, &grant)), None)
+                let record = writes.granting(catalog, wall, &grant);
+                (request, record.map(|record| record.into_iter().collect()), None)
             }
             _ => return,
         };
@@ -363,8 +372,9 @@ impl Replica {
             let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
             self.persist_own(record.into_iter().collect(), None, None, out);
         }
+        // First, so that nothing is promised that a holder without a word for long would have to give.
+        self.seek_holders(now, manifest, out);
         self.bring(now, Some(request), manifest, place, closure, out);
-        self.dial_holders(now, &manifest, true, out);
     }
 
     fn bring(
@@ -396,7 +406,14 @@ impl Replica {
         }
         let (digest, told_by, waiter) = (Some(digest), None, Waiter::Request(request));
         self.wants.want(now.time, Order { hash, size, digest, manifest, told_by, waiter }, out);
-        self.dial_holders(now, &manifest, true, out);
+        self.seek_holders(now, manifest, out);
+    }
+
+    /// A holder turned out to be there: clients may wait for just that.
+    fn holder_is_there(&mut self, now: Now, out: &mut Vec<Output>) {
+        let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
+        self.artifacts.tick(&mut means, self.config.probe_patience, out);
     }
 
     fn want_pull(&mut self, now: Now, request: RequestId, wanted: Wanted, out: &mut Vec<Output>) {
@@ -405,7 +422,7 @@ impl Replica {
         let (pulls, mut means) = self.pulling(now);
         pulls.want(&mut means, request, wanted, out);
         if away {
-            self.dial_holders(now, &manifest, true, out);
+            self.seek_holders(now, manifest, out);
         }
     }
 
@@ -532,6 +549,7 @@ impl Replica {
             Timer::Dial => {
                 self.dial(now, out);
                 self.dial_for_closures(now, out);
+                self.probe_silent(now, out);
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
@@ -553,6 +571,7 @@ impl Replica {
             Timer::Sharing => self.sharing_timer = false,
             Timer::Wants => {
                 self.wants_timer = false;
+                self.probe_awaited(now, out);
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let ended = self.wants.tick(now.time, &self.config, &world, out);
                 self.ended(now, ended, out);

@@ -83,8 +83,13 @@ pub struct Holder {
 
 /// What the planner has to know of the world around it.
 pub trait Holders {
-    /// Members with a session that say to hold a whole artifact, best first.
+    /// Members that say to hold a whole artifact and are there, as far as is known, best first: what a client
+    /// may be promised.
     fn holders(&self, manifest: &Digest) -> Vec<Holder>;
+    /// Those with a session, also where it may be up in name only: whom to ask all the same.
+    fn with_session(&self, manifest: &Digest) -> Vec<Holder> {
+        self.holders(manifest)
+    }
     /// A member, if it has a session.
     fn member(&self, node: &NodeId) -> Option<Holder>;
     /// This node.
@@ -166,8 +171,10 @@ impl Wants {
 
     /// Some of a range arrived.
     pub fn arriving(&mut self, now: Time, fetch: FetchId) {
-        if let Some(flight) = self.flights.get(&fetch) {
-            self.esteem.moved(now, flight.from);
+        let Some(flight) = self.flights.get(&fetch) else { return };
+        self.esteem.moved(now, flight.from);
+        if let Some(want) = self.wants.get_mut(&flight.hash) {
+            want.progressed = now;
         }
     }
 

@@ -37,6 +37,18 @@ pub enum Message {
     /// How far blobs are that the sender is getting, or that the receiver said it was. At most
     /// [`Message::MAX_PROGRESS`].
     Progress(Vec<Progress>),
+    /// Are you there? Answered by `ProbeAnswer`, at once.
+    Probe {
+        /// Comes back with the answer.
+        nonce: u64,
+    },
+    /// Answer to `Probe`.
+    ProbeAnswer {
+        /// Of the probe.
+        nonce: u64,
+        /// Sessions that the sender has with other sites.
+        outside: u16,
+    },
 }
 
 /// What of a blob is at the sender.
@@ -144,6 +156,7 @@ impl Message {
                 return Err(WireError::TooLarge("64 blobs"));
             }
             Message::Progress(progress) => progress.len(),
+            Message::Probe { .. } | Message::ProbeAnswer { .. } => 1,
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

@@ -1,4 +1,5 @@
-//! What the planner sees of the rest of the replica: who holds an artifact and can be asked for it.
+//! What the planner sees of the rest of the replica: who holds an artifact and can be asked for it. Whoever
+//! did not answer when a client waited is left out, see [`crate::presence`].
 
 use alloc::vec::Vec;
 
@@ -34,9 +35,15 @@ impl<'a> World<'a> {
 
 impl Holders for World<'_> {
     fn holders(&self, manifest: &Digest) -> Vec<Holder> {
+        let mut holders = self.with_session(manifest);
+        holders.retain(|holder| self.membership.is_live_now(&holder.node));
+        holders
+    }
+
+    fn with_session(&self, manifest: &Digest) -> Vec<Holder> {
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
-        let up = whole.filter(|(node, _)| *node != self.me && self.membership.is_up(node));
-        let mut holders: Vec<Holder> = up.filter_map(|(node, _)| self.member(&node)).collect();
+        let others = whole.filter(|(node, _)| *node != self.me);
+        let mut holders: Vec<Holder> = others.filter_map(|(node, _)| self.member(&node)).collect();
         holders.sort();
         holders
     }

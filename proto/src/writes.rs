@@ -15,6 +15,7 @@ use crate::{
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
+    quota::Group,
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };
@@ -147,10 +148,12 @@ impl Writes {
         .collect()
     }
 
-    /// Whether a write of this node that is on its way to disk wins over a record. To take that record in
-    /// would put it on disk after, hence over, the winner.
+    /// Whether something on its way to disk, and not applied yet, wins over a record or is that record. To
+    /// take that record in would put it on disk after, hence over, the winner.
     pub fn outdo(&self, record: &Record) -> bool {
-        self.own_pending().any(|own| own.key == record.key && own.beats(record))
+        let unapplied = self.pending.values().filter(|pending| pending.origin != Origin::Others);
+        let mut records = unapplied.flat_map(|pending| &pending.records);
+        records.any(|known| known.key == record.key && !record.beats(known))
     }
 
     /// Whether this node may do `action` in the repository now, and by what grant.
@@ -298,12 +301,28 @@ impl Writes {
         Ok(self.author(catalog, wall, Key::status(repository, manifest), Some(grant), &body))
     }
 
-    /// The record that carries a grant to its subject.
-    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Record, Refusal> {
+    /// The record that carries a grant to its subject, unless the mesh knows that grant. Its version is the
+    /// grant's serial, which the root signed.
+    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Option<Record>, Refusal> {
         if !grant.is_signed_by(&self.trust.mesh, &self.trust.root) {
             return Err(Refusal::Invalid("the grant is not signed by this mesh's root key".into()));
         }
-        Ok(self.author(catalog, wall, Key::grant(grant), None, grant))
+        let key = Key::grant(grant);
+        if let Some(known) = catalog.get(&key).filter(|known| known.version >= grant.serial) {
+            if known.read::<Grant>().as_ref() == Ok(grant) {
+                return Ok(None);
+            }
+            return Err(Refusal::Invalid(alloc::format!(
+                "a grant for {} that is as new or newer is known; if the clock of the machine with the root key is behind, set it and grant again",
+                key.name
+            )));
+        }
+        // The same grant twice at once is one record: what is on disk last must be what counts.
+        let mut pending = self.own_pending().filter(|record| record.key == key);
+        if let Some(under_way) = pending.find(|record| record.read::<Grant>().as_ref() == Ok(grant)) {
+            return Ok(Some(under_way.clone()));
+        }
+        Ok(Some(Record::author(&self.trust.mesh, &self.key, None, key, grant.serial, wall, grant)))
     }
 
     /// The record that says how much of an artifact this node has, unless that is known already.
@@ -363,7 +382,13 @@ impl Writes {
         body: &B,
     ) -> Record {
         let known = catalog.get(&key).map_or(0, |record| record.version);
-        let version = known.max(self.highest_pending(&key)) + 1;
+        // Of what is counted by author, the highest counters stay: a new word must be above all before it.
+        let group = Group::of(key.kind);
+        let counted =
+            self.own_pending().filter(|record| group.is_some() && Group::of(record.key.kind) == group);
+        let counted = counted.map(|record| record.version).max().unwrap_or(0);
+        let counted = counted.max(catalog.highest(self.me, key.kind));
+        let version = known.max(self.highest_pending(&key)).max(counted) + 1;
         Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body)
     }
 

@@ -11,10 +11,11 @@ use waystation_proto::{
     Change, Digest, NodeId, Record,
     body::{HoldingBody, HoldingState, LinkBody, State, StatusBody, TagBody},
     catalog::{Applied, Catalog, Limits},
+    quota::Quota,
     record::{Key, Kind},
 };
 
-const LIMITS: Limits = Limits { records: 10_000, unknown: 10_000 };
+const LIMITS: Limits = Limits { records: 10_000, unknown: 10_000, by_author: Quota::MESH };
 
 /// What a record is made of: few keys, few versions, so that records compete, and often tie.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,28 @@ fn record(seed: Seed) -> Record {
             Record::author(&mesh, &author_key, None, key_of, version, WALL, &content)
         }
     }
+}
+
+/// As it would be with a quota that is easily reached.
+fn merged_few<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
+    let by_author = Quota { holdings: 3, sightings: 3, unknown: 2 };
+    let mut catalog = Catalog::default();
+    for record in records {
+        catalog.apply(record.clone(), Limits { by_author, ..LIMITS });
+    }
+    catalog
+}
+
+/// Holdings as their author writes them: each above all before it.
+fn holdings(said: &[(u8, u8, u8)]) -> Vec<Record> {
+    let state = |content| [HoldingState::Gone, HoldingState::Partial, HoldingState::Complete][content];
+    let said = said.iter().zip(1..);
+    said.map(|((author, name, content), version)| {
+        let key_of = Key::holding(&digest(*name), &node(*author));
+        let body = HoldingBody { state: state(usize::from(*content)) };
+        Record::author(&trust().mesh, &key(*author), None, key_of, version, WALL, &body)
+    })
+    .collect()
 }
 
 fn merged<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
@@ -117,6 +140,28 @@ proptest! {
         let left = merged(ab.iter().chain(&c));
         let right = merged(a.iter().chain(bc.iter()));
         prop_assert_eq!(content(&left), content(&right));
+    }
+
+    /// What an author with too many records keeps is the same everywhere, whatever came first, twice or late.
+    #[test]
+    fn quotas_keep_the_same_in_any_order(
+        said in prop::collection::vec((1u8..3, 0u8..9, 0u8..3), 1..40),
+        shuffle in any::<u64>(),
+    ) {
+        let records = holdings(&said);
+        let mut others: Vec<&Record> = records.iter().chain(&records).collect();
+        fastrand::Rng::with_seed(shuffle).shuffle(&mut others);
+        let (left, right) = (merged_few(&records), merged_few(others));
+        prop_assert_eq!(content(&left), content(&right));
+        for author in 1..3 {
+            let count = left.iter().filter(|record| record.author == node(author)).count();
+            let keys: std::collections::BTreeSet<u8> =
+                said.iter().filter(|(by, _, _)| *by == author).map(|(_, name, _)| *name).collect();
+            prop_assert_eq!(count, keys.len().min(3));
+        }
+        // What the one has merged and the other has refused, offered again, changes nothing.
+        let again = merged_few(left.iter().chain(right.iter()).chain(&records));
+        prop_assert_eq!(content(&again), content(&left));
     }
 
     #[test]
@@ -176,7 +221,7 @@ proptest! {
 
 #[test]
 fn a_full_catalog_takes_nothing_new_but_still_what_replaces() {
-    let limits = Limits { records: 3, unknown: 1 };
+    let limits = Limits { records: 3, unknown: 1, by_author: Quota::MESH };
     let mut catalog = Catalog::default();
     let seed = Seed { kind: 4, name: 0, author: 1, version: 1, content: 0 };
     assert_eq!(catalog.apply(record(seed), limits), Applied::New);

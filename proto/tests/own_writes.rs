@@ -154,6 +154,37 @@ fn two_grants_of_one_serial_both_count() {
     assert_eq!(here.answers(1), [&written(1)]);
 }
 
+/// The operator, or a script of theirs, grants the same twice; and the root's machine has lost its clock.
+#[test]
+fn a_grant_is_written_once_and_never_over_a_newer_one() {
+    let mut here = Node::granted(2);
+    let mut add = |request: u64, serial: u64, quick: bool| {
+        here.writes_are_quick = quick;
+        let grant = (*grant_for(1, "team/**", Actions::ALL, None, serial)).clone();
+        here.tell(Input::AddGrant { request: RequestId(request), grant });
+    };
+    add(1, 7, false);
+    add(2, 7, false);
+    here.write_done();
+    here.write_done();
+    let key_of = Key::grant(&grant_for(1, "team/**", Actions::ALL, None, 7));
+    let first = here.replica.catalog().get(&key_of).cloned().expect("known");
+    assert_eq!((here.answers(1), here.answers(2)), (vec![&written(1)], vec![&written(2)]));
+    here.writes_are_quick = true;
+    let announced = here.announced.len();
+    for (request, serial) in [(3, 7), (4, 6)] {
+        let grant = (*grant_for(1, "team/**", Actions::ALL, None, serial)).clone();
+        here.tell(Input::AddGrant { request: RequestId(request), grant });
+    }
+    assert_eq!(here.answers(3), [&written(3)]);
+    assert!(matches!(here.answers(4)[..], [Event::Refused { refusal: Refusal::Invalid(_), .. }]));
+    assert_eq!(here.announced.len(), announced, "nothing new to tell");
+    assert_eq!(here.replica.catalog().get(&key_of), Some(&first));
+    let next = grant_for(1, "team/**", Actions::ALL, None, 8);
+    here.tell(Input::AddGrant { request: RequestId(5), grant: (*next).clone() });
+    assert_eq!(here.replica.catalog().get(&key_of).map(|record| record.version), Some(8));
+}
+
 /// Kinds that need no grant may not smuggle one in either: this node would rest its own records on it.
 #[test]
 fn a_forged_grant_is_not_learned_from_any_kind_of_record() {

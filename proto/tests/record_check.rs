@@ -96,7 +96,7 @@ fn good_records_of_every_kind_are_taken() {
     taken("holding", harness::holding_record(1, &digest(9), HoldingState::Partial, 1));
     taken("node", harness::node_record(1, "here"));
     taken("grant", harness::grant_record(&grant(7, 3)));
-    taken("grant by whoever passes it on", by_one(None, Key::grant(&grant(7, 3)), 1, &*grant(7, 3)));
+    taken("grant by whoever passes it on", by_one(None, Key::grant(&grant(7, 3)), 3, &*grant(7, 3)));
     taken("unknown kind", by_one(None, Key { kind: Kind(4242), ..tag_key() }, 1, &"anything"));
     taken(
         "unknown kind with a grant",
@@ -200,6 +200,29 @@ fn words_about_others() {
     let misplaced = Key { name: grant(7, 1).name(), ..Key::grant(&grant(8, 1)) };
     let another = RecordError::Malformed("grant under another name");
     refused("grant", by_one(None, misplaced, 1, &*grant(8, 1)), another);
+}
+
+/// Anybody may pass a grant on: if they chose the counter too, one member could put an old grant above every
+/// later one of that name.
+#[test]
+fn the_version_of_a_grant_is_what_the_root_signed() {
+    let wrong = RecordError::Malformed("grant under another version than its serial");
+    let key_of = || Key::grant(&grant(7, 3));
+    for version in [1, 2, 4, Record::MAX_VERSION - 1] {
+        refused("version", by_one(None, key_of(), version, &*grant(7, 3)), wrong.clone());
+    }
+}
+
+#[test]
+fn whoever_passes_grants_on_does_not_decide_between_them() {
+    let narrow = grant_for(7, "**", Actions::of(&[Action::Publish]), None, 3);
+    let (wide, passed) = (grant(7, 3), |by: u8, grant: &Grant| {
+        Record::author(&trust().mesh, &key(by), None, Key::grant(grant), grant.serial, WALL, grant)
+    });
+    let won = |by: u8, other: u8| passed(by, &wide).beats(&passed(other, &narrow));
+    assert!((1..6).all(|by| (1..6).all(|other| won(by, other) == won(1, 1))));
+    let newer = passed(1, &grant(7, 4));
+    assert!((1..6).all(|by| newer.beats(&passed(by, &wide)) && newer.beats(&passed(by, &narrow))));
 }
 
 #[test]

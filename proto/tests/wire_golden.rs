@@ -77,6 +77,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Ask { repository: repository("docker.io/library/x"), digests: vec![digest(9)] },
         ),
         ("message tell", Message::Tell { repository: repository("docker.io/library/x"), answers }),
+        ("message probe", Message::Probe { nonce: 300 }),
+        ("message probe answer", Message::ProbeAnswer { nonce: 300, outside: 7 }),
     ]
 }
 
@@ -143,7 +145,8 @@ fn names_and_fingerprints_keep_their_bytes() {
     same("prefix", &record.key.prefix());
     same("mesh", &trust().mesh.0);
     let mut catalog = waystation_proto::catalog::Catalog::default();
-    let limits = waystation_proto::catalog::Limits { records: 100, unknown: 100 };
+    let by_author = waystation_proto::quota::Quota::MESH;
+    let limits = waystation_proto::catalog::Limits { records: 100, unknown: 100, by_author };
     records().into_iter().for_each(|(_, record)| {
         catalog.apply(record, limits);
     });

@@ -41,6 +41,11 @@ impl Disk {
         self.records.extend(records.into_iter().map(|record| (record.key.clone(), record)));
     }
 
+    /// Drops what is kept under these keys.
+    pub fn forget(&mut self, keys: &[Key]) {
+        keys.iter().for_each(|key| drop(self.records.remove(key)));
+    }
+
     /// Every record kept.
     pub fn records(&self) -> Vec<Record> {
         self.records.values().cloned().collect()

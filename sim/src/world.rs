@@ -139,7 +139,8 @@ enum Occurrence {
     Goes(Fault),
     Starts(usize),
     Mends(u64),
-    Grants,
+    /// A host's grant is given to the first host.
+    Grants(usize),
     Work,
 }
 
@@ -382,7 +383,7 @@ impl World {
             Occurrence::Goes(fault) if !self.healed => self.go_wrong(fault),
             Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
             Occurrence::Mends(cut) => self.network.mend(cut),
-            Occurrence::Grants => self.grant(),
+            Occurrence::Grants(host) => self.grant(host),
             Occurrence::Work if !self.healed => self.work(),
             // Meant for a life that is over, or for the part with faults.
             _ => {}
@@ -444,15 +445,13 @@ impl World {
         }
     }
 
-    /// The root's grants, given to the first host by its operator.
-    fn grant(&mut self) {
-        for host in 0..self.options.granted {
-            let glob: Glob = grant_pattern(host).parse().expect("a pattern");
-            let subject = self.hosts[host].id;
-            let grant = Grant::issue(&self.trust.mesh, &self.root, subject, glob, Actions::ALL, None, 1);
-            let request = RequestId(GRANT_REQUESTS + host as u64);
-            self.tell(0, Input::AddGrant { request, grant });
-        }
+    /// The root's grant for a host, given to the first host by its operator.
+    fn grant(&mut self, host: usize) {
+        let glob: Glob = grant_pattern(host).parse().expect("a pattern");
+        let subject = self.hosts[host].id;
+        let grant = Grant::issue(&self.trust.mesh, &self.root, subject, glob, Actions::ALL, None, 1);
+        let request = RequestId(GRANT_REQUESTS + host as u64);
+        self.tell(0, Input::AddGrant { request, grant });
     }
 
     fn lives(&self, host: usize, life: u64) -> bool {

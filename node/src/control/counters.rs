@@ -32,7 +32,7 @@ pub struct Traffic {
     pub records: Tally,
     /// Steps of reconciliation.
     pub reconcile: Tally,
-    /// Requests for records.
+    /// Requests for records, and whether somebody is there.
     pub request: Tally,
     /// What is asked and told of contents of upstreams.
     pub pulls: Tally,
@@ -132,7 +132,7 @@ fn slot(way: Way, message: &Message) -> usize {
         (Way::Gossip, _) => 0,
         (Way::Direct, Message::Records(_)) => 1,
         (Way::Direct, Message::Reconcile(_)) => 2,
-        (Way::Direct, Message::Request(_)) => 3,
+        (Way::Direct, Message::Request(_) | Message::Probe { .. } | Message::ProbeAnswer { .. }) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
         (Way::Direct, Message::Progress(_)) => 5,
     }

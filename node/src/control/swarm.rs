@@ -18,7 +18,7 @@ use libp2p::{
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
-use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
+use waystation_proto::{DialTarget, NodeId, Record, record::Trust, wire::Message};
 
 use super::{
     CAME_UNPROVEN, Command, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
@@ -35,6 +35,8 @@ use crate::identity;
 pub(super) struct Session {
     swarm: Swarm<Behaviour>,
     me: NodeId,
+    /// Whose records may be passed on.
+    trust: Trust,
     peers: BTreeMap<PeerId, Peer>,
     dials: Dials,
     listening: BTreeSet<SocketAddr>,
@@ -56,12 +58,14 @@ impl Session {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         me: NodeId,
+        trust: Trust,
         events: mpsc::Sender<ControlEvent>,
         counting: Counting,
     ) -> Self {
         Session {
             swarm,
             me,
+            trust,
             peers: BTreeMap::new(),
             dials: Dials::default(),
             listening: BTreeSet::new(),
@@ -132,6 +136,10 @@ impl Session {
             Command::Send(to, message) => self.send(to, &message),
             Command::Announce(records) => self.announce(records),
             Command::Dial(target) => self.dial(target),
+            Command::HangUp(node) => {
+                // Without a session there is nothing to end.
+                let _ = identity::peer_id(&node).map(|peer| self.swarm.disconnect_peer_id(peer));
+            }
         }
     }
 
@@ -398,10 +406,18 @@ impl Session {
 
     fn on_gossip(&mut self, from: PeerId, frame: &[u8]) -> MessageAcceptance {
         match Message::decode(frame) {
-            Ok(message @ Message::Records(_)) => {
+            Ok(Message::Records(records)) => {
+                // The replica checks them too, which costs 50 us a record once more: it is what keeps a bad
+                // record at the neighbour of whoever made it.
+                let bad = records.iter().find_map(|record| record.check(&self.trust).err());
+                let message = Message::Records(records);
                 self.counting.received(Way::Gossip, &message, frame.len());
                 self.deliver(from, message);
-                MessageAcceptance::Accept
+                match bad {
+                    None => MessageAcceptance::Accept,
+                    Some(error) if error.is_hostile() => MessageAcceptance::Reject,
+                    Some(_) => MessageAcceptance::Ignore,
+                }
             }
             Ok(_) => {
                 self.garbage(from, "gossip of other than records".into());

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use libp2p::swarm::{SwarmEvent, dial_opts::DialOpts};
 use waystation_proto::{
     Wall,
-    record::{Key, RecordId},
+    record::{Key, Kind, RecordId},
 };
 
 use super::{address, behaviour, codec::Frame, *};
@@ -104,8 +104,8 @@ fn request(byte: u8) -> Message {
 }
 
 fn record(mesh: &MeshFile, author: &Identity, version: u64) -> Record {
-    let (node, key) = (author.node_id(), author.signing_key());
-    Record::author(&mesh.mesh(), &key, None, Key::node(&node), version, Wall(0), &version)
+    let key_of = Key { kind: Kind(4242), scope: String::new(), name: "x".into() };
+    Record::author(&mesh.mesh(), &author.signing_key(), None, key_of, version, Wall(0), &version)
 }
 
 #[tokio::test]
@@ -192,6 +192,50 @@ async fn gossip_reaches_those_who_are_not_neighbours() {
     took.sort();
     assert!(took[took.len() / 2] < Duration::from_millis(500), "{took:?}");
     assert!(a.control.counters().sent.gossip.messages >= 20);
+}
+
+#[tokio::test]
+async fn a_record_that_its_author_did_not_sign_is_not_passed_on() {
+    let mesh = mesh();
+    let (mut a, mut b, mut c) =
+        (Node::start(&mesh).await, Node::start(&mesh).await, Node::start(&mesh).await);
+    a.dial(&b);
+    c.dial(&b);
+    a.until_up(b.id()).await;
+    c.until_up(b.id()).await;
+    let forged = |version| Record { version: version + 1, ..record(&mesh, &a.identity, version) };
+    let mut again = tokio::time::interval(Duration::from_millis(50));
+    let (a_id, b_id) = (a.id(), b.id());
+    let (mut version, mut arrived) = (0, 0);
+    // Good ones in between, which show that gossip flows from one end to the other.
+    while arrived < 3 {
+        tokio::select! {
+            _ = again.tick() => {
+                version += 2;
+                assert!(a.control.announce(vec![forged(version)]));
+                assert!(a.control.announce(vec![record(&mesh, &a.identity, version)]));
+                assert!(version < 2 * 400, "nothing arrives");
+            }
+            _ = b.until_message(a_id) => {}
+            message = c.until_message(b_id) => {
+                let Message::Records(records) = message else { panic!("other than records") };
+                assert!(records.iter().all(|record| record.check(&mesh.trust()).is_ok()));
+                arrived += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn hanging_up_ends_the_session_on_both_sides() {
+    let mesh = mesh();
+    let (mut a, mut b) = (Node::start(&mesh).await, Node::start(&mesh).await);
+    a.dial(&b);
+    a.until_up(b.id()).await;
+    b.until_up(a.id()).await;
+    assert!(a.control.hang_up(b.id()));
+    a.until_down(b.id()).await;
+    b.until_down(a.id()).await;
 }
 
 #[tokio::test]

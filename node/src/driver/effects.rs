@@ -137,6 +137,12 @@ impl Effects {
             }
             Output::Catalog(change) => self.change(&change),
             Output::Notify(event) => self.notify(event, waiters, replica),
+            Output::Hangup { peer } => {
+                if !self.control.hang_up(peer) {
+                    self.metrics.messages_dropped.inc();
+                }
+            }
+            Output::Forget { keys } => self.store.forget(&keys),
         }
         None
     }
@@ -204,6 +210,12 @@ impl Effects {
                     heard_from = %from.short(),
                     "another node has this node's key (a copied disk?): neither can be relied on; stop one of \
                      them and remove node.key from its data directory, so that it gets a key of its own"
+                );
+            }
+            Event::Shunned { peer } => {
+                warn!(
+                    peer = %peer.short(),
+                    "a member keeps sending records that nobody could have sent honestly; it is kept away from for ten minutes"
                 );
             }
             Event::HolderLied { node, hash } => {

@@ -6,13 +6,13 @@
 //! A segment is `WSRS`, a version byte, and records, each after its length (32 bits, little endian).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use waystation_proto::{Hash, Record};
+use waystation_proto::{Hash, Record, record::Key};
 
 use super::{IngestError, Inner, blobs::Named, draft::storage, ground::Ground};
 
@@ -30,6 +30,9 @@ struct State {
     segments: BTreeMap<u64, Segment>,
     /// Where the latest record of each key is, and its length: to know what is superseded.
     latest: HashMap<[u8; 16], (u64, u32)>,
+    /// Keys whose records are left out when segments are written together. A restart forgets them, and the
+    /// catalog then says again which it has no room for.
+    forgotten: HashSet<[u8; 16]>,
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +85,19 @@ impl State {
         }
     }
 
+    /// The latest record of a key does not count any more.
+    fn forget(&mut self, key: &Key) {
+        if let Some((sequence, length)) = self.latest.remove(&key.prefix())
+            && let Some(segment) = self.segments.get_mut(&sequence)
+        {
+            segment.living = segment.living.saturating_sub(length as usize);
+            segment.superseded += length as usize;
+        }
+        if self.forgotten.len() < FORGOTTEN_MAX {
+            self.forgotten.insert(key.prefix());
+        }
+    }
+
     /// The segments that are worth rewriting, if any.
     fn due(&self) -> Vec<(u64, Hash)> {
         let sum = |part: fn(&Segment) -> usize| self.segments.values().map(part).sum::<usize>();
@@ -113,6 +129,12 @@ impl Inner {
             });
         }
         Ok(())
+    }
+
+    /// See [`super::Store::forget`].
+    pub fn forget_records(&self, keys: &[Key]) {
+        let mut state = self.segments.state();
+        keys.iter().for_each(|key| state.forget(key));
     }
 
     /// Reads all segments: the living records. What cannot be read is told, kept and left out.
@@ -155,6 +177,9 @@ impl Inner {
         self.blobs.sync().await?;
         let mut state = self.segments.state();
         for (sequence, hash, part) in written {
+            for record in &part {
+                state.forgotten.remove(&record.key.prefix());
+            }
             state.add(sequence, hash, &part);
         }
         Ok(())
@@ -170,6 +195,10 @@ impl Inner {
         let mut living = BTreeMap::new();
         for (_, hash) in &due {
             self.read_segment(*hash).await?.into_iter().for_each(|record| keep_better(&mut living, record));
+        }
+        {
+            let state = self.segments.state();
+            living.retain(|key, _| !state.forgotten.contains(key));
         }
         self.write_segments(living.into_values().collect()).await?;
         for (sequence, _) in &due {
@@ -255,3 +284,5 @@ const SEGMENT_LIMIT: u64 = 2 * MAX_BYTES as u64;
 const SMALL_BYTES: usize = MAX_BYTES / 2;
 /// Most small segments before they are written together.
 const MAX_SMALL: usize = 64;
+/// Keys that are remembered as forgotten; records under more of them stay on disk until a restart.
+const FORGOTTEN_MAX: usize = 65_536;

@@ -158,6 +158,11 @@ pub enum Event {
         /// Whose.
         peer: NodeId,
     },
+    /// A member sent so many records that no honest member sends that it is kept away from for a while.
+    Shunned {
+        /// Who.
+        peer: NodeId,
+    },
 }
 
 /// Why a request to write was refused.

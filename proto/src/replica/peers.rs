@@ -9,6 +9,8 @@ use crate::{
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected},
+    presence::FRESH,
+    quota::Quota,
     reconcile::{self, Summary},
     record::{Kind, Record, RecordError, RecordId},
     time::{Now, Span},
@@ -21,6 +23,10 @@ impl Replica {
     pub(super) fn peer_up(&mut self, now: Now, peer: NodeId, dialled: Option<String>, out: &mut Vec<Output>) {
         let known = self.membership.is_up(&peer);
         self.membership.up(now.time, peer, dialled);
+        if self.manners.is_shunned(now.time, &peer) {
+            out.push(Output::Hangup { peer });
+            return;
+        }
         if known {
             return;
         }
@@ -38,13 +44,26 @@ impl Replica {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
         self.wants.peer_down(now.time, peer, out);
+        self.manners.forget(peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
     }
 
     pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        if self.manners.is_shunned(now.time, &from) {
+            return;
+        }
+        self.membership.presence.heard(now.time, &from);
         match message {
+            Message::Probe { nonce } => {
+                let outside = u16::try_from(self.connected().far).unwrap_or(u16::MAX);
+                out.push(Output::Send { to: from, message: Message::ProbeAnswer { nonce, outside } });
+            }
+            Message::ProbeAnswer { outside, .. } => {
+                self.membership.presence.answered(now.time, &from, outside);
+                self.holder_is_there(now, out);
+            }
             Message::Records(records) => self.take_in(now, from, records, out),
             Message::Request(ids) => {
                 if self.send_records(from, &ids, out) {
@@ -97,14 +116,16 @@ impl Replica {
 
     pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
         let mut refused: Option<(usize, RecordError)> = None;
+        let mut wrong = 0;
         let (mut news, mut relied) = (Vec::new(), Vec::new());
         for record in records {
             if self.is_known(&record) || self.writes.outdo(&record) {
                 continue;
             }
-            let room = self.catalog.has_room(&record.key, self.limits());
+            let room = self.catalog.has_room(&record, self.limits());
             let checked = if room { record.check(self.writes.trust()) } else { Err(RecordError::Full) };
             if let Err(error) = checked {
+                wrong += usize::from(error.is_hostile());
                 refused.get_or_insert((0, error)).0 += 1;
                 continue;
             }
@@ -120,6 +141,12 @@ impl Replica {
         if let Some((count, why)) = refused {
             out.push(Output::Notify(Event::RecordsRefused { from, count, why }));
         }
+        if wrong > 0 && self.manners.wrong(now.time, from, wrong) {
+            out.push(Output::Notify(Event::Shunned { peer: from }));
+            out.push(Output::Hangup { peer: from });
+        }
+        // Some may have made room for others since.
+        news.retain(|record: &Record| self.catalog.get(&record.key) == Some(record));
         for (records, origin, within) in
             [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
         {
@@ -133,7 +160,7 @@ impl Replica {
 
     /// Whether a record brings nothing: checking signatures costs more than looking.
     fn is_known(&self, record: &Record) -> bool {
-        self.catalog.get(&record.key).is_some_and(|known| known == record || known.version > record.version)
+        self.catalog.get(&record.key).is_some_and(|known| !record.beats(known))
     }
 
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
@@ -150,6 +177,7 @@ impl Replica {
                 out.push(Output::ReadIndex { hash: place.index });
             }
             out.extend(change.map(Output::Catalog));
+            self.let_go(out);
             if node.is_some_and(|node| !self.membership.is_up(&node)) {
                 self.dial(now, out);
             }
@@ -157,8 +185,31 @@ impl Replica {
         applied
     }
 
+    /// What follows for records that had to go because their author has too many: neither the disk nor what
+    /// clients look up keeps them. Where they are this node's own and still so, it says them again.
+    pub(super) fn let_go(&mut self, out: &mut Vec<Output>) {
+        let evicted = self.catalog.take_evicted();
+        if evicted.is_empty() {
+            return;
+        }
+        let (me, quota) = (self.me(), Quota::MESH.holdings);
+        for record in &evicted {
+            let Ok(Some(Change::Holding { manifest, node, state })) = change_of(record) else { continue };
+            out.push(Output::Catalog(Change::Holding { manifest, node, state: HoldingState::Gone }));
+            // Near the quota one word would push out the next without end.
+            if node == me && state != HoldingState::Gone && self.catalog.held_by(&me) < quota / 4 * 3 {
+                self.writes.put_off(alloc::vec![record.clone()]);
+            }
+        }
+        out.push(Output::Forget { keys: evicted.into_iter().map(|record| record.key).collect() });
+    }
+
     fn limits(&self) -> Limits {
-        Limits { records: self.config.records_max, unknown: self.config.unknown_records_max }
+        Limits {
+            records: self.config.records_max,
+            unknown: self.config.unknown_records_max,
+            by_author: Quota::MESH,
+        }
     }
 
     /// Sends as many of these records as may be on their way at once. True where some were left out.
@@ -179,15 +230,60 @@ impl Replica {
         records.peek().is_some()
     }
 
+    fn connected(&self) -> Connected {
+        let mut connected = Connected::default();
+        for peer in self.membership.sessions() {
+            let far = self.catalog.node(&peer).is_some_and(|body| body.site != self.config.site);
+            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
+        }
+        connected
+    }
+
+    /// A client waits for something of an artifact: sees to it that those who hold it can be asked, and that
+    /// it is soon known if they cannot.
+    pub(super) fn seek_holders(&mut self, now: Now, manifest: Digest, out: &mut Vec<Output>) {
+        if self.membership.presence.awaits(now.time, manifest) {
+            self.probe_holders(now, &manifest, out);
+        }
+        self.dial_holders(now, &manifest, true, out);
+    }
+
+    /// Looks after holders of what clients have asked for: a link may break while they wait.
+    pub(super) fn probe_awaited(&mut self, now: Now, out: &mut Vec<Output>) {
+        for manifest in self.membership.presence.awaited(now.time) {
+            self.probe_holders(now, &manifest, out);
+        }
+    }
+
+    /// Whoever did not answer is asked again, so that one that is there after all counts soon.
+    pub(super) fn probe_silent(&mut self, now: Now, out: &mut Vec<Output>) {
+        for (peer, gone) in self.membership.presence.silent(now.time) {
+            if gone {
+                out.push(Output::Hangup { peer });
+                continue;
+            }
+            out.extend(self.membership.presence.probe(now.time, peer, FRESH));
+        }
+    }
+
+    fn probe_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        let up = whole.map(|(node, _)| node).filter(|node| self.membership.is_up(node));
+        let mut up: Vec<(bool, NodeId)> = up.map(|node| (!self.is_near(&node), node)).collect();
+        up.sort_unstable();
+        for (_, peer) in up.into_iter().take(HOLDERS_PROBED) {
+            out.extend(self.membership.presence.probe(now.time, peer, FRESH));
+        }
+    }
+
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
         let site = &self.config.site;
-        let mut connected = Connected::default();
-        for peer in self.membership.sessions() {
-            let far = self.catalog.node(&peer).is_some_and(|body| body.site != *site);
-            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
-        }
-        let others = self.catalog.nodes().filter(|(node, _)| **node != me && !self.membership.is_up(node));
+        let connected = self.connected();
+        let (membership, manners) = (&self.membership, &self.manners);
+        let is_wanted =
+            |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
+        let others = self.catalog.nodes().filter(|(node, _)| is_wanted(node));
         let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }
@@ -217,7 +313,7 @@ impl Replica {
         let me = self.me();
         let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
         let holders: Vec<NodeId> = whole.map(|(node, _)| node).filter(|node| *node != me).collect();
-        if holders.iter().any(|node| self.membership.is_up(node)) {
+        if holders.iter().any(|node| self.membership.is_live(now.time, node)) {
             return 0;
         }
         let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
@@ -247,6 +343,8 @@ pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }
 
+/// Holders with a session that are asked whether they are there, for one want.
+const HOLDERS_PROBED: usize = 8;
 /// Holders without a session that are dialled for one want.
 const HOLDERS_DIALLED: usize = 3;
 /// Bytes of records sent in answer to one message: what a link of 256 kbit/s carries before its peer gives

@@ -178,7 +178,7 @@ impl Wants {
 
 /// Everybody who has some of a blob.
 fn sources<'a>(want: &'a Want, sharing: Sharing, world: &impl Holders) -> Vec<Having<'a>> {
-    let holders = want.holders(world);
+    let holders = want.possible_holders(world);
     let whole: Vec<Having<'_>> = holders.into_iter().map(|holder| (holder, None)).collect();
     let told = want.sharers.iter().filter(|(_, sharer)| sharing == Sharing::Swarm || !sharer.is_getting());
     let members = told.filter_map(|(node, sharer)| Some((world.member(node)?, sharer.cells())));

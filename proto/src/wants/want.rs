@@ -123,9 +123,17 @@ impl Want {
         if self.is_urgent() { Class::Client } else { Class::Background }
     }
 
-    /// Who could send all of it, best first.
+    /// Who is there and could send all of it, best first.
     pub(super) fn holders(&self, world: &impl Holders) -> Vec<Holder> {
-        let of_artifacts = self.manifests.iter().flat_map(|manifest| world.holders(manifest));
+        self.of(world, self.manifests.iter().flat_map(|manifest| world.holders(manifest)))
+    }
+
+    /// Who might, best first.
+    pub(super) fn possible_holders(&self, world: &impl Holders) -> Vec<Holder> {
+        self.of(world, self.manifests.iter().flat_map(|manifest| world.with_session(manifest)))
+    }
+
+    fn of(&self, world: &impl Holders, of_artifacts: impl Iterator<Item = Holder>) -> Vec<Holder> {
         let told = self.told_by.iter().filter_map(|node| world.member(node));
         let mut holders: Vec<Holder> = of_artifacts.chain(told).collect();
         holders.sort();

@@ -97,7 +97,7 @@ pub fn holding_record(author: u8, manifest: &Digest, state: HoldingState, versio
 }
 
 pub fn grant_record(grant: &Grant) -> Record {
-    Record::author(&trust().mesh, &root(), None, Key::grant(grant), 1, WALL, grant)
+    Record::author(&trust().mesh, &root(), None, Key::grant(grant), grant.serial, WALL, grant)
 }
 
 /// An artifact with these layers, as (text, size).
@@ -164,7 +164,11 @@ pub struct Node {
     pub sent: Vec<(NodeId, Message)>,
     pub announced: Vec<Record>,
     pub dialled: Vec<DialTarget>,
+    /// Members whose sessions were ended.
+    pub hung_up: Vec<NodeId>,
     pub timers: Vec<(Time, Timer)>,
+    /// Members behind a link that broke without a word.
+    pub mute: BTreeSet<NodeId>,
 }
 
 /// A transfer that was asked for.
@@ -204,7 +208,9 @@ impl Node {
             sent: Vec::new(),
             announced: Vec::new(),
             dialled: Vec::new(),
+            hung_up: Vec::new(),
             timers: Vec::new(),
+            mute: BTreeSet::new(),
         };
         node.tell(Input::Restore { records, held });
         node.tell(Input::Reachable { addresses: vec![format!("node-{n}:4717")] });
@@ -299,6 +305,10 @@ impl Node {
 
     fn perform(&mut self, output: Output) -> Option<Input> {
         match output {
+            Output::Send { to, message: Message::Probe { nonce } } if !self.mute.contains(&to) => {
+                let message = Message::ProbeAnswer { nonce, outside: 0 };
+                return Some(Input::Received { from: to, message });
+            }
             Output::Send { to, message } => self.sent.push((to, message)),
             Output::Announce { records } => self.announced.extend(records),
             Output::Dial { target } => self.dialled.push(target),
@@ -347,6 +357,11 @@ impl Node {
             }
             Output::Catalog(change) => self.changes.push(change),
             Output::Notify(event) => self.events.push(event),
+            Output::Hangup { peer } => {
+                self.hung_up.push(peer);
+                return Some(Input::PeerDown { peer });
+            }
+            Output::Forget { keys } => keys.iter().for_each(|key| drop(self.disk.remove(key))),
         }
         None
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use waystation_proto::{
     Event, FetchId, Hash, Input, NodeId, Output,
-    event::{Fault, Proof, PullFailure},
+    event::{Fault, Proof, PullFailure, Refusal},
     wire::{Answer, Message, Standing},
 };
 
@@ -80,6 +80,12 @@ impl World {
                 self.checks.note("tags", self.now, host, forward);
             }
             Output::Notify(event) => self.notify(host, event),
+            Output::Hangup { peer } => {
+                if let Some(peer) = self.number(&peer) {
+                    self.hang_up(host, peer);
+                }
+            }
+            Output::Forget { keys } => self.hosts[host].disk.forget(&keys),
         }
     }
 
@@ -160,9 +166,19 @@ impl World {
         self.trace.note(self.now, host, format_args!("{event:?}"));
         match &event {
             Event::Written { request } if request.0 >= GRANT_REQUESTS => return,
-            // The operator tries again.
-            Event::Refused { request, .. } if request.0 >= GRANT_REQUESTS => {
-                self.at(self.now + 1_000, Occurrence::Grants);
+            // The operator tries again what was refused, and nothing else: to repeat all of them for each one
+            // that was refused would make ever more of them. A disk that fails now and then is the only
+            // reason that there may be.
+            Event::Refused { request, refusal } if request.0 >= GRANT_REQUESTS => {
+                let good = match refusal {
+                    Refusal::Storage(_) => Ok(()),
+                    other => Err(format!("a grant of the root was refused: {other}")),
+                };
+                if good.is_ok() {
+                    let subject = (request.0 - GRANT_REQUESTS) as usize;
+                    self.at(self.now + 1_000, Occurrence::Grants(subject));
+                }
+                self.checks.note("answers", self.now, host, good);
                 return;
             }
             Event::ArtifactComplete { manifest } => {

@@ -118,6 +118,14 @@ impl World {
         }
     }
 
+    /// A host ends its session with another, which hears of it a little later.
+    pub(super) fn hang_up(&mut self, host: usize, peer: usize) {
+        let Some(connection) = self.hosts[host].peers.get(&peer).copied() else { return };
+        let delay = self.network.delay(host, peer);
+        self.at(self.now, Occurrence::Ended { host, peer, connection });
+        self.at(self.now + delay, Occurrence::Ended { host: peer, peer: host, connection });
+    }
+
     pub(super) fn crash(&mut self, host: usize, down_ms: u64, silent: bool) {
         if !self.hosts[host].is_up() {
             return;
@@ -143,7 +151,7 @@ impl World {
         self.checks.note("durability", self.now, host, kept);
         self.perform_all(host, outputs);
         if host == 0 && self.hosts[0].life == 1 {
-            self.grant();
+            (0..self.options.granted).for_each(|subject| self.grant(subject));
         }
     }
 }

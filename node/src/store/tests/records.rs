@@ -52,6 +52,26 @@ fn index_of(manifest: &[u8], layers: &[&[u8]]) -> ArtifactIndex {
     }
 }
 
+#[tokio::test]
+async fn what_the_catalog_has_no_room_for_leaves_the_disk() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let large = |n: u32| Key { kind: Kind(77), scope: String::new(), name: n.to_string() };
+    let named = |n: u32| record(large(n), 1, &vec![7u8; 15_000]);
+    store.persist((0..100).map(named).collect()).await.expect("persisted");
+    store.forget(&(10..100).map(large).collect::<Vec<_>>());
+    // One that comes again counts again.
+    store.persist(vec![named(17)]).await.expect("persisted");
+    while store.0.segments.is_due() {
+        drop(store.0.segments.stop().await);
+        tokio::task::yield_now().await;
+    }
+    let opened = reopen(store, &dir).await;
+    let mut kept: Vec<u32> = opened.records.iter().flat_map(|record| record.key.name.parse()).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 17]);
+}
+
 fn place_of(index: &ArtifactIndex) -> ArtifactPlace {
     let encoded = index.encode();
     ArtifactPlace {

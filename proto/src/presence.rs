@@ -1,0 +1,246 @@
+//! Which sessions are up in name only. A link that breaks without a word leaves its sessions standing for
+//! many minutes; a client must not wait for a holder behind one. Owns who was heard when, which members are
+//! asked whether they are there ([`Message::Probe`]), and who did not answer in time. Sessions are
+//! [`crate::membership`]'s.
+
+use alloc::collections::BTreeMap;
+
+use crate::{
+    event::{FetchId, Input, Output},
+    id::{Digest, NodeId},
+    time::{Span, Time},
+    wire::Message,
+};
+
+/// Who is there, as far as is known.
+#[derive(Debug, Default)]
+pub struct Presence {
+    members: BTreeMap<NodeId, Member>,
+    /// Transfers under way, from whom, and since when.
+    flights: BTreeMap<FetchId, (NodeId, Time)>,
+    /// Artifacts that a client has asked for not long ago.
+    awaited: BTreeMap<Digest, Time>,
+    last_nonce: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    heard: Time,
+    /// Asked, and not heard since.
+    probe: Option<Probe>,
+    /// Sessions with other sites that it has, by its last answer, and when that came.
+    outside: Option<(u16, Time)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    first: Time,
+    last: Time,
+}
+
+impl Presence {
+    /// A session came up.
+    pub fn up(&mut self, now: Time, peer: NodeId) {
+        self.members.insert(peer, Member { heard: now, probe: None, outside: None });
+    }
+
+    /// The last session with a member ended.
+    pub fn down(&mut self, peer: &NodeId) {
+        self.members.remove(peer);
+    }
+
+    /// Something came from a member, by whatever way.
+    pub fn heard(&mut self, now: Time, peer: &NodeId) {
+        if let Some(member) = self.members.get_mut(peer) {
+            (member.heard, member.probe) = (now, None);
+        }
+    }
+
+    /// A member answered, and said how many sessions with other sites it has.
+    pub fn answered(&mut self, now: Time, peer: &NodeId, outside: u16) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.outside = Some((outside, now));
+        }
+    }
+
+    /// Whether a member with a session counts as there: it was heard since it was last asked; or was heard so
+    /// shortly before that it has time to answer; or was sending already when it was asked, so that its answer
+    /// stands behind that. What nobody asked for is there, as far as anybody needs to know.
+    pub fn is_live(&self, now: Time, peer: &NodeId) -> bool {
+        let Some(member) = self.members.get(peer) else { return false };
+        let Some(probe) = member.probe else { return true };
+        let busy = self.flights.values().any(|(from, since)| from == peer && *since < probe.first);
+        let trusted = probe.first.since(member.heard) < TRUSTED && now.since(probe.first) < PROBE_PATIENCE;
+        busy || trusted
+    }
+
+    /// Sessions with other sites that a member said not long ago to have.
+    pub fn outside(&self, now: Time, peer: &NodeId) -> Option<u16> {
+        let (outside, at) = self.members.get(peer)?.outside?;
+        (now.since(at) < OUTSIDE_GOOD).then_some(outside)
+    }
+
+    /// Asks a member whether it is there, unless it was heard within `fresh` or has just been asked.
+    pub fn probe(&mut self, now: Time, peer: NodeId, fresh: Span) -> Option<Output> {
+        let member = self.members.get_mut(&peer)?;
+        let due = match member.probe {
+            None => now.since(member.heard) >= fresh,
+            Some(probe) => now.since(probe.last) >= PROBE_AGAIN,
+        };
+        if !due {
+            return None;
+        }
+        let first = member.probe.map_or(now, |probe| probe.first);
+        member.probe = Some(Probe { first, last: now });
+        self.last_nonce += 1;
+        Some(Output::Send { to: peer, message: Message::Probe { nonce: self.last_nonce } })
+    }
+
+    /// A client asked for an artifact; false where too many are being asked for to look after this one too.
+    pub fn awaits(&mut self, now: Time, manifest: Digest) -> bool {
+        self.awaited.retain(|_, since| now.since(*since) < AWAITED);
+        let room = self.awaited.len() < AWAITED_MAX || self.awaited.contains_key(&manifest);
+        if room {
+            self.awaited.insert(manifest, now);
+        }
+        room
+    }
+
+    /// Artifacts that clients have asked for not long ago.
+    pub fn awaited(&mut self, now: Time) -> alloc::vec::Vec<Digest> {
+        self.awaited.retain(|_, since| now.since(*since) < AWAITED);
+        self.awaited.keys().copied().collect()
+    }
+
+    /// Members that have not answered yet, and whether that has lasted so long that their sessions are of no
+    /// use: nothing but an answer brings one back, or a new session.
+    pub fn silent(&self, now: Time) -> alloc::vec::Vec<(NodeId, bool)> {
+        let asked = self.members.iter().filter_map(|(peer, member)| Some((*peer, member.probe?)));
+        asked
+            .map(|(peer, probe)| (peer, now.since(probe.first) >= GONE && !self.is_live(now, &peer)))
+            .collect()
+    }
+
+    /// Whether bytes are on their way from a member.
+    pub fn is_sending(&self, peer: &NodeId) -> bool {
+        self.flights.values().any(|(from, _)| from == peer)
+    }
+
+    /// Notes the end of a transfer, before the planner is told. One that succeeded is a sign of life.
+    pub fn before(&mut self, now: Time, input: &Input) {
+        match input {
+            Input::Fetched { fetch } => {
+                if let Some((from, _)) = self.flights.remove(fetch) {
+                    self.heard(now, &from);
+                }
+            }
+            Input::Arriving { fetch } => {
+                if let Some((from, _)) = self.flights.get(fetch).copied() {
+                    self.heard(now, &from);
+                }
+            }
+            Input::FetchFailed { fetch, .. } => drop(self.flights.remove(fetch)),
+            _ => {}
+        }
+    }
+
+    /// Notes which transfers begin and end by what the planner has decided.
+    pub fn after(&mut self, now: Time, outputs: &[Output]) {
+        for output in outputs {
+            match output {
+                Output::Fetch { fetch, from, .. } => drop(self.flights.insert(*fetch, (*from, now))),
+                Output::CancelFetch { fetch } => drop(self.flights.remove(fetch)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How long a member has to answer.
+const PROBE_PATIENCE: Span = Span::millis(500);
+/// One that was heard so shortly before it was asked is there while it has time to answer; any other only when
+/// it has answered, so that no client is promised what stands behind a link that broke in the night.
+const TRUSTED: Span = Span::secs(10);
+/// A session without an answer for this long is ended: a new one may find another way.
+const GONE: Span = Span::secs(60);
+/// After this without an answer it is asked once more: a probe may be lost.
+const PROBE_AGAIN: Span = Span::secs(5);
+/// A member that was heard so recently is not asked when a client waits.
+pub const FRESH: Span = Span::secs(3);
+/// How long after a client asked holders of the artifact are looked after; it is told within that.
+const AWAITED: Span = Span::secs(60);
+/// Artifacts that are looked after.
+const AWAITED_MAX: usize = 256;
+/// How long it is believed how many sessions with other sites a member has.
+const OUTSIDE_GOOD: Span = Span::secs(180);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId([1; 32]);
+
+    fn presence() -> Presence {
+        let mut presence = Presence::default();
+        presence.up(Time(0), PEER);
+        presence
+    }
+
+    #[test]
+    fn whoever_does_not_answer_in_time_is_not_there_until_heard() {
+        let mut presence = presence();
+        assert!(presence.probe(Time(2_999), PEER, FRESH).is_none(), "heard just now");
+        assert!(presence.is_live(Time(1_000_000), &PEER), "nobody has asked");
+        assert!(presence.probe(Time(9_000), PEER, FRESH).is_some());
+        assert!(presence.probe(Time(9_001), PEER, FRESH).is_none(), "asked just now");
+        assert!(presence.is_live(Time(9_499), &PEER) && !presence.is_live(Time(9_500), &PEER));
+        assert!(presence.probe(Time(15_000), PEER, FRESH).is_some(), "once more");
+        assert!(!presence.is_live(Time(15_000), &PEER), "which gives it no more time");
+        assert_eq!(presence.silent(Time(68_999)), [(PEER, false)]);
+        assert_eq!(presence.silent(Time(69_000)), [(PEER, true)]);
+        presence.heard(Time(69_001), &PEER);
+        assert!(presence.is_live(Time(900_000), &PEER) && presence.silent(Time(900_000)).is_empty());
+        assert!(presence.probe(Time(900_000), PEER, FRESH).is_some());
+        assert!(!presence.is_live(Time(900_000), &PEER), "after so long it has to answer first");
+        presence.heard(Time(900_010), &PEER);
+        assert!(presence.is_live(Time(900_010), &PEER));
+        presence.down(&PEER);
+        assert!(!presence.is_live(Time(900_000), &PEER));
+        assert!(presence.probe(Time(900_000), PEER, FRESH).is_none());
+    }
+
+    #[test]
+    fn an_answer_may_stand_behind_what_is_being_sent() {
+        let fetch = |fetch| Output::Fetch {
+            fetch: FetchId(fetch),
+            from: PEER,
+            addresses: alloc::vec![],
+            hash: crate::id::Hash([0; 32]),
+            size: 1,
+            range: 0..1,
+            class: crate::event::Class::Client,
+        };
+        let mut presence = presence();
+        presence.after(Time(9_000), &[fetch(1)]);
+        assert!(presence.probe(Time(10_000), PEER, FRESH).is_some());
+        // One that begins only now is no sign of life.
+        presence.after(Time(10_000), &[fetch(2)]);
+        assert!(presence.is_live(Time(60_000), &PEER));
+        presence.before(
+            Time(60_000),
+            &Input::FetchFailed { fetch: FetchId(1), fault: crate::event::Fault::Peer },
+        );
+        assert!(!presence.is_live(Time(60_000), &PEER));
+        presence.before(Time(60_001), &Input::Fetched { fetch: FetchId(2) });
+        assert!(presence.is_live(Time(60_001), &PEER));
+    }
+
+    #[test]
+    fn what_is_remembered_of_clients_is_bounded() {
+        let mut presence = presence();
+        let digest = |n: usize| Digest::Sha256(*blake3::hash(&n.to_be_bytes()).as_bytes());
+        assert_eq!((0..1_000).filter(|n| presence.awaits(Time(1), digest(*n))).count(), AWAITED_MAX);
+        assert!(presence.awaits(Time(1) + AWAITED, digest(5_000)));
+        assert_eq!(presence.awaited(Time(1) + AWAITED).len(), 1);
+    }
+}
