@@ -31,6 +31,7 @@ mod cases {
     mod restart;
     mod shutdown;
     mod start_errors;
+    mod tag_history;
     mod tls;
     mod uploads;
 }

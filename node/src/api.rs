@@ -222,6 +222,36 @@ pub struct TagTarget {
     pub author: String,
 }
 
+/// Answer to `tag/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagHistory {
+    /// The repository.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+    /// What this node heard of, the write that counts first; at most `kept`.
+    pub writes: Vec<TagWrite>,
+    /// How many writes of a tag are kept.
+    pub kept: u64,
+}
+
+/// One write of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagWrite {
+    /// The manifest that it points at; absent where it deletes the tag.
+    pub digest: Option<String>,
+    /// The counter of the write.
+    pub version: u64,
+    /// Who wrote it.
+    pub author: String,
+    /// Where that node is, if its node record is known.
+    pub site: Option<String>,
+    /// When, by that node's clock, in seconds since 1970-01-01 UTC.
+    pub authored: u64,
+    /// `current`; `replaced` by a later write; `lost` to another of the same counter, which did not know of it.
+    pub outcome: String,
+}
+
 /// Answer to `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {

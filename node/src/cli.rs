@@ -24,6 +24,7 @@ mod push;
 mod serve;
 mod show;
 mod table;
+mod tag;
 mod tls;
 
 pub use exit::Failure;
@@ -59,6 +60,9 @@ enum Command {
     Mesh(mesh::MeshCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
+    /// Tell what became of a tag.
+    #[command(subcommand)]
+    Tag(tag::TagCommand),
     /// Trust a node that made its own certificate.
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -123,6 +127,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
+        Command::Tag(command) => tag::run(command).await,
         Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
     }

@@ -139,6 +139,7 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/tags", get(tags))
         .route("/api/v1/inspect", get(inspect))
         .route("/api/v1/mesh/grant", post(grant))
+        .route("/api/v1/tag/history", get(tag_history))
         .with_state(api)
 }
 
@@ -177,6 +178,14 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
     let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
     let tag = reference.tag_or_latest();
     Ok(Json(api.inspect(&reference.repository, Some(&tag), reference.digest).await?).into_response())
+}
+
+async fn tag_history(
+    State(api): State<Api>,
+    Query(query): Query<ReferenceQuery>,
+) -> Result<Response, ApiError> {
+    let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+    Ok(Json(api.tag_history(&reference.repository, &reference.tag_or_latest())?).into_response())
 }
 
 async fn grant(State(api): State<Api>, Json(request): Json<GrantRequest>) -> Result<Response, ApiError> {

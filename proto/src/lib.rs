@@ -20,6 +20,7 @@ pub mod body;
 pub mod catalog;
 pub mod config;
 pub mod event;
+pub mod gave_way;
 pub mod glob;
 pub mod grant;
 pub mod id;

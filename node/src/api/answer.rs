@@ -13,11 +13,11 @@ use waystation_proto::{
 
 use super::{
     Artifact, Artifacts, BlobInfo, GrantRequest, Granted, Holder, Inspection, NodeFacts, Peer, PeerTraffic,
-    Status, TagTarget, Tags,
+    Status, TagHistory, TagTarget, TagWrite, Tags,
 };
 use crate::{
     driver::handle::ReplicaHandle,
-    store::{ArtifactEntry, Store},
+    store::{ArtifactEntry, Store, WRITES_MAX},
 };
 
 /// Answers questions about this node.
@@ -140,6 +140,40 @@ impl Api {
             })
             .collect();
         Ok(Tags { repository: repository.to_string(), tags, truncated })
+    }
+
+    /// What became of a tag.
+    pub fn tag_history(&self, repository: &RepoName, tag: &Tag) -> Result<TagHistory, ApiError> {
+        let index = self.store.index();
+        let found = index.history(repository, tag);
+        let sites: BTreeMap<NodeId, String> =
+            index.nodes().into_iter().map(|(node, body)| (node, body.site)).collect();
+        let mut above = None;
+        let writes: Vec<TagWrite> = found
+            .into_iter()
+            .map(|write| {
+                let outcome = match above.replace(write.version) {
+                    None => "current",
+                    Some(version) if version == write.version => "lost",
+                    Some(_) => "replaced",
+                };
+                TagWrite {
+                    digest: write.target.map(|digest| digest.to_string()),
+                    version: write.version,
+                    author: write.author.to_string(),
+                    site: sites.get(&write.author).cloned(),
+                    authored: write.authored.0,
+                    outcome: outcome.to_owned(),
+                }
+            })
+            .collect();
+        if writes.is_empty() {
+            let text =
+                format!("no write of {repository}:{tag} is known here; see: waystation tags {repository}");
+            return Err(ApiError::NotFound(text));
+        }
+        let (repository, tag) = (repository.to_string(), tag.to_string());
+        Ok(TagHistory { repository, tag, writes, kept: WRITES_MAX as u64 })
     }
 
     /// Everything known about one artifact.
