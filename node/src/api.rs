@@ -17,6 +17,7 @@ use waystation_proto::{
 };
 
 use crate::{
+    explain::Insight,
     mesh::RootKey,
     upstream::{UpstreamStatus, Upstreams},
 };
@@ -57,6 +58,8 @@ pub struct NodeFacts {
     pub access: Arc<dyn Fn() -> AccessStatus + Send + Sync>,
     /// The registries that are pulled through.
     pub upstreams: Upstreams,
+    /// What is known of the node's own doing.
+    pub insight: Insight,
     /// Signs grants; absent where the mesh's root key is not in the data directory.
     pub granter: Option<Granter>,
 }

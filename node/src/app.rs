@@ -29,7 +29,8 @@ use crate::{
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
-    driver::{Driver, Parts, Sources, handle::ReplicaHandle},
+    driver::{Driver, Parts, Sources, handle::ReplicaHandle, witness::Witness},
+    explain::{Blocker, Insight, Wanted},
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
@@ -177,7 +178,11 @@ impl Node {
             Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
+        let insight = insight(&config, &store);
+        let (events, journal) = (insight.events.clone(), insight.journal.clone());
+        let site = config.node.site.clone();
         let parts = Parts {
+            witness: Witness::new(events, journal, upstreams.clone(), site),
             replica,
             store: store.clone(),
             control: planes.control,
@@ -208,6 +213,7 @@ impl Node {
             granter: home.root.map(granter),
             access: guard.status(&metrics),
             upstreams: upstreams.clone(),
+            insight,
         };
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
@@ -289,13 +295,14 @@ impl Doors {
         };
         let watching = guard.watch(serving.clone());
         let operator = registry.router(Origin::Socket);
+        let events = api.events();
         let stop = serving.clone();
         let local = async move {
             if let Err(error) = socket.serve(operator, api, stop).await {
                 warn!(%error, "the local socket failed; restart the node to use the command line again");
             }
         };
-        let admin = admin::serve(admin, metrics.clone(), readiness.clone(), serving.clone());
+        let admin = admin::serve(admin, metrics.clone(), readiness.clone(), events, serving.clone());
         vec![tokio::spawn(network), tokio::spawn(local), tokio::spawn(admin), tokio::spawn(watching)]
     }
 }
@@ -372,6 +379,19 @@ impl Ready<'_> {
             join: join.unwrap_or_else(|| reachable(facts.mesh_listen).to_string()),
             pid: std::process::id(),
         }
+    }
+}
+
+/// What the node knows of its own doing.
+fn insight(config: &Config, store: &Store) -> Insight {
+    let blockers: Vec<Arc<dyn Blocker>> = vec![Arc::new(store.clone())];
+    Insight::new(rand_seed() & 0xffff_ffff, config.registry.names.clone(), blockers)
+}
+
+impl Blocker for Store {
+    fn blocks(&self, wanted: &Wanted<'_>) -> Option<String> {
+        let full = wanted.from.is_none() && !self.has_room(wanted.size);
+        full.then(|| "the disk of the data directory has no room for it; free some".to_owned())
     }
 }
 

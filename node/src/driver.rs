@@ -7,6 +7,7 @@ pub mod handle;
 pub mod persister;
 pub mod timers;
 pub mod waiters;
+pub mod witness;
 
 use std::{
     collections::VecDeque,
@@ -26,6 +27,7 @@ use crate::{
         handle::{Command, DriverStatus},
         timers::Timers,
         waiters::Waiters,
+        witness::Witness,
     },
     metrics::{Metrics, Plane, PlaneLabels},
     mirror::Downloads,
@@ -46,6 +48,8 @@ pub struct Parts {
     pub downloads: Downloads,
     /// Where numbers are shown.
     pub metrics: Metrics,
+    /// Who tells on what happens.
+    pub witness: Witness,
     /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
     pub advertise: Vec<String>,
 }
@@ -67,6 +71,7 @@ pub struct Driver {
     timers: Timers,
     waiters: Waiters,
     metrics: Metrics,
+    witness: Witness,
     advertise: Vec<String>,
     started: Instant,
     /// Inputs that followed from performing an output.
@@ -83,7 +88,7 @@ impl Driver {
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let Parts { replica, store, control, data, downloads, metrics, advertise } = parts;
+        let Parts { replica, store, control, data, downloads, metrics, witness, advertise } = parts;
         let effects = Effects::new(store, control, data, downloads, metrics.clone(), answer);
         let mut driver = Driver {
             replica,
@@ -91,6 +96,7 @@ impl Driver {
             timers: Timers::default(),
             waiters: Waiters::default(),
             metrics,
+            witness,
             advertise,
             started: Instant::now(),
             follow: VecDeque::new(),
@@ -124,6 +130,7 @@ impl Driver {
                 },
                 _ = counting.tick() => {
                     self.effects.count();
+                    self.witness.look();
                     if !self.effects.can_persist() {
                         error!("the writer of records has ended by itself; the node stops, start it again");
                         break;
@@ -164,8 +171,10 @@ impl Driver {
     fn take(&mut self, input: Input) {
         self.follow.push_back(input);
         while let Some(input) = self.follow.pop_front() {
+            self.witness.input(&input, &self.replica);
             let outputs = self.replica.handle(self.now(), input);
             for output in outputs {
+                self.witness.output(&output, &self.replica);
                 let next = self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
                 self.follow.extend(next);
             }
@@ -204,6 +213,7 @@ impl Driver {
                     records: counts.records,
                     wants: counts.wants,
                     fetches: counts.fetches,
+                    avoided: self.replica.avoided(self.now().time).collect(),
                 });
             }
         }
@@ -257,6 +267,7 @@ impl Driver {
             DataEvent::Failed { fetch, fault, why } => {
                 self.metrics.fetches_failed.inc();
                 debug!(fetch = fetch.0, ?fault, why, "a transfer failed");
+                self.witness.because(fetch, why);
                 self.take(Input::FetchFailed { fetch, fault });
             }
             DataEvent::Refused { address, why } => {
@@ -300,7 +311,10 @@ mod tests {
     use waystation_proto::ReplicaConfig;
 
     use super::*;
-    use crate::{control::ControlConfig, data::DataConfig, identity::Identity, mesh::MeshFile};
+    use crate::{
+        control::ControlConfig, data::DataConfig, events::Events, explain::Journal, identity::Identity,
+        mesh::MeshFile,
+    };
 
     /// A driver that nobody tells anything but by these queues.
     async fn driver(dir: &std::path::Path) -> Driver {
@@ -318,11 +332,12 @@ mod tests {
         let none = crate::upstream::Upstreams::new(&[]).expect("no upstreams");
         let parts = Parts {
             replica,
-            downloads: Downloads::new(store.clone(), none, Metrics::new()),
+            downloads: Downloads::new(store.clone(), none.clone(), Metrics::new()),
             store,
             control: control.expect("started"),
             data: data.expect("started"),
             metrics: Metrics::new(),
+            witness: Witness::new(Events::new(1), Journal::default(), none, "default".into()),
             advertise: vec!["127.0.0.1:1".into()],
         };
         Driver::new(parts, Vec::new(), Vec::new())

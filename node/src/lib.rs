@@ -13,6 +13,8 @@ pub mod config;
 pub mod control;
 pub mod data;
 pub mod driver;
+pub mod events;
+pub mod explain;
 pub mod home;
 pub mod identity;
 pub mod mesh;

@@ -19,13 +19,13 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, entitlement::Entitlements, names::Names, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
     entitlement::Entitled,
     growing::GrowingReaders,
-    names::{Place, Target},
+    names::{Names, Place, Target},
     tags::Resolved,
 };
 use crate::{

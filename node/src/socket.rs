@@ -25,6 +25,7 @@ use waystation_proto::{Hash, RepoName};
 
 use crate::{
     api::{Api, ApiError, ApiProblem, GrantRequest},
+    events::stream,
     reference::Reference,
     registry::serve_local,
 };
@@ -98,7 +99,8 @@ impl LocalSocket {
     /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`, then lets requests under
     /// way finish as the registry does.
     pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
-        self.serve_router(registry.merge(routes(api)), stop).await
+        let events = stream::routes("/api/v1/events", api.events(), stop.clone());
+        self.serve_router(registry.merge(routes(api)).merge(events), stop).await
     }
 
     async fn serve_router(mut self, router: Router, stop: CancellationToken) -> io::Result<()> {
@@ -140,6 +142,7 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/inspect", get(inspect))
         .route("/api/v1/mesh/grant", post(grant))
         .route("/api/v1/tag/history", get(tag_history))
+        .route("/api/v1/explain/pull", get(explain_pull))
         .with_state(api)
 }
 
@@ -178,6 +181,17 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
     let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
     let tag = reference.tag_or_latest();
     Ok(Json(api.inspect(&reference.repository, Some(&tag), reference.digest).await?).into_response())
+}
+
+#[derive(Deserialize)]
+struct PullQuery {
+    reference: String,
+    platform: Option<String>,
+}
+
+async fn explain_pull(State(api): State<Api>, Query(query): Query<PullQuery>) -> Result<Response, ApiError> {
+    let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+    Ok(Json(api.explain(&reference, query.platform).await).into_response())
 }
 
 async fn tag_history(

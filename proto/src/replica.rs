@@ -23,7 +23,7 @@ use crate::{
     reconcile,
     record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
-    time::{Now, Span},
+    time::{Now, Span, Time},
     wants::{Ended, Order, Waiter, Wants},
     world::World,
     writes::{Origin, Pending, Writes},
@@ -151,6 +151,11 @@ impl Replica {
     /// Members with a session.
     pub fn sessions(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.membership.sessions()
+    }
+
+    /// Members that are not asked for blobs because they failed, and for how many milliseconds more.
+    pub fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.wants.avoided(now).map(|(node, span)| (node, span.0))
     }
 
     /// This node.

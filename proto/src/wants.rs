@@ -305,6 +305,12 @@ impl Wants {
         (self.wants.len(), self.flights.len())
     }
 
+    /// Who is not asked for how much longer, because it failed.
+    pub fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, Span)> + '_ {
+        let avoided = self.avoided.iter().filter(move |(_, avoided)| avoided.until > now);
+        avoided.map(move |(node, avoided)| (*node, avoided.until.since(now)))
+    }
+
     /// Whether a blob is wanted.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.wants.contains_key(hash)

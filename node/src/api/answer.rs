@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{
     driver::handle::ReplicaHandle,
+    events::Events,
+    explain::{self, Explanation},
+    reference::Reference,
     store::{ArtifactEntry, Store, WRITES_MAX},
 };
 
@@ -227,6 +230,17 @@ impl Api {
             holders,
             manifest: self.read_manifest(&digest).await,
         })
+    }
+
+    /// Why a pull goes as it goes; of this machine's platform unless one is given.
+    pub async fn explain(&self, reference: &Reference, platform: Option<String>) -> Explanation {
+        let driver = self.replica.status().await;
+        explain::explain(&self.store, &self.facts, driver, reference, platform).await
+    }
+
+    /// What happens, as a stream.
+    pub fn events(&self) -> Events {
+        self.facts.insight.events.clone()
     }
 
     /// Signs a grant with the root key and tells the mesh.

@@ -54,6 +54,8 @@ pub struct DriverStatus {
     pub wants: usize,
     /// Transfers under way.
     pub fetches: usize,
+    /// Members that are not asked for blobs for so many more milliseconds, because they failed.
+    pub avoided: Vec<(NodeId, u64)>,
 }
 
 /// Asks the replica.
