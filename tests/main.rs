@@ -20,8 +20,10 @@ mod cases {
     mod crash_rounds;
     mod cut_link;
     mod dedup;
+    mod doctor;
     mod durability_order;
     mod entitlement;
+    mod explain;
     mod grants;
     mod isolation;
     mod one_fetch;
@@ -34,4 +36,5 @@ mod cases {
     mod tag_history;
     mod tls;
     mod uploads;
+    mod watch;
 }

@@ -178,11 +178,10 @@ impl Node {
             Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
-        let insight = insight(&config, &store);
-        let (events, journal) = (insight.events.clone(), insight.journal.clone());
-        let site = config.node.site.clone();
+        let came = counters.clone();
+        let insight = Insight { came: Arc::new(move || came.who_came()), ..insight(&config, &store) };
         let parts = Parts {
-            witness: Witness::new(events, journal, upstreams.clone(), site),
+            witness: Witness::new(&insight, upstreams.clone(), config.node.site.clone()),
             replica,
             store: store.clone(),
             control: planes.control,

@@ -12,6 +12,7 @@ mod bundle;
 mod client_config;
 mod demo;
 mod docker;
+mod doctor;
 mod download;
 mod exit;
 mod explain;
@@ -62,6 +63,9 @@ enum Command {
     Mesh(mesh::MeshCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
+    /// Look whether this node and its machine can do their work, and say what to do. Ends with 0 where all is
+    /// well, 1 where something needs attention, 2 where something does not work.
+    Doctor(doctor::DoctorArgs),
     /// Say why a pull goes as it goes.
     #[command(subcommand)]
     Explain(explain::ExplainCommand),
@@ -134,6 +138,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Explain(command) => explain::run(command).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Tag(command) => tag::run(command).await,

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use waystation_proto::{DialTarget, Input, Now, Replica, Time, Wall};
+use waystation_proto::{DialTarget, Input, NodeId, Now, Replica, Time, Wall, record::Key};
 
 use crate::{
     control::{Control, ControlEvent},
@@ -214,9 +214,15 @@ impl Driver {
                     wants: counts.wants,
                     fetches: counts.fetches,
                     avoided: self.replica.avoided(self.now().time).collect(),
+                    authored: self.replica.sessions().filter_map(|node| self.authored(node)).collect(),
                 });
             }
         }
+    }
+
+    /// What a member's clock said when it last told of itself.
+    fn authored(&self, node: NodeId) -> Option<(NodeId, Wall)> {
+        Some((node, self.replica.catalog().get(&Key::node(&node))?.authored))
     }
 
     fn on_control(&mut self, event: ControlEvent) {
@@ -312,8 +318,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::ControlConfig, data::DataConfig, events::Events, explain::Journal, identity::Identity,
-        mesh::MeshFile,
+        control::ControlConfig, data::DataConfig, explain::Insight, identity::Identity, mesh::MeshFile,
     };
 
     /// A driver that nobody tells anything but by these queues.
@@ -337,7 +342,7 @@ mod tests {
             control: control.expect("started"),
             data: data.expect("started"),
             metrics: Metrics::new(),
-            witness: Witness::new(Events::new(1), Journal::default(), none, "default".into()),
+            witness: Witness::new(&Insight::new(1, vec![], vec![]), none, "default".into()),
             advertise: vec!["127.0.0.1:1".into()],
         };
         Driver::new(parts, Vec::new(), Vec::new())

@@ -234,7 +234,7 @@ impl What {
 
 impl Events {
     /// How many events are kept for those who come late.
-    pub const KEPT: usize = 4096;
+    pub const KEPT: usize = 2048;
 
     /// No events yet; `run` is not another run's.
     pub fn new(run: u64) -> Self {

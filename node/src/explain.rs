@@ -8,15 +8,16 @@ pub mod journal;
 mod sum;
 mod walk;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use waystation_proto::NodeId;
 
 pub use self::{
     journal::{Journal, Place, Source, Story, Trouble},
     walk::explain,
 };
-use crate::events::Events;
+use crate::{doctor::Reached, events::Events};
 
 /// What a node knows about its own doing, for explanations and for those who watch.
 #[derive(Clone)]
@@ -29,12 +30,17 @@ pub struct Insight {
     pub names: Vec<String>,
     /// What may stand in the way of a fetch, beside what is known of holders.
     pub blockers: Vec<Arc<dyn Blocker>>,
+    /// Who connected to the control plane.
+    pub reached: Reached,
+    /// Who connected to the data plane.
+    pub came: Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>,
 }
 
 impl Insight {
     /// Nothing has happened yet; `run` is not another run's.
     pub fn new(run: u64, names: Vec<String>, blockers: Vec<Arc<dyn Blocker>>) -> Self {
-        Insight { events: Events::new(run), journal: Journal::default(), names, blockers }
+        let (events, journal, reached) = (Events::new(run), Journal::default(), Reached::default());
+        Insight { events, journal, names, blockers, reached, came: Arc::new(BTreeSet::new) }
     }
 }
 

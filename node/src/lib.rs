@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod doctor;
 pub mod driver;
 pub mod events;
 pub mod explain;

@@ -143,6 +143,7 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/mesh/grant", post(grant))
         .route("/api/v1/tag/history", get(tag_history))
         .route("/api/v1/explain/pull", get(explain_pull))
+        .route("/api/v1/doctor", get(doctor))
         .with_state(api)
 }
 
@@ -181,6 +182,10 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
     let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
     let tag = reference.tag_or_latest();
     Ok(Json(api.inspect(&reference.repository, Some(&tag), reference.digest).await?).into_response())
+}
+
+async fn doctor(State(api): State<Api>) -> Response {
+    Json(api.doctor().await).into_response()
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ mod error;
 mod exchange;
 mod listing;
 mod namespace;
+mod ping;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -35,6 +36,7 @@ pub use self::{
     exchange::Quota,
     listing::{Referrers, TagPage},
     namespace::normalise as normalise_namespace,
+    ping::{Answered, Pinged},
     via::Via,
 };
 use self::{

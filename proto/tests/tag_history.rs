@@ -36,6 +36,9 @@ fn both_are_told_of_in_any_order_and_to_whoever_comes_later() {
         assert_eq!(to(&here, 5), winner_last, "who had the one that gave way tells of it at once");
         here.tell(Input::PeerUp { peer: node(6), dialled: None });
         assert!(to(&here, 6), "and whoever comes later");
+        let told_before = told(&here).len();
+        here.learn([loser.clone()]);
+        assert!(told(&here).len() <= told_before + usize::from(winner_last), "told once");
     }
 }
 

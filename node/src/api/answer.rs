@@ -16,6 +16,7 @@ use super::{
     Status, TagHistory, TagTarget, TagWrite, Tags,
 };
 use crate::{
+    doctor::{self, Finding},
     driver::handle::ReplicaHandle,
     events::Events,
     explain::{self, Explanation},
@@ -236,6 +237,12 @@ impl Api {
     pub async fn explain(&self, reference: &Reference, platform: Option<String>) -> Explanation {
         let driver = self.replica.status().await;
         explain::explain(&self.store, &self.facts, driver, reference, platform).await
+    }
+
+    /// Whether this node can do its work, as far as it knows itself.
+    pub async fn doctor(&self) -> Vec<Finding> {
+        let driver = self.replica.status().await;
+        doctor::node::examine(&self.store, &self.facts, &driver).await
     }
 
     /// What happens, as a stream.

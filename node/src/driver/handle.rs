@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::{mpsc, oneshot};
 use waystation_proto::{
-    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
+    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag, Wall,
     body::{HoldingState, State},
     event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
@@ -56,6 +56,8 @@ pub struct DriverStatus {
     pub fetches: usize,
     /// Members that are not asked for blobs for so many more milliseconds, because they failed.
     pub avoided: Vec<(NodeId, u64)>,
+    /// What the clocks of members with a session said when they last told of themselves.
+    pub authored: Vec<(NodeId, Wall)>,
 }
 
 /// Asks the replica.

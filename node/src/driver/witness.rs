@@ -10,9 +10,10 @@ use waystation_proto::{
 };
 
 use crate::{
+    doctor::Reached,
     events::{Blob, Events, What},
     explain::{
-        Journal,
+        Insight, Journal,
         journal::{self, Place},
     },
     upstream::Upstreams,
@@ -22,6 +23,7 @@ use crate::{
 pub struct Witness {
     events: Events,
     journal: Journal,
+    reached: Reached,
     upstreams: Upstreams,
     site: String,
     /// Members with a session.
@@ -36,9 +38,10 @@ pub struct Witness {
 
 impl Witness {
     /// Of a node on this site.
-    pub fn new(events: Events, journal: Journal, upstreams: Upstreams, site: String) -> Self {
+    pub fn new(insight: &Insight, upstreams: Upstreams, site: String) -> Self {
         let (up, complete, away, why) = Default::default();
-        Witness { events, journal, upstreams, site, up, complete, away, why }
+        let Insight { events, journal, reached, .. } = insight.clone();
+        Witness { reached, events, journal, upstreams, site, up, complete, away, why }
     }
 
     /// Why a transfer failed that the replica is about to hear of.
@@ -49,7 +52,10 @@ impl Witness {
     /// The replica is about to be given this.
     pub fn input(&mut self, input: &Input, replica: &Replica) {
         match input {
-            Input::PeerUp { peer, .. } => {
+            Input::PeerUp { peer, dialled } => {
+                if dialled.is_none() {
+                    self.reached.by(*peer);
+                }
                 if self.up.insert(*peer) {
                     let site = replica.catalog().node(peer).map(|body| body.site);
                     self.events.tell(What::NodeUp { node: peer.to_string(), site });

@@ -170,7 +170,7 @@ impl Journal {
     /// For how long, in seconds.
     pub const KEPT_S: u64 = 24 * 3600;
     /// Transfers of a blob that are kept one by one.
-    pub const PARTS_MAX: usize = 64;
+    pub const PARTS_MAX: usize = 32;
 
     /// Where a blob came from, if that is known.
     pub fn story(&self, hash: &Hash) -> Option<Story> {
@@ -443,7 +443,7 @@ fn millis(span: std::time::Duration) -> u64 {
 const SOURCES_MAX: usize = 32;
 const TROUBLES_MAX: usize = 1024;
 const PULLS_MAX: usize = 4096;
-const DIGESTS_MAX: usize = 20_000;
+const DIGESTS_MAX: usize = 5_000;
 
 #[cfg(test)]
 mod tests {
@@ -506,6 +506,9 @@ mod tests {
             journal.came(FetchId(n));
         }
         let story = journal.story(&hash).expect("known");
-        assert_eq!((story.parts.len(), story.sources[0].bytes), (Journal::PARTS_MAX, 192));
+        assert_eq!(
+            (story.parts.len(), story.sources[0].bytes),
+            (Journal::PARTS_MAX, 3 * Journal::PARTS_MAX as u64)
+        );
     }
 }

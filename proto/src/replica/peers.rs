@@ -139,11 +139,12 @@ impl Replica {
         let is_concurrent = known.is_some_and(|known| are_concurrent(known, record));
         let is_older = record.key.kind == Kind::TAG && (known.is_some() || self.writes.outdo(record));
         if is_older && record.check(self.writes.trust()).is_ok() {
+            // Every member that comes tells of the same ones again.
+            if is_concurrent && !self.gave_way.note(record) {
+                return;
+            }
             let change = change_of(record).ok().flatten();
             out.extend(change.map(|change| Output::Catalog(change.lost())));
-            if is_concurrent {
-                self.gave_way.note(record);
-            }
         }
     }
 
