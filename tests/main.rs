@@ -21,8 +21,10 @@ mod cases {
     mod crash_rounds;
     mod cut_link;
     mod dedup;
+    mod doctor;
     mod durability_order;
     mod entitlement;
+    mod explain;
     mod grants;
     mod isolation;
     mod one_fetch;
@@ -35,6 +37,8 @@ mod cases {
     mod shutdown;
     mod start_errors;
     mod streaming;
+    mod tag_history;
     mod tls;
     mod uploads;
+    mod watch;
 }

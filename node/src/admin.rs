@@ -1,4 +1,5 @@
-//! The admin endpoint: metrics, and whether the process lives and is ready. Read only, without secrets.
+//! The admin endpoint: metrics, whether the process lives and is ready, and the stream of events. Read only,
+//! without secrets.
 
 use axum::{
     Router,
@@ -10,7 +11,11 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, registry};
+use crate::{
+    events::{Events, stream},
+    metrics::Metrics,
+    registry,
+};
 
 /// Whether the node is ready for clients, and if not, why. Clones share the answer.
 #[derive(Clone)]
@@ -56,15 +61,17 @@ pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
         .with_state((metrics, readiness))
 }
 
-/// Serves the admin endpoint until `shutdown`. To show that the node is draining, give a token that is
+/// Serves the admin endpoint, and the stream of events, until `shutdown`. To show that the node is draining, give a token that is
 /// cancelled after the registry has ended.
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
     readiness: Readiness,
+    events: Events,
     shutdown: CancellationToken,
 ) {
-    registry::serve(listener, router(metrics, readiness), shutdown).await;
+    let router = router(metrics, readiness).merge(stream::routes("/events", events, shutdown.clone()));
+    registry::serve(listener, router, shutdown).await;
 }
 
 async fn show_metrics(State((metrics, _)): State<(Metrics, Readiness)>) -> impl IntoResponse {

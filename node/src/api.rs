@@ -18,6 +18,7 @@ use waystation_proto::{
 
 use crate::{
     budget::{Budget, BudgetStatus},
+    explain::Insight,
     mesh::RootKey,
     upstream::{UpstreamStatus, Upstreams},
 };
@@ -61,6 +62,8 @@ pub struct NodeFacts {
     pub upstreams: Upstreams,
     /// What may go over links to other sites.
     pub budget: Budget,
+    /// What is known of the node's own doing.
+    pub insight: Insight,
     /// Signs grants; absent where the mesh's root key is not in the data directory.
     pub granter: Option<Granter>,
 }
@@ -237,6 +240,36 @@ pub struct TagTarget {
     pub version: u64,
     /// Who wrote it last.
     pub author: String,
+}
+
+/// Answer to `tag/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagHistory {
+    /// The repository.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+    /// What this node heard of, the write that counts first; at most `kept`.
+    pub writes: Vec<TagWrite>,
+    /// How many writes of a tag are kept.
+    pub kept: u64,
+}
+
+/// One write of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagWrite {
+    /// The manifest that it points at; absent where it deletes the tag.
+    pub digest: Option<String>,
+    /// The counter of the write.
+    pub version: u64,
+    /// Who wrote it.
+    pub author: String,
+    /// Where that node is, if its node record is known.
+    pub site: Option<String>,
+    /// When, by that node's clock, in seconds since 1970-01-01 UTC.
+    pub authored: u64,
+    /// `current`; `replaced` by a later write; `lost` to another of the same counter, which did not know of it.
+    pub outcome: String,
 }
 
 /// Answer to `inspect`.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
     NodeId, Replica, ReplicaConfig, Wall,
+    event::Class,
     glob::Glob,
     grant::{Action, Actions},
 };
@@ -30,7 +31,8 @@ use crate::{
     config::Config,
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
-    driver::{Driver, Parts, Sources, handle::ReplicaHandle},
+    driver::{Driver, Parts, Sources, handle::ReplicaHandle, witness::Witness},
+    explain::{Blocker, Insight, Wanted},
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
@@ -186,7 +188,11 @@ impl Node {
             entitled: Some(config.node.data_dir.join("entitled.json")),
         };
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
+        let came = counters.clone();
+        let insight =
+            Insight { came: Arc::new(move || came.who_came()), ..insight(&config, &store, &budget) };
         let parts = Parts {
+            witness: Witness::new(&insight, upstreams.clone(), config.node.site.clone()),
             replica,
             store: store.clone(),
             control: planes.control,
@@ -219,6 +225,7 @@ impl Node {
             access: guard.status(&metrics),
             upstreams: upstreams.clone(),
             budget: budget.clone(),
+            insight,
         };
         let serving = CancellationToken::new();
         let readiness = Readiness::starting();
@@ -302,13 +309,14 @@ impl Doors {
         };
         let watching = guard.watch(serving.clone());
         let operator = registry.router(Origin::Socket);
+        let events = api.events();
         let stop = serving.clone();
         let local = async move {
             if let Err(error) = socket.serve(operator, api, stop).await {
                 warn!(%error, "the local socket failed; restart the node to use the command line again");
             }
         };
-        let admin = admin::serve(admin, metrics.clone(), readiness.clone(), serving.clone());
+        let admin = admin::serve(admin, metrics.clone(), readiness.clone(), events, serving.clone());
         vec![tokio::spawn(network), tokio::spawn(local), tokio::spawn(admin), tokio::spawn(watching)]
     }
 }
@@ -386,6 +394,26 @@ impl Ready<'_> {
             join: join.unwrap_or_else(|| reachable(facts.mesh_listen).to_string()),
             pid: std::process::id(),
         }
+    }
+}
+
+/// What the node knows of its own doing.
+fn insight(config: &Config, store: &Store, budget: &Budget) -> Insight {
+    let blockers: Vec<Arc<dyn Blocker>> = vec![Arc::new(store.clone()), Arc::new(budget.clone())];
+    Insight::new(rand_seed() & 0xffff_ffff, config.registry.names.clone(), blockers)
+}
+
+impl Blocker for Store {
+    fn blocks(&self, wanted: &Wanted<'_>) -> Option<String> {
+        let full = wanted.from.is_none() && !self.has_room(wanted.size);
+        full.then(|| "the disk of the data directory has no room for it; free some".to_owned())
+    }
+}
+
+impl Blocker for Budget {
+    fn blocks(&self, wanted: &Wanted<'_>) -> Option<String> {
+        let far = wanted.from.is_some_and(|place| place.kind == "member" && place.far);
+        far.then(|| self.blocks(Class::Client)).flatten().map(|blocked| blocked.to_string())
     }
 }
 

@@ -12,8 +12,10 @@ mod bundle;
 mod client_config;
 mod demo;
 mod docker;
+mod doctor;
 mod download;
 mod exit;
+mod explain;
 mod file;
 mod layout;
 mod limits;
@@ -25,7 +27,9 @@ mod push;
 mod serve;
 mod show;
 mod table;
+mod tag;
 mod tls;
+mod watch;
 
 pub use exit::Failure;
 
@@ -60,6 +64,17 @@ enum Command {
     Mesh(mesh::MeshCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
+    /// Look whether this node and its machine can do their work, and say what to do. Ends with 0 where all is
+    /// well, 1 where something needs attention, 2 where something does not work.
+    Doctor(doctor::DoctorArgs),
+    /// Say why a pull goes as it goes.
+    #[command(subcommand)]
+    Explain(explain::ExplainCommand),
+    /// Show what happens, as it happens: published, held, fetched, failed, gone.
+    Watch(watch::WatchArgs),
+    /// Tell what became of a tag.
+    #[command(subcommand)]
+    Tag(tag::TagCommand),
     /// Trust a node that made its own certificate.
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -127,6 +142,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Explain(command) => explain::run(command).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::Tag(command) => tag::run(command).await,
         Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,
         Command::Budget(command) => limits::run(command).await,
@@ -139,6 +158,17 @@ fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Failure::Failed(anyhow::anyhow!("could not write the answer: {e}"))),
+    }
+}
+
+/// Prints a line at once, also into a pipe. False where nobody reads any more.
+fn print_line(text: &str) -> Result<bool, Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::Failed(anyhow::anyhow!("could not write the answer: {e}"))),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod handle;
 pub mod persister;
 pub mod timers;
 pub mod waiters;
+pub mod witness;
 
 use std::{
     collections::VecDeque,
@@ -20,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use waystation_proto::{
     DialTarget, Input, NodeId, Now, Replica, Time, Wall,
     event::{Class, Fault},
+    record::Key,
 };
 
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
         handle::{Command, DriverStatus},
         timers::Timers,
         waiters::Waiters,
+        witness::Witness,
     },
     metrics::{Metrics, Plane, PlaneLabels},
     mirror::Downloads,
@@ -53,6 +56,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What may go over links to other sites.
     pub budget: Budget,
+    /// Who tells on what happens.
+    pub witness: Witness,
     /// Addresses to tell the mesh; empty: those that the control plane finds itself listening on.
     pub advertise: Vec<String>,
 }
@@ -77,6 +82,7 @@ pub struct Driver {
     budget: Budget,
     /// Whether the background, and clients, may fetch from other sites, as the replica was told.
     allowed: (bool, bool),
+    witness: Witness,
     advertise: Vec<String>,
     started: Instant,
     /// Inputs that followed from performing an output.
@@ -93,7 +99,7 @@ impl Driver {
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
-        let Parts { replica, store, control, data, downloads, metrics, budget, advertise } = parts;
+        let Parts { replica, store, control, data, downloads, metrics, budget, witness, advertise } = parts;
         let effects = Effects::new(store, control, data, downloads, metrics.clone(), answer);
         let mut driver = Driver {
             replica,
@@ -103,6 +109,7 @@ impl Driver {
             metrics,
             budget,
             allowed: (true, true),
+            witness,
             advertise,
             started: Instant::now(),
             follow: VecDeque::new(),
@@ -138,6 +145,7 @@ impl Driver {
                 _ = counting.tick() => {
                     let [down, up] = self.effects.count();
                     self.look_after_budget(down, up);
+                    self.witness.look();
                     if !self.effects.can_persist() {
                         error!("the writer of records has ended by itself; the node stops, start it again");
                         break;
@@ -202,8 +210,10 @@ impl Driver {
     fn take(&mut self, input: Input) {
         self.follow.push_back(input);
         while let Some(input) = self.follow.pop_front() {
+            self.witness.input(&input, &self.replica);
             let outputs = self.replica.handle(self.now(), input);
             for output in outputs {
+                self.witness.output(&output, &self.replica);
                 let next = self.effects.perform(output, &mut self.timers, &mut self.waiters, &self.replica);
                 self.follow.extend(next);
             }
@@ -248,9 +258,16 @@ impl Driver {
                     records: counts.records,
                     wants: counts.wants,
                     fetches: counts.fetches,
+                    avoided: self.replica.avoided(self.now().time).collect(),
+                    authored: self.replica.sessions().filter_map(|node| self.authored(node)).collect(),
                 });
             }
         }
+    }
+
+    /// What a member's clock said when it last told of itself.
+    fn authored(&self, node: NodeId) -> Option<(NodeId, Wall)> {
+        Some((node, self.replica.catalog().get(&Key::node(&node))?.authored))
     }
 
     fn on_control(&mut self, event: ControlEvent) {
@@ -308,6 +325,7 @@ impl Driver {
             DataEvent::Failed { fetch, fault, why } => {
                 self.metrics.fetches_failed.inc();
                 debug!(fetch = fetch.0, ?fault, why, "a transfer failed");
+                self.witness.because(fetch, why);
                 self.take(Input::FetchFailed { fetch, fault });
             }
             DataEvent::Refused { address, why } => {
@@ -351,7 +369,9 @@ mod tests {
     use waystation_proto::ReplicaConfig;
 
     use super::*;
-    use crate::{control::ControlConfig, data::DataConfig, identity::Identity, mesh::MeshFile};
+    use crate::{
+        control::ControlConfig, data::DataConfig, explain::Insight, identity::Identity, mesh::MeshFile,
+    };
 
     /// A driver that nobody tells anything but by these queues.
     async fn driver(dir: &std::path::Path) -> Driver {
@@ -369,12 +389,13 @@ mod tests {
         let none = crate::upstream::Upstreams::new(&[]).expect("no upstreams");
         let parts = Parts {
             replica,
-            downloads: Downloads::new(store.clone(), none, Metrics::new()),
+            downloads: Downloads::new(store.clone(), none.clone(), Metrics::new()),
             store,
             control: control.expect("started"),
             data: data.expect("started"),
             metrics: Metrics::new(),
             budget: Budget::unlimited(),
+            witness: Witness::new(&Insight::new(1, vec![], vec![]), none, "default".into()),
             advertise: vec!["127.0.0.1:1".into()],
         };
         Driver::new(parts, Vec::new(), Vec::new())

@@ -22,13 +22,13 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use waystation_proto::{Digest, NodeId, RepoName, Tag, index::EdgeKind};
 
-use self::{contents::Contents, entitlement::Entitlements, kept::Kept, names::Names, own::Own, tags::Tags};
+use self::{contents::Contents, entitlement::Entitlements, kept::Kept, own::Own, tags::Tags};
 pub use self::{
     contents::{Blob, ContentError, Manifest},
     downloads::{Downloads, Order},
     entitlement::Entitled,
     growing::GrowingReaders,
-    names::{Place, Target},
+    names::{Names, Place, Target},
     own::Wanted,
     tags::Resolved,
 };

@@ -26,6 +26,7 @@ use waystation_proto::{Hash, RepoName};
 use crate::{
     api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest},
     budget::BudgetChange,
+    events::stream,
     reference::Reference,
     registry::serve_local,
 };
@@ -99,7 +100,8 @@ impl LocalSocket {
     /// Serves the registry under `/v2` and the API under `/api/v1` until `stop`, then lets requests under
     /// way finish as the registry does.
     pub async fn serve(self, registry: Router, api: Api, stop: CancellationToken) -> io::Result<()> {
-        self.serve_router(registry.merge(routes(api)), stop).await
+        let events = stream::routes("/api/v1/events", api.events(), stop.clone());
+        self.serve_router(registry.merge(routes(api)).merge(events), stop).await
     }
 
     async fn serve_router(mut self, router: Router, stop: CancellationToken) -> io::Result<()> {
@@ -142,6 +144,9 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/mesh/grant", post(grant))
         .route("/api/v1/budget", get(budget).post(change_budget))
         .route("/api/v1/budget/reset", post(reset_budget))
+        .route("/api/v1/tag/history", get(tag_history))
+        .route("/api/v1/explain/pull", get(explain_pull))
+        .route("/api/v1/doctor", get(doctor))
         .with_state(api)
 }
 
@@ -180,6 +185,29 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
     let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
     let tag = reference.tag_or_latest();
     Ok(Json(api.inspect(&reference.repository, Some(&tag), reference.digest).await?).into_response())
+}
+
+async fn doctor(State(api): State<Api>) -> Response {
+    Json(api.doctor().await).into_response()
+}
+
+#[derive(Deserialize)]
+struct PullQuery {
+    reference: String,
+    platform: Option<String>,
+}
+
+async fn explain_pull(State(api): State<Api>, Query(query): Query<PullQuery>) -> Result<Response, ApiError> {
+    let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+    Ok(Json(api.explain(&reference, query.platform).await).into_response())
+}
+
+async fn tag_history(
+    State(api): State<Api>,
+    Query(query): Query<ReferenceQuery>,
+) -> Result<Response, ApiError> {
+    let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+    Ok(Json(api.tag_history(&reference.repository, &reference.tag_or_latest())?).into_response())
 }
 
 async fn grant(State(api): State<Api>, Json(request): Json<GrantRequest>) -> Result<Response, ApiError> {

@@ -52,7 +52,7 @@ use waystation_proto::{
 };
 
 pub use incoming::{Growth, Incoming};
-pub use index::Index;
+pub use index::{Index, WRITES_MAX};
 
 /// The bytes of a request body or a file, as they come.
 pub type ByteStream = BoxStream<'static, std::io::Result<Bytes>>;
@@ -160,6 +160,19 @@ pub struct TagEntry {
     pub version: u64,
     /// Who wrote it.
     pub author: NodeId,
+}
+
+/// One write of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteEntry {
+    /// The manifest that it points at, or nothing where it deletes the tag.
+    pub target: Option<Digest>,
+    /// The counter of the write.
+    pub version: u64,
+    /// Who wrote it.
+    pub author: NodeId,
+    /// When, by that node's clock.
+    pub authored: Wall,
 }
 
 /// An artifact in a repository.

@@ -11,6 +11,7 @@ mod error;
 mod exchange;
 mod listing;
 mod namespace;
+mod ping;
 mod proxies;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use self::{
     exchange::Quota,
     listing::{Referrers, TagPage},
     namespace::normalise as normalise_namespace,
+    ping::{Answered, Pinged},
     via::Via,
 };
 use self::{

@@ -326,6 +326,7 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
             body: record.read()?,
             version: record.version,
             author: record.author,
+            authored: record.authored,
         },
         Kind::STATUS => {
             let body: StatusBody = record.read()?;

@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod cells;
 pub mod config;
 pub mod event;
+pub mod gave_way;
 pub mod glob;
 pub mod grant;
 pub mod id;

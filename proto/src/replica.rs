@@ -14,6 +14,7 @@ use crate::{
     catalog::{Applied, Catalog, Limits},
     config::ReplicaConfig,
     event::{BlobRef, Change, Event, Input, Output, Refusal, RequestId, Timer, WantFailure, WriteId},
+    gave_way::GaveWay,
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
@@ -24,7 +25,7 @@ use crate::{
     reconcile,
     record::{Kind, Record, Trust},
     rounds::{ROUNDS_TICK, Rounds},
-    time::{Now, Span},
+    time::{Now, Span, Time},
     wants::{Ended, Order, Waiter, Wants},
     world::World,
     writes::{Origin, Pending, Writes},
@@ -40,6 +41,7 @@ pub struct Replica {
     artifacts: Artifacts,
     pulls: Pulls,
     writes: Writes,
+    gave_way: GaveWay,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
@@ -72,6 +74,7 @@ impl Replica {
             artifacts: Artifacts::default(),
             pulls: Pulls::default(),
             writes: Writes::new(key, trust),
+            gave_way: GaveWay::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             manners: Manners::default(),
@@ -161,6 +164,11 @@ impl Replica {
     /// Members with a session.
     pub fn sessions(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.membership.sessions()
+    }
+
+    /// Members that are not asked for blobs because they failed, and for how many milliseconds more.
+    pub fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.wants.avoided(now).map(|(node, span)| (node, span.0))
     }
 
     /// This node.

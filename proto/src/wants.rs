@@ -285,7 +285,8 @@ impl Wants {
                 self.esteem.is_liar(now, node) || (!begun && self.esteem.is_given_up(now, node))
             };
             let sharers = want.sharers.iter().map(|(node, _)| *node);
-            let holders = want.holders(world).into_iter().chain(sharers.filter_map(|node| world.member(&node)));
+            let holders =
+                want.holders(world).into_iter().chain(sharers.filter_map(|node| world.member(&node)));
             let barred = !world.far_allowed(Class::Client);
             let mut holders = holders.filter(|holder| !(holder.far && barred));
             let nobody = holders.all(|holder| is_gone(&holder.node));
@@ -302,6 +303,11 @@ impl Wants {
     /// How many blobs are wanted, and how many transfers are under way.
     pub fn counts(&self) -> (usize, usize) {
         (self.wants.len(), self.flights.len())
+    }
+
+    /// Who is not asked for how much longer, because it failed.
+    pub fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, Span)> + '_ {
+        self.esteem.avoided(now)
     }
 
     /// Whether a blob is wanted.

@@ -2,6 +2,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod events;
 pub mod http;
 pub mod image;
 pub mod node;

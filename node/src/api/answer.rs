@@ -13,12 +13,16 @@ use waystation_proto::{
 
 use super::{
     Artifact, Artifacts, BlobInfo, GrantRequest, Granted, Holder, Inspection, NodeFacts, Peer, PeerTraffic,
-    Status, TagTarget, Tags,
+    Status, TagHistory, TagTarget, TagWrite, Tags,
 };
 use crate::{
     budget::{BudgetChange, BudgetStatus},
+    doctor::{self, Finding},
     driver::handle::ReplicaHandle,
-    store::{ArtifactEntry, Store},
+    events::Events,
+    explain::{self, Explanation},
+    reference::Reference,
+    store::{ArtifactEntry, Store, WRITES_MAX},
 };
 
 /// Answers questions about this node.
@@ -165,6 +169,40 @@ impl Api {
         Ok(Tags { repository: repository.to_string(), tags, truncated })
     }
 
+    /// What became of a tag.
+    pub fn tag_history(&self, repository: &RepoName, tag: &Tag) -> Result<TagHistory, ApiError> {
+        let index = self.store.index();
+        let found = index.history(repository, tag);
+        let sites: BTreeMap<NodeId, String> =
+            index.nodes().into_iter().map(|(node, body)| (node, body.site)).collect();
+        let mut above = None;
+        let writes: Vec<TagWrite> = found
+            .into_iter()
+            .map(|write| {
+                let outcome = match above.replace(write.version) {
+                    None => "current",
+                    Some(version) if version == write.version => "lost",
+                    Some(_) => "replaced",
+                };
+                TagWrite {
+                    digest: write.target.map(|digest| digest.to_string()),
+                    version: write.version,
+                    author: write.author.to_string(),
+                    site: sites.get(&write.author).cloned(),
+                    authored: write.authored.0,
+                    outcome: outcome.to_owned(),
+                }
+            })
+            .collect();
+        if writes.is_empty() {
+            let text =
+                format!("no write of {repository}:{tag} is known here; see: waystation tags {repository}");
+            return Err(ApiError::NotFound(text));
+        }
+        let (repository, tag) = (repository.to_string(), tag.to_string());
+        Ok(TagHistory { repository, tag, writes, kept: WRITES_MAX as u64 })
+    }
+
     /// Everything known about one artifact.
     pub async fn inspect(
         &self,
@@ -216,6 +254,23 @@ impl Api {
             holders,
             manifest: self.read_manifest(&digest).await,
         })
+    }
+
+    /// Why a pull goes as it goes; of this machine's platform unless one is given.
+    pub async fn explain(&self, reference: &Reference, platform: Option<String>) -> Explanation {
+        let driver = self.replica.status().await;
+        explain::explain(&self.store, &self.facts, driver, reference, platform).await
+    }
+
+    /// Whether this node can do its work, as far as it knows itself.
+    pub async fn doctor(&self) -> Vec<Finding> {
+        let driver = self.replica.status().await;
+        doctor::node::examine(&self.store, &self.facts, &driver).await
+    }
+
+    /// What happens, as a stream.
+    pub fn events(&self) -> Events {
+        self.facts.insight.events.clone()
     }
 
     /// Signs a grant with the root key and tells the mesh.

@@ -22,6 +22,9 @@ pub enum Failure {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// The answer, which was printed, says what is wrong; this is the exit code.
+    #[error("")]
+    Told(u8),
 }
 
 impl Failure {
@@ -32,6 +35,7 @@ impl Failure {
             Failure::Usage(_) => USAGE,
             Failure::NotRunning(_) => NOT_RUNNING,
             Failure::NotFound(_) => NOT_FOUND,
+            Failure::Told(code) => *code,
         }
     }
 

@@ -54,6 +54,28 @@ impl Client {
         read_answer(self.send(self.http.get(url)).await?).await
     }
 
+    /// `GET /api/v1/<path>` of the local API, for an answer that comes bit by bit.
+    pub async fn stream(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, Failure> {
+        let mut url = self.url(&format!("/api/v1/{path}"))?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let answer = self.send(self.http.get(url)).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(answer),
+            status => {
+                let said = bounded(answer, ERROR_MAX).await.unwrap_or_default();
+                let said =
+                    format!("the node answered {status}: {}", String::from_utf8_lossy(&said).trim_end());
+                Err(if status == StatusCode::BAD_REQUEST {
+                    Failure::Usage(said)
+                } else {
+                    Failure::Failed(anyhow!(said))
+                })
+            }
+        }
+    }
+
     /// `POST /api/v1/<path>` of the local API.
     pub async fn tell<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
         let url = self.url(&format!("/api/v1/{path}"))?;

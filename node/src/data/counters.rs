@@ -1,7 +1,7 @@
 //! What the data plane counts: payload bytes, duplicates included, without what the transport adds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -52,6 +52,7 @@ struct Counts {
 struct Bytes {
     total: PeerBytes,
     peers: BTreeMap<NodeId, PeerBytes>,
+    came: BTreeSet<NodeId>,
 }
 
 impl Counting {
@@ -61,6 +62,19 @@ impl Counting {
 
     pub(super) fn sent(&self, to: NodeId, bytes: u64) {
         self.bytes().add(to, |count| count.bytes_out += bytes);
+    }
+
+    /// A member has connected to this node.
+    pub(super) fn came(&self, node: NodeId) {
+        let mut bytes = self.bytes();
+        if bytes.came.len() < PEERS_MAX {
+            bytes.came.insert(node);
+        }
+    }
+
+    /// Members that have connected to this node since the start.
+    pub fn who_came(&self) -> BTreeSet<NodeId> {
+        self.bytes().came.clone()
     }
 
     pub(super) fn fetch(&self) {

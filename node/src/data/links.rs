@@ -210,6 +210,9 @@ impl Links {
         role: Role,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Arc<Link> {
+        if role == Role::Accepter {
+            self.means.counting.came(peer);
+        }
         let users = AtomicUsize::new(0);
         let link = Arc::new(Link { connection, peer, role, users, used: Mutex::new(Instant::now()) });
         // Another connection to the same node, if there is one, is served until it is idle.

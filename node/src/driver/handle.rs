@@ -11,7 +11,7 @@ use futures_util::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use waystation_proto::{
-    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
+    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag, Wall,
     body::{HoldingState, State},
     event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
@@ -72,6 +72,10 @@ pub struct DriverStatus {
     pub wants: usize,
     /// Transfers under way.
     pub fetches: usize,
+    /// Members that are not asked for blobs for so many more milliseconds, because they failed.
+    pub avoided: Vec<(NodeId, u64)>,
+    /// What the clocks of members with a session said when they last told of themselves.
+    pub authored: Vec<(NodeId, Wall)>,
 }
 
 /// Asks the replica.

@@ -213,7 +213,14 @@ fn write(store: &Store, input: Input) {
     let apply = |change: Change| store.index().apply(&change);
     let point = |repository: &RepoName, tag, target| {
         let body = TagBody { target };
-        apply(Change::Tag { repository: repository.clone(), tag, body, version: 1, author: NODE });
+        apply(Change::Tag {
+            repository: repository.clone(),
+            tag,
+            body,
+            version: 1,
+            author: NODE,
+            authored: Default::default(),
+        });
     };
     match input {
         Input::Publish { repository, tags, index, index_hash, index_size, .. } => {
@@ -313,6 +320,13 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
     let state = HoldingState::Complete;
     world.store.index().apply(&Change::Holding { manifest: digest, node: NodeId([1; 32]), state });
     let tag = "v1".parse().expect("valid tag");
-    world.store.index().apply(&Change::Tag { repository, tag, body, version: 1, author: NodeId([1; 32]) });
+    world.store.index().apply(&Change::Tag {
+        repository,
+        tag,
+        body,
+        version: 1,
+        author: NodeId([1; 32]),
+        authored: Default::default(),
+    });
     (digest, manifest, index)
 }

@@ -3,6 +3,7 @@
 //! Whether it may be used is decided by a mark that a clean shutdown leaves in it and that must fit the
 //! name of the last run in the store (`ground.rs`).
 
+mod history;
 mod keys;
 mod rows;
 
@@ -27,6 +28,8 @@ use waystation_proto::{
     index::{ArtifactIndex, EdgeKind},
 };
 
+pub use history::WRITES_MAX;
+
 use super::{ArtifactEntry, Held, LinkEntry, SightingEntry, TagEntry};
 use rows::{ArtifactRow, HeldRow, LinkRow, SightingRow, TagRow, decode, encode};
 
@@ -50,6 +53,8 @@ pub struct Index {
     grants: Tree,
     /// (repository, tag, node) → where it saw the tag of an upstream point.
     sightings: Tree,
+    /// (repository, tag, version, author) → a write of the tag.
+    history: Tree,
     /// Held where a row is read, changed and written back.
     changing: Mutex<()>,
     /// Whether it is marked as complete. Read while something is written, so that no change falls between.
@@ -311,6 +316,7 @@ impl Index {
             nodes: tree("nodes")?,
             grants: tree("grants")?,
             sightings: tree("sightings")?,
+            history: tree("history")?,
             changing: Mutex::new(()),
             left: RwLock::new(false),
             broken: AtomicBool::new(false),
@@ -373,7 +379,11 @@ impl Index {
 
     fn try_apply(&self, change: &Change) -> sled::Result<()> {
         match change {
-            Change::Tag { repository, tag, body, version, author } => {
+            Change::TagLost { repository, tag, body, version, author, authored } => {
+                self.remember((repository, tag), body, (*version, author), *authored)
+            }
+            Change::Tag { repository, tag, body, version, author, authored } => {
+                self.remember((repository, tag), body, (*version, author), *authored)?;
                 let row = TagRow { target: body.target, version: *version, author: *author };
                 put(&self.tags, keys::named(repository, tag.as_str()), &row)
             }
@@ -483,7 +493,10 @@ impl Index {
     }
 
     /// The rows of an iterator, up to the first that cannot be read.
-    fn rows(&self, rows: sled::Iter) -> impl Iterator<Item = (IVec, IVec)> {
+    fn rows(
+        &self,
+        rows: impl Iterator<Item = sled::Result<(IVec, IVec)>>,
+    ) -> impl Iterator<Item = (IVec, IVec)> {
         rows.map_while(|row| self.logged(row))
     }
 
@@ -514,7 +527,7 @@ fn artifact_entry(row: ArtifactRow) -> Option<ArtifactEntry> {
 }
 
 /// Raised with every change to keys or rows; another one makes the index stale.
-const SCHEMA: u64 = 3;
+const SCHEMA: u64 = 4;
 const SCHEMA_KEY: &str = "schema";
 const LEFT_KEY: &str = "left by run";
 /// sled takes up to about six times as much memory as it is told.

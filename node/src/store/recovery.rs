@@ -273,6 +273,7 @@ async fn rebuild(inner: &Inner, names: &[Named], records: &[Record]) {
             Err(error) => tracing::warn!(key = ?record.key, %error, "a stored record says nothing"),
         }
     }
+    remember_writes(inner, names).await;
     for (repository, manifest, artifact) in inner.index.artifacts(None) {
         let Ok(bytes) = inner.read(artifact.place.index, ArtifactIndex::MAX_BYTES as u64).await else {
             continue;
@@ -283,6 +284,18 @@ async fn rebuild(inner: &Inner, names: &[Named], records: &[Record]) {
             }
             Ok(_) => tracing::warn!(%manifest, "a stored artifact index is of another artifact"),
             Err(error) => tracing::warn!(%manifest, %error, "a stored artifact index cannot be read"),
+        }
+    }
+}
+
+/// Writes of tags that others went before, as far as segments of records still have them: for tags' histories.
+async fn remember_writes(inner: &Inner, names: &[Named]) {
+    for named in names.iter().filter(|named| matches!(named.ground, Ground::Segment(_))) {
+        // What cannot be read has been told of.
+        for record in inner.read_segment(named.hash).await.unwrap_or_default() {
+            if let Ok(Some(change @ Change::Tag { .. })) = catalog::change_of(&record) {
+                inner.index.apply(&change.lost());
+            }
         }
     }
 }

@@ -158,7 +158,8 @@ impl Inner {
         Ok(living.into_values().collect())
     }
 
-    async fn read_segment(&self, hash: Hash) -> io::Result<Vec<Record>> {
+    /// The records of one segment, living or not.
+    pub async fn read_segment(&self, hash: Hash) -> io::Result<Vec<Record>> {
         let bytes = self.read(hash, SEGMENT_LIMIT).await?;
         decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }

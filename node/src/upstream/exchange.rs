@@ -98,6 +98,13 @@ impl Endpoint {
         Endpoint { url, base, ns, credentials, authority: Authority::default(), quota: Mutex::default() }
     }
 
+    /// Its API itself, which answers whether or not anything may be had.
+    pub fn api(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/", self.base));
+        url
+    }
+
     /// What was said last about how often it may be asked.
     pub fn quota(&self) -> Option<Quota> {
         self.quota.lock().unwrap_or_else(PoisonError::into_inner).clone()

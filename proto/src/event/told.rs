@@ -9,6 +9,7 @@ use crate::{
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     ranges::Ranges,
+    time::Wall,
 };
 
 /// What changed in the catalog: everything the driver's index has to know, and all of it from records
@@ -27,6 +28,8 @@ pub enum Change {
         version: u64,
         /// Who wrote it.
         author: NodeId,
+        /// When, by that node's clock.
+        authored: Wall,
     },
     /// An artifact is in a repository now, or is not any more.
     Artifact {
@@ -96,6 +99,34 @@ pub enum Change {
     },
     /// A grant.
     Grant(Grant),
+    /// Somebody wrote a tag, and another write counts instead: for the tag's history only.
+    TagLost {
+        /// Of which repository.
+        repository: RepoName,
+        /// Which.
+        tag: Tag,
+        /// Where it would point.
+        body: TagBody,
+        /// The write's counter.
+        version: u64,
+        /// Who wrote it.
+        author: NodeId,
+        /// When, by that node's clock.
+        authored: Wall,
+    },
+}
+
+impl Change {
+    /// A write of a tag as one that does not count; other changes as they are.
+    #[must_use]
+    pub fn lost(self) -> Self {
+        match self {
+            Change::Tag { repository, tag, body, version, author, authored } => {
+                Change::TagLost { repository, tag, body, version, author, authored }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Things worth telling: answers to requests, and facts for logs and metrics.

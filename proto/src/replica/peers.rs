@@ -32,6 +32,7 @@ impl Replica {
         }
         self.wants.peer_up(&peer);
         self.pulls.peer_up(peer, out);
+        out.extend(self.gave_way.message().map(|message| Output::Send { to: peer, message }));
         // Both ends see the session; one of them starts.
         if self.me() < peer {
             out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
@@ -120,6 +121,7 @@ impl Replica {
         let (mut news, mut relied) = (Vec::new(), Vec::new());
         for record in records {
             if self.is_known(&record) || self.writes.outdo(&record) {
+                self.tell_lost(&record, out);
                 continue;
             }
             let room = self.catalog.has_room(&record, self.limits());
@@ -163,12 +165,56 @@ impl Replica {
         self.catalog.get(&record.key).is_some_and(|known| !record.beats(known))
     }
 
+    /// Tells of an older write to a tag, for the tag's history. Whoever shows it takes the author's name for
+    /// true, so this is worth checking a signature.
+    fn tell_lost(&mut self, record: &Record, out: &mut Vec<Output>) {
+        let known = self.catalog.get(&record.key).filter(|known| *known != record && known.beats(record));
+        let is_concurrent = known.is_some_and(|known| are_concurrent(known, record));
+        let is_older = record.key.kind == Kind::TAG && (known.is_some() || self.writes.outdo(record));
+        if is_older && record.check(self.writes.trust()).is_ok() {
+            // Every member that comes tells of the same ones again.
+            if is_concurrent && !self.gave_way.note(record) {
+                return;
+            }
+            let change = change_of(record).ok().flatten();
+            out.extend(change.map(|change| Output::Catalog(change.lost())));
+        }
+    }
+
+    /// The write that gives way to a record that is about to be applied, where neither knew of the other.
+    fn gives_way(&self, record: &Record) -> Option<Record> {
+        let known = (record.key.kind == Kind::TAG).then(|| self.catalog.get(&record.key)).flatten();
+        known.filter(|known| are_concurrent(known, record) && record.beats(known)).cloned()
+    }
+
+    /// Catalogs are compared by what counts, so members that never had a write that gave way would not learn
+    /// of it: those with a session are told at once, the others when they come.
+    fn tell_of_giving_way(&mut self, record: Record, out: &mut Vec<Output>) {
+        if !self.gave_way.note(&record) {
+            return;
+        }
+        for to in self.membership.sessions() {
+            out.push(Output::Send { to, message: Message::Records(alloc::vec![record.clone()]) });
+        }
+        out.push(Output::Announce { records: alloc::vec![record] });
+    }
+
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
         let limits = self.limits();
         let change = change_of(&record);
         let node = (record.key.kind == Kind::NODE).then_some(record.author);
+        let gives_way = self.gives_way(&record);
+        let offered = (record.key.kind == Kind::TAG).then(|| record.clone());
         let applied = self.catalog.apply(record, limits);
+        if applied == Applied::Stale
+            && let Some(record) = &offered
+        {
+            self.tell_lost(record, out);
+        }
         if applied == Applied::New {
+            if let Some(record) = gives_way {
+                self.tell_of_giving_way(record, out);
+            }
             let change = change.ok().flatten();
             if let Some(Change::Artifact { place: Some(place), .. }) = &change
                 && self.held.contains(&place.index)
@@ -331,6 +377,11 @@ impl Replica {
         }
         dialled
     }
+}
+
+/// Writes of which neither author knew the other's.
+fn are_concurrent(one: &Record, other: &Record) -> bool {
+    one.version == other.version && one.author != other.author
 }
 
 fn candidate(node: NodeId, body: &NodeBody, site: &str) -> Candidate {

@@ -90,6 +90,12 @@ impl Esteem {
         self.holders.get(node).is_some_and(|opinion| opinion.until > now && opinion.lied)
     }
 
+    /// Who is not asked for how much longer.
+    pub(super) fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, Span)> + '_ {
+        let avoided = self.holders.iter().filter(move |(_, opinion)| opinion.until > now);
+        avoided.map(move |(node, opinion)| (*node, opinion.until.since(now)))
+    }
+
     /// How fast one transfer from it was of late, in bytes a millisecond.
     pub(super) fn rate(&self, node: &NodeId) -> Option<u64> {
         self.holders.get(node).and_then(|opinion| opinion.rate)

@@ -74,6 +74,20 @@ pub(super) fn sighting(name: &RepoName, tag: &Tag, node: &NodeId) -> Vec<u8> {
     key
 }
 
+/// One write of a tag, after [`sightings`]' start of all of a tag: in the order in which writes count.
+pub(super) fn write(name: &RepoName, tag: &Tag, version: u64, author: &NodeId) -> Vec<u8> {
+    let mut key = sightings(name, tag);
+    key.extend_from_slice(&version.to_be_bytes());
+    key.extend_from_slice(&author.0);
+    key
+}
+
+/// Reads what a key of [`write`] has after its start: the counter and who wrote it.
+pub(super) fn read_write(rest: &[u8]) -> Option<(u64, NodeId)> {
+    let (version, author) = rest.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*version), NodeId(author.try_into().ok()?)))
+}
+
 /// Reads a key of [`in_repository`], or the start of one of [`link`] or [`reach`], and what is after it.
 pub(super) fn read_in_repository(key: &[u8]) -> Option<(RepoName, Digest, &[u8])> {
     let (name, rest) = read_repository(key)?;
@@ -136,6 +150,10 @@ mod tests {
         let (_, digest, rest) = read_in_repository(&key).expect("a link's key");
         assert_eq!((digest, read_link_maker(rest)), (one, Some(two)));
         assert!(key < link(&name, &one, None));
+        let tag: Tag = "v1".parse().expect("valid");
+        let written = write(&name, &tag, 7, &NodeId([9; 32]));
+        assert_eq!(read_write(&written[sightings(&name, &tag).len()..]), Some((7, NodeId([9; 32]))));
+        assert!(written < write(&name, &tag, 256, &NodeId([1; 32])));
         assert_eq!(read_in_repository(b"a/b"), None);
         assert_eq!(read_in_repository(b"a/b\0\x01abc"), None);
     }

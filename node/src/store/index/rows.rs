@@ -47,6 +47,13 @@ pub(super) struct SightingRow {
     pub granted: bool,
 }
 
+/// Of one write of a tag.
+#[derive(Serialize, Deserialize)]
+pub(super) struct WriteRow {
+    pub target: Option<Digest>,
+    pub authored: Wall,
+}
+
 /// A value's bytes.
 pub(super) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
     postcard::to_extend(row, vec![VERSION]).expect("plain data always encodes")

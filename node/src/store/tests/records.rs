@@ -394,3 +394,38 @@ async fn an_index_that_missed_something_is_not_left_as_complete() {
     assert_eq!(store.index().held(&held.digest), None);
     assert_eq!(reopen(store, &dir).await.store.index().held(&held.digest), Some(held));
 }
+
+#[tokio::test]
+async fn a_tag_remembers_its_last_writes_and_which_lost() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (a, v1) = (repo("a"), tag("v1"));
+    for version in 1..=20u8 {
+        let target = Some(sha256(&[version]));
+        let written = record(Key::tag(&a, &v1), version.into(), &TagBody { target });
+        store.persist(vec![written.clone()]).await.expect("persisted");
+        apply(&store, &[written]);
+    }
+    let lost = Change::TagLost {
+        repository: a.clone(),
+        tag: v1.clone(),
+        body: TagBody { target: None },
+        version: 20,
+        author: NodeId([0; 32]),
+        authored: Wall(5),
+    };
+    store.index().apply(&lost);
+    let history = store.index().history(&a, &v1);
+    let writes: Vec<u64> = history.iter().map(|write| write.version).collect();
+    assert_eq!(writes, [&[20, 20][..], &(6..20).rev().collect::<Vec<_>>()].concat());
+    assert_eq!(history[0].target, Some(sha256(&[20])));
+    assert_eq!((history[1].author, history[1].authored), (NodeId([0; 32]), Wall(5)));
+    assert!(store.index().history(&a, &tag("v")).is_empty(), "of another tag");
+
+    // Killed: what was on disk comes back, and a write that never counted was not.
+    store.0.blobs.shutdown().await;
+    drop(store);
+    let store = open(&dir).await;
+    let writes: Vec<u64> = store.index().history(&a, &v1).iter().map(|write| write.version).collect();
+    assert_eq!(writes, (5..=20).rev().collect::<Vec<u64>>());
+}
