@@ -38,6 +38,7 @@ use waystation_proto::{NodeId, RepoName, verdict::Requester};
 pub use self::listen::{serve, serve_clients, serve_local};
 use self::{
     body::Readers,
+    coming::Looks,
     error::{ApiError, Code},
     mirrored::{Meant, Scope},
     observe::{Observed, route_label},
@@ -69,6 +70,7 @@ struct Inner {
     metrics: Metrics,
     readers: Arc<Readers>,
     growing: GrowingReaders,
+    looks: Looks,
     mirror: Mirror,
 }
 
@@ -118,8 +120,9 @@ impl Registry {
         metrics: Metrics,
     ) -> Self {
         let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
+        let looks = Looks::default();
         let access = Access::anonymous(config.anonymous, &metrics);
-        let inner = Inner { store, replica, node, config, metrics, readers, growing, mirror };
+        let inner = Inner { store, replica, node, config, metrics, readers, growing, looks, mirror };
         Registry { inner: Arc::new(inner), access }
     }
 

@@ -10,6 +10,7 @@ use super::access::{as_user, write_users};
 use crate::harness::{
     image::{Image, MANIFEST_TYPE, descriptor, digest, to_bytes},
     node::{Node, Options, temp_dir},
+    registry::Upload,
     upstream::Upstream,
     wait::until_true,
 };
@@ -118,9 +119,7 @@ fn referrers_are_found_while_the_upstream_is_away() {
     node.registry().assert_has(HUB, "v1", &image);
     node.registry().manifest(HUB, &digest(&theirs)).expect(200);
     // The mesh has something to say of it too.
-    for blob in [b"{}".to_vec()] {
-        node.registry().push_blob(crate::harness::registry::Upload::Post, HUB, &blob).expect(201);
-    }
+    node.registry().push_blob(Upload::Post, HUB, b"{}").expect(201);
     node.registry().push_manifest(HUB, &digest(&ours), &ours).expect(201);
     let of_type = |node: &Node, query: &str| {
         let target = format!("/v2/{HUB}/referrers/{}{query}", image.digest());

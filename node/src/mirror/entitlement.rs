@@ -79,7 +79,7 @@ impl Entitlements {
             }
             Err(error @ (UpstreamError::Unavailable(_) | UpstreamError::RateLimited { .. })) => {
                 match self.without_asking(&name, &error.to_string()) {
-                    Entitled::Unknown(why) => self.from_before(name, (place, user, password), why).await,
+                    Entitled::Unknown(why) => self.said_before(name, (place, user, password), why).await,
                     known => known,
                 }
             }
@@ -97,7 +97,7 @@ impl Entitlements {
     }
 
     /// As [`Self::without_asking`], by what an earlier run was told.
-    async fn from_before(
+    async fn said_before(
         &self,
         name: [u8; 32],
         (place, user, password): (&Place, &str, &Secret),

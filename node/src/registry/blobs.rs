@@ -108,7 +108,7 @@ impl Registry {
         if link.size > IN_FILES {
             let (blob, manifest) = missing(content.digest, link)?;
             let (store, replica) = (self.inner.store.clone(), self.inner.replica.clone());
-            let coming = Growing::begin(store, replica, blob, manifest).await;
+            let coming = Growing::begin(&self.inner.looks, store, replica, blob, manifest).await;
             let answered = coming.answer(&self.inner.readers, content, wanted).await;
             if let Some(response) = answered.map_err(|failure| not_come(failure, content.digest))? {
                 return Ok(response);

@@ -2,7 +2,13 @@
 //! it was written, so this is only for blobs whose hash an artifact index of the catalog pairs with the digest.
 //! What is of the blob here is the store's to say: the protocol only says when to look.
 
-use std::{fs::File, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    sync::{Arc, PoisonError, Weak},
+    time::{Duration, Instant},
+};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -10,7 +16,7 @@ use futures_util::{FutureExt, Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::Mutex;
 use waystation_oci::range::{Part, Wanted};
 use waystation_proto::{
-    Digest,
+    Digest, Hash,
     event::{BlobRef, WantFailure},
     ranges::Ranges,
 };
@@ -21,6 +27,27 @@ use crate::{
     store::{BlobReader, Store},
 };
 
+/// What is known to be here of blobs that are on their way: however many clients read one along, the store is asked
+/// about it by one at a time and not too often.
+#[derive(Default)]
+pub struct Looks(std::sync::Mutex<BTreeMap<Hash, Weak<Look>>>);
+
+/// The last look at a blob.
+type Look = Mutex<Option<(Instant, Ranges)>>;
+
+impl Looks {
+    fn at(&self, hash: Hash) -> Arc<Look> {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.retain(|_, look| look.strong_count() > 0);
+        let known = looks.get(&hash).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let look = Arc::default();
+            looks.insert(hash, Arc::downgrade(&look));
+            look
+        })
+    }
+}
+
 /// A blob on its way here, and what of it can be read.
 pub struct Growing {
     store: Store,
@@ -29,6 +56,7 @@ pub struct Growing {
     manifest: Digest,
     coming: Coming,
     file: Option<File>,
+    last: Arc<Look>,
     here: Ranges,
     /// Bytes that were here when the want began.
     before: u64,
@@ -44,11 +72,18 @@ enum Readable {
 
 impl Growing {
     /// Wants a blob, from the holders of an artifact that it is part of.
-    pub async fn begin(store: Store, replica: ReplicaHandle, blob: BlobRef, manifest: Digest) -> Self {
-        let here = store.probe(blob.hash, blob.size).await;
+    pub async fn begin(
+        looks: &Looks,
+        store: Store,
+        replica: ReplicaHandle,
+        blob: BlobRef,
+        manifest: Digest,
+    ) -> Self {
+        let last = looks.at(blob.hash);
+        let here = look(&store, &blob, &last, LOOK_EVERY).await;
         let before = here.len();
-        let coming = replica.follow_blob(blob.clone(), manifest).await;
-        Growing { store, replica, blob, manifest, coming, file: None, here, before }
+        let coming = replica.follow_blob(blob, manifest).await;
+        Growing { store, replica, blob, manifest, coming, file: None, last, here, before }
     }
 
     /// The answer to a GET once its first byte is here. Nothing: all of the blob is, and is to be served as ever.
@@ -92,27 +127,27 @@ impl Growing {
                     Ok(()) => return Ok(Readable::All),
                     // The protocol counts whole pieces, which over a thin link take longer than it waits.
                     Err(WantFailure::Stalled) if self.has_grown().await => {
-                        self.coming = self.replica.follow_blob(self.blob.clone(), self.manifest).await;
+                        self.coming = self.replica.follow_blob(self.blob, self.manifest).await;
                         told = true;
                     }
                     Err(failure) => return Err(failure),
                 },
                 arrived = self.coming.arrived.changed(), if told => {
                     told = arrived.is_ok();
-                    self.look().await;
+                    self.look(LOOK_EVERY).await;
                 }
-                () = tokio::time::sleep(LOOK_AGAIN) => self.look().await,
+                () = tokio::time::sleep(LOOK_AGAIN) => self.look(LOOK_EVERY).await,
             }
         }
     }
 
-    async fn look(&mut self) {
-        self.here = self.store.probe(self.blob.hash, self.blob.size).await;
+    async fn look(&mut self, every: Duration) {
+        self.here = look(&self.store, &self.blob, &self.last, every).await;
     }
 
     /// Whether more is here than when the want began.
     async fn has_grown(&mut self) -> bool {
-        self.look().await;
+        self.look(Duration::ZERO).await;
         let before = std::mem::replace(&mut self.before, self.here.len());
         self.here.len() > before
     }
@@ -143,6 +178,19 @@ impl Growing {
         let file = file.ok_or_else(|| io::Error::other("the blob is not in a file"))?;
         Ok(readers.stream(file, next, end - next).boxed())
     }
+}
+
+/// What of a blob is here, looked at anew unless that was done so short a time ago.
+async fn look(store: &Store, blob: &BlobRef, last: &Look, every: Duration) -> Ranges {
+    let mut last = last.lock().await;
+    if let Some((at, here)) = &*last
+        && at.elapsed() < every
+    {
+        return here.clone();
+    }
+    let here = store.probe(blob.hash, blob.size).await;
+    *last = Some((Instant::now(), here.clone()));
+    here
 }
 
 /// The bytes of a part, as they come. Fails where they do not: the client is cut short then and knows.
@@ -179,3 +227,5 @@ async fn read(reader: &mut Option<BoxStream<'static, io::Result<Bytes>>>) -> io:
 
 /// How often is looked for parts of a piece that the protocol has not been told of yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long what one client saw is good for the others.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
