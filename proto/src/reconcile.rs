@@ -283,7 +283,9 @@ mod tests {
                 Message::Ask { .. }
                 | Message::Tell { .. }
                 | Message::Probe { .. }
-                | Message::ProbeAnswer { .. } => panic!("not of a reconciliation"),
+                | Message::ProbeAnswer { .. }
+                | Message::LetGo
+                | Message::WhoHas { .. } => panic!("not of a reconciliation"),
                 Message::Records(records) => {
                     for record in records {
                         here.apply(record, LIMITS);

@@ -46,6 +46,15 @@ pub enum Message {
         /// Sessions that the sender has with other sites.
         outside: u16,
     },
+    /// I have more sessions than I keep: end this one if you can do without it. Not answered.
+    LetGo,
+    /// Who has this artifact? Answered by `Records`, of holders and of what they hold, or not at all.
+    WhoHas {
+        /// Its manifest.
+        manifest: Digest,
+        /// Over how many members the question may go, this one included. More than two count as two.
+        hops: u8,
+    },
 }
 
 /// What a member says about one content of an upstream.
@@ -122,7 +131,9 @@ impl Message {
             Message::Request(ids) => ids.len(),
             Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
             Message::Tell { answers, .. } => in_bounds(answers.len())?,
-            Message::Probe { .. } | Message::ProbeAnswer { .. } => 1,
+            Message::Probe { .. } | Message::ProbeAnswer { .. } | Message::LetGo | Message::WhoHas { .. } => {
+                1
+            }
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

@@ -79,6 +79,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message tell", Message::Tell { repository: repository("docker.io/library/x"), answers }),
         ("message probe", Message::Probe { nonce: 300 }),
         ("message probe answer", Message::ProbeAnswer { nonce: 300, outside: 7 }),
+        ("message let go", Message::LetGo),
+        ("message who has", Message::WhoHas { manifest: digest(9), hops: 2 }),
     ]
 }
 

@@ -170,10 +170,10 @@ impl World {
             Event::Refused { request, refusal } if request.0 >= GRANT_REQUESTS => {
                 let good = match refusal {
                     Refusal::Storage(_) => Ok(()),
-                    other => Err(format!("a grant of the root was refused: {other}")),
+                    other => Err(format!("an operator was refused: {other}")),
                 };
-                if good.is_ok() {
-                    let subject = (request.0 - GRANT_REQUESTS) as usize;
+                let subject = (request.0 - GRANT_REQUESTS) as usize;
+                if good.is_ok() && subject < self.options.granted {
                     self.at(self.now + 1_000, Occurrence::Grants(subject));
                 }
                 self.checks.note("answers", self.now, host, good);
