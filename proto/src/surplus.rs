@@ -1,8 +1,8 @@
 //! How many sessions a node keeps, and which it offers to end. Sessions cost traffic also when nothing
 //! happens, and over a thin link that is paid by the site: so of the nodes of a site two keep sessions with
 //! other sites, the others have them only while they use them. A session ends when one end offers to and the
-//! other can do without it ([`Message::LetGo`](crate::wire::Message::LetGo)): nobody is left with fewer than it needs. Whom to dial is
-//! [`crate::membership`]'s.
+//! other can do without it ([`crate::wire::Message::LetGo`]): nobody is left with fewer than it needs. Whom to
+//! dial is [`crate::membership`]'s.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 

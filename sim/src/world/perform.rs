@@ -78,16 +78,12 @@ impl World {
                 self.checks.note("tags", self.now, host, forward);
             }
             Output::Notify(event) => self.notify(host, event),
-            Output::Hangup { peer } => {
-                if let Some(peer) = self.number(&peer) {
-                    self.hang_up(host, peer);
-                }
-            }
+            Output::Hangup { peer } => self.hang_up(host, &peer),
             Output::Forget { keys } => self.hosts[host].disk.forget(&keys),
         }
     }
 
-    fn number(&self, node: &NodeId) -> Option<usize> {
+    pub(super) fn number(&self, node: &NodeId) -> Option<usize> {
         self.numbers.get(node).copied()
     }
 
