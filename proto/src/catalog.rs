@@ -243,6 +243,11 @@ impl Catalog {
         self.nodes.get(node).cloned()
     }
 
+    /// The site that a node says to be on.
+    pub fn site_of(&self, node: &NodeId) -> Option<&str> {
+        self.nodes.get(node).map(|body| body.site.as_str())
+    }
+
     /// Every node that has said something about itself.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
         self.nodes.iter()

@@ -36,6 +36,7 @@ pub mod reconcile;
 pub mod record;
 pub mod replica;
 pub mod rounds;
+pub mod surplus;
 pub mod time;
 pub mod verdict;
 pub mod wants;

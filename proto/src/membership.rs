@@ -8,6 +8,7 @@ use crate::{
     event::{Class, DialTarget, Output},
     id::NodeId,
     presence::Presence,
+    surplus::{Share, Surplus},
     time::{Span, Time},
 };
 
@@ -32,6 +33,8 @@ pub struct Membership {
     no_far_client: bool,
     /// Which sessions are up in more than name.
     pub presence: Presence,
+    /// Which sessions were too many.
+    pub surplus: Surplus,
     /// When the last input came.
     now: Time,
 }
@@ -63,6 +66,8 @@ pub struct Connected {
     pub near: usize,
     /// With nodes of other sites.
     pub far: usize,
+    /// How many of the latter this node keeps, where not all that its site may.
+    pub share: Option<Share>,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +153,11 @@ impl Membership {
         }
     }
 
+    /// How often in a row a node could not be reached.
+    pub fn failures(&self, node: &NodeId) -> u32 {
+        self.dialled.get(node).map_or(0, |attempt| attempt.failures)
+    }
+
     /// The local network told of an address.
     pub fn discovered(&mut self, address: String) {
         let fleeting = self.places.values().filter(|place| place.fleeting).count();
@@ -190,17 +200,24 @@ impl Membership {
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
     ) {
-        self.note_cut(now, connected.far == 0);
+        // One that leaves other sites to others of its own is not cut off.
+        let keeps_some = Share::far_of(config, connected.share).high > 0;
+        self.note_cut(now, connected.far == 0 && keeps_some);
         self.note_company(now);
         let mut room = Room::of(config, connected, &self.outside, now);
         for (address, place) in &mut self.places {
-            let connected = place.node.is_some_and(|node| self.sessions.contains_key(&node));
-            let wanted = !connected && (!place.fleeting || room.site > 0);
+            let known = |is: &dyn Fn(&NodeId) -> bool| place.node.as_ref().is_some_and(is);
+            let connected = known(&|node| self.sessions.contains_key(node));
+            let apart = known(&|node| self.surplus.is_apart(now, node));
+            let wanted = !connected && !apart && (!place.fleeting || room.site > 0);
             if wanted && place.attempt.start(now) {
                 out.push(Output::Dial { target: DialTarget::Address(address.clone()) });
             }
         }
-        candidates.retain(|candidate| !self.is_up(&candidate.node) && !candidate.addresses.is_empty());
+        candidates.retain(|candidate| {
+            let parted = self.surplus.is_apart(now, &candidate.node);
+            !self.is_up(&candidate.node) && !parted && !candidate.addresses.is_empty()
+        });
         rng.shuffle(&mut candidates);
         for candidate in candidates {
             if !room.has(candidate.far) {
@@ -247,6 +264,7 @@ impl Membership {
     /// A site that has lost all others must not wait as long for the next attempt as one that has some.
     fn note_cut(&mut self, now: Time, cut_off: bool) {
         if cut_off && !self.cut_off {
+            self.surplus.forget();
             let places = self.places.values_mut().map(|place| &mut place.attempt);
             for attempt in places.chain(self.dialled.values_mut()).chain([&mut self.outside]) {
                 attempt.not_before = attempt.not_before.min(now + RETRY_LAST);
@@ -298,9 +316,10 @@ impl Room {
             (true, 0) => DIALS_AT_ONCE,
             (true, _) => 1,
         };
+        let (near, far) = (Share::near(config), Share::far_of(config, connected.share));
         Room {
-            site: config.site_sessions.saturating_sub(connected.near).min(DIALS_AT_ONCE),
-            far: config.far_sessions.saturating_sub(connected.far).min(far_at_once),
+            site: near.low.saturating_sub(connected.near).min(DIALS_AT_ONCE),
+            far: far.low.saturating_sub(connected.far).min(far_at_once),
         }
     }
 
@@ -404,7 +423,7 @@ mod tests {
     fn sessions_are_bounded() {
         let mut membership = Membership::default();
         assert_eq!(dials(&mut membership, 0, candidates(false, 100)).len(), DIALS_AT_ONCE);
-        let full = Connected { near: 16, far: 8 };
+        let full = Connected { near: 16, far: 8, share: None };
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(true, 100)), []);
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(false, 100)), []);
         membership.discovered("b:1".to_string());
@@ -444,10 +463,29 @@ mod tests {
         assert_eq!(dials(&mut membership, lasting.0, candidates(false, 1)), [target]);
     }
 
+    /// As when the node that all join at comes back: they must not all dial in the same second.
+    #[test]
+    fn a_fleet_that_waits_for_one_node_does_not_dial_it_in_step() {
+        let hub = "hub:1".to_string();
+        let target = DialTarget::Address(hub.clone());
+        let first_after = |seed: u64| {
+            let mut membership = Membership::new(core::slice::from_ref(&hub));
+            let mut rng = fastrand::Rng::with_seed(seed);
+            // All have found it away equally often.
+            (0..8).for_each(|_| membership.dial_failed(Time(0), &target, &mut rng));
+            (0..60).find(|second| !dials(&mut membership, second * 1_000, vec![]).is_empty())
+        };
+        let mut by_second = BTreeMap::<u64, usize>::new();
+        for seed in 0..100 {
+            *by_second.entry(first_after(seed).expect("within a minute")).or_default() += 1;
+        }
+        assert!(by_second.values().all(|count| *count < 50) && by_second.len() >= 5, "{by_second:?}");
+    }
+
     #[test]
     fn a_thousand_unreachable_sites_do_not_fill_a_thin_link() {
         let (mut membership, mut rng) = (Membership::default(), fastrand::Rng::with_seed(1));
-        let hub = Connected { far: 1, near: 0 };
+        let hub = Connected { far: 1, ..Connected::default() };
         membership.up(Time(0), NodeId([9; 32]), None);
         let mut count = 0;
         for now in (0..14_400_000).step_by(2_000) {

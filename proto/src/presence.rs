@@ -30,6 +30,10 @@ struct Member {
     probe: Option<Probe>,
     /// Sessions with other sites that it has, by its last answer, and when that came.
     outside: Option<(u16, Time)>,
+    /// When that was last asked.
+    asked: Option<Time>,
+    /// When the session was last of use.
+    used: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,7 @@ struct Probe {
 impl Presence {
     /// A session came up.
     pub fn up(&mut self, now: Time, peer: NodeId) {
-        self.members.insert(peer, Member { heard: now, probe: None, outside: None });
+        self.members.insert(peer, Member { heard: now, probe: None, outside: None, asked: None, used: now });
     }
 
     /// The last session with a member ended.
@@ -121,9 +125,28 @@ impl Presence {
             .collect()
     }
 
-    /// Whether bytes are on their way from a member.
-    pub fn is_sending(&self, peer: &NodeId) -> bool {
-        self.flights.values().any(|(from, _)| from == peer)
+    /// Asks a member how many sessions with other sites it has, unless that was done not long ago.
+    pub fn ask_outside(&mut self, now: Time, peer: NodeId) -> Option<Output> {
+        let member = self.members.get_mut(&peer)?;
+        if member.asked.is_some_and(|asked| now.since(asked) < OUTSIDE_ASKED) {
+            return None;
+        }
+        member.asked = Some(now);
+        self.last_nonce += 1;
+        Some(Output::Send { to: peer, message: Message::Probe { nonce: self.last_nonce } })
+    }
+
+    /// Something was done over a session that it is kept for.
+    pub fn used(&mut self, now: Time, peer: &NodeId) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.used = now;
+        }
+    }
+
+    /// Since when a session is of no use; nothing where bytes are on their way over it.
+    pub fn idle_since(&self, peer: &NodeId) -> Option<Time> {
+        let sending = self.flights.values().any(|(from, _)| from == peer);
+        self.members.get(peer).filter(|_| !sending).map(|member| member.used)
     }
 
     /// Notes the end of a transfer, before the planner is told. One that succeeded is a sign of life.
@@ -132,6 +155,7 @@ impl Presence {
             Input::Fetched { fetch } => {
                 if let Some((from, _)) = self.flights.remove(fetch) {
                     self.heard(now, &from);
+                    self.used(now, &from);
                 }
             }
             Input::Arriving { fetch } => {
@@ -148,7 +172,13 @@ impl Presence {
     pub fn after(&mut self, now: Time, outputs: &[Output]) {
         for output in outputs {
             match output {
-                Output::Fetch { fetch, from, .. } => drop(self.flights.insert(*fetch, (*from, now))),
+                Output::Fetch { fetch, from, .. } => {
+                    self.flights.insert(*fetch, (*from, now));
+                    self.used(now, from);
+                }
+                Output::Send { to, message: Message::Ask { .. } | Message::Tell { .. } } => {
+                    self.used(now, to)
+                }
                 Output::CancelFetch { fetch } => drop(self.flights.remove(fetch)),
                 _ => {}
             }
@@ -171,6 +201,8 @@ pub const FRESH: Span = Span::secs(3);
 const AWAITED: Span = Span::secs(60);
 /// Artifacts that are looked after.
 const AWAITED_MAX: usize = 256;
+/// How often it is asked how many sessions with other sites a member has.
+const OUTSIDE_ASKED: Span = Span::secs(60);
 /// How long it is believed how many sessions with other sites a member has.
 const OUTSIDE_GOOD: Span = Span::secs(180);
 

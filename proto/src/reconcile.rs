@@ -284,6 +284,8 @@ mod tests {
                 | Message::Tell { .. }
                 | Message::Probe { .. }
                 | Message::ProbeAnswer { .. }
+                | Message::LetGo
+                | Message::WhoHas { .. }
                 | Message::Progress(_) => panic!("not of a reconciliation"),
                 Message::Records(records) => {
                     for record in records {

@@ -2,6 +2,7 @@
 //! decides nothing itself but whom to compare catalogs with, and when; that, and what members send, is in
 //! `peers`.
 
+mod inquiries;
 mod peers;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
@@ -46,6 +47,7 @@ pub struct Replica {
     rng: fastrand::Rng,
     rounds: Rounds,
     manners: Manners,
+    inquiries: inquiries::Inquiries,
     wants_timer: bool,
     sharing_timer: bool,
     /// Whether the timers that never end are running.
@@ -78,6 +80,7 @@ impl Replica {
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             manners: Manners::default(),
+            inquiries: inquiries::Inquiries::default(),
             wants_timer: false,
             sharing_timer: false,
             started: false,
@@ -558,6 +561,7 @@ impl Replica {
                 self.dial(now, out);
                 self.dial_for_closures(now, out);
                 self.probe_silent(now, out);
+                self.part_with_surplus(now, out);
                 out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {

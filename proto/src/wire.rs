@@ -34,9 +34,6 @@ pub enum Message {
         /// One for each digest, in any order.
         answers: Vec<Answer>,
     },
-    /// How far blobs are that the sender is getting, or that the receiver said it was. At most
-    /// [`Message::MAX_PROGRESS`].
-    Progress(Vec<Progress>),
     /// Are you there? Answered by `ProbeAnswer`, at once.
     Probe {
         /// Comes back with the answer.
@@ -49,6 +46,18 @@ pub enum Message {
         /// Sessions that the sender has with other sites.
         outside: u16,
     },
+    /// I have more sessions than I keep: end this one if you can do without it. Not answered.
+    LetGo,
+    /// Who has this artifact? Answered by `Records`, of holders and of what they hold, or not at all.
+    WhoHas {
+        /// Its manifest.
+        manifest: Digest,
+        /// Over how many members the question may go, this one included. More than two count as two.
+        hops: u8,
+    },
+    /// How far blobs are that the sender is getting, or that the receiver said it was. At most
+    /// [`Message::MAX_PROGRESS`].
+    Progress(Vec<Progress>),
 }
 
 /// What of a blob is at the sender.
@@ -156,7 +165,9 @@ impl Message {
                 return Err(WireError::TooLarge("64 blobs"));
             }
             Message::Progress(progress) => progress.len(),
-            Message::Probe { .. } | Message::ProbeAnswer { .. } => 1,
+            Message::Probe { .. } | Message::ProbeAnswer { .. } | Message::LetGo | Message::WhoHas { .. } => {
+                1
+            }
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

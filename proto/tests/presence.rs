@@ -7,6 +7,7 @@ use harness::{Node, artifact_record, digest, holding_record, index, index_hash, 
 use waystation_proto::{
     Event, Input, RequestId,
     body::HoldingState,
+    event::DialTarget,
     event::{BlobRef, Fault, WantFailure},
     index::ArtifactIndex,
     wire::Message,
@@ -141,4 +142,67 @@ fn a_session_in_name_only_is_ended() {
     assert_eq!(here.hung_up, []);
     here.pass(5_000);
     assert_eq!(here.hung_up, [node(2)]);
+}
+
+/// The records that came with a message to a member.
+fn told(here: &Node, to: u8) -> Vec<waystation_proto::Record> {
+    let of = |(peer, message): &(waystation_proto::NodeId, Message)| match message {
+        Message::Records(records) if *peer == node(to) => records.clone(),
+        _ => Vec::new(),
+    };
+    here.sent.iter().flat_map(of).collect()
+}
+
+#[test]
+fn a_holder_that_was_never_heard_of_is_found_by_asking() {
+    let index = index(9, &[("a", 10)]);
+    let mut here = Node::new(1);
+    here.learn([artifact_record(5, &repository(APP), &index)]);
+    here.meet(2, "here");
+    here.sent.clear();
+    here.want_artifact(1, &repository(APP), digest(9), false);
+    let question = Message::WhoHas { manifest: digest(9), hops: 2 };
+    assert_eq!(here.sent.iter().filter(|sent| **sent == (node(2), question.clone())).count(), 1);
+    // The one that is asked does not know either, and asks on; the third does.
+    let mut between = Node::new(2);
+    for n in [1, 3] {
+        between.meet(n, "here");
+    }
+    between.sent.clear();
+    between.tell(Input::Received { from: node(1), message: question });
+    let onward = Message::WhoHas { manifest: digest(9), hops: 1 };
+    assert_eq!(between.sent, [(node(3), onward.clone())]);
+    let mut third = Node::new(3);
+    third.learn([holding_record(4, &digest(9), HoldingState::Complete, 1), harness::node_record(4, "there")]);
+    third.meet(2, "here");
+    third.sent.clear();
+    third.tell(Input::Received { from: node(2), message: onward });
+    let answer = told(&third, 2);
+    assert_eq!(answer.len(), 2, "who has it, and where that is");
+    between.sent.clear();
+    between.tell(Input::Received { from: node(3), message: Message::Records(answer.clone()) });
+    assert_eq!(told(&between, 1), answer);
+    here.dialled.clear();
+    here.tell(Input::Received { from: node(2), message: Message::Records(answer) });
+    let dials_four = |target: &DialTarget| matches!(target, DialTarget::Node(to, _) if *to == node(4));
+    assert!(here.dialled.iter().any(dials_four), "{:?}", here.dialled);
+}
+
+#[test]
+fn questions_are_bounded_in_rate_and_reach() {
+    let mut here = Node::new(1);
+    (2..12).for_each(|n| here.meet(n, "here"));
+    here.sent.clear();
+    let ask = |here: &mut Node, n: u16, hops: u8| {
+        let manifest = waystation_proto::Digest::Sha256(*blake3::hash(&n.to_be_bytes()).as_bytes());
+        here.tell(Input::Received { from: node(2), message: Message::WhoHas { manifest, hops } });
+    };
+    ask(&mut here, 0, 1);
+    assert_eq!(here.sent, [], "the last one asks nobody");
+    ask(&mut here, 1, 255);
+    ask(&mut here, 1, 255);
+    assert_eq!(here.sent.len(), 4, "not all, and once");
+    assert!(here.sent.iter().all(|(_, message)| matches!(message, Message::WhoHas { hops: 1, .. })));
+    (2..1_000).for_each(|n| ask(&mut here, n, 2));
+    assert!(here.sent.len() <= 4 * 32, "{}", here.sent.len());
 }

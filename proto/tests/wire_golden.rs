@@ -18,7 +18,7 @@ use waystation_proto::{
     reconcile::{Content, Summary},
     record::{Key, Kind},
     time::Wall,
-    wire::{Answer, Message, Standing},
+    wire::{Answer, Extent, Message, Progress, Standing},
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -64,6 +64,9 @@ fn messages() -> Vec<(&'static str, Message)> {
     let id = |n: u8| RecordId([n; 32]);
     let fingerprint = Summary { from: 0, to: u128::MAX, content: Content::Fingerprint([5; 16], 300) };
     let ids = Summary { from: 1 << 100, to: 1 << 101, content: Content::Ids(vec![id(1), id(2)]) };
+    let partial = Extent::Partial { have: vec![255, 1], coming: vec![0, 6] };
+    let progress = [partial, Extent::Whole, Extent::Dropped];
+    let progress = progress.map(|extent| Progress { hash: Hash([3; 32]), extent });
     vec![
         (
             "message records",
@@ -79,6 +82,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message tell", Message::Tell { repository: repository("docker.io/library/x"), answers }),
         ("message probe", Message::Probe { nonce: 300 }),
         ("message probe answer", Message::ProbeAnswer { nonce: 300, outside: 7 }),
+        ("message let go", Message::LetGo),
+        ("message who has", Message::WhoHas { manifest: digest(9), hops: 2 }),
+        ("message progress", Message::Progress(progress.to_vec())),
     ]
 }
 

@@ -13,6 +13,7 @@
 
 pub mod check;
 pub mod content;
+pub mod cost;
 pub mod disk;
 pub mod faults;
 pub mod host;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use waystation_sim::{Options, Report, World};
+use waystation_sim::{Options, Report, World, cost};
 
 /// Runs a mesh of unchanged replicas in a simulated world.
 #[derive(Parser)]
@@ -45,6 +45,21 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         minutes: u64,
     },
+    /// What the control plane costs: an idle hour, and one with publications.
+    Cost {
+        /// How many nodes.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=10_000))]
+        nodes: u16,
+        /// On how many sites.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        sites: u16,
+        /// Artifacts published in the second hour.
+        #[arg(long, default_value_t = 1000)]
+        publications: u64,
+        /// What everything else is drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -69,6 +84,12 @@ fn main() -> anyhow::Result<ExitCode> {
                     );
                     return Ok(code(&report));
                 }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Cost { nodes, sites, publications, seed } => {
+            for cost in cost::measure(usize::from(nodes), usize::from(sites), publications, seed) {
+                println!("{cost}");
             }
             Ok(ExitCode::SUCCESS)
         }

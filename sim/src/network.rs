@@ -30,6 +30,20 @@ pub struct Traffic {
     pub direct_bytes: u64,
     /// Bytes of gossip, each copy counted.
     pub gossip_bytes: u64,
+    /// Of both, what went from one site to another.
+    pub far_bytes: u64,
+}
+
+impl Traffic {
+    /// What was sent since then.
+    pub fn since(self, before: Traffic) -> Traffic {
+        Traffic {
+            messages: self.messages - before.messages,
+            direct_bytes: self.direct_bytes - before.direct_bytes,
+            gossip_bytes: self.gossip_bytes - before.gossip_bytes,
+            far_bytes: self.far_bytes - before.far_bytes,
+        }
+    }
 }
 
 /// Nothing that one of `from` sends to one of `to` arrives.
@@ -67,6 +81,9 @@ impl Network {
         self.traffic.messages += 1;
         let counter = if gossip { &mut self.traffic.gossip_bytes } else { &mut self.traffic.direct_bytes };
         *counter += bytes as u64;
+        if self.site(from) != self.site(to) {
+            self.traffic.far_bytes += bytes as u64;
+        }
         let (loss, duplication) =
             if self.faulty { (self.options.loss, self.options.duplication) } else { (0, 0) };
         if self.is_blocked(from, to) || happens(&mut self.rngs[from], loss) {

@@ -12,7 +12,8 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RequestId, Timer,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RepoName, RequestId, Tag,
+    Timer,
     event::WriteId,
     glob::Glob,
     grant::{Actions, Grant},
@@ -45,6 +46,8 @@ pub struct World {
     now: u64,
     queue: BTreeMap<(u64, u64), Occurrence>,
     sequence: u64,
+    /// What operators asked by hand.
+    asked: u64,
     connections: u64,
     numbers: BTreeMap<NodeId, usize>,
     root: SigningKey,
@@ -171,6 +174,7 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             sequence: 0,
+            asked: 0,
             connections: 0,
             content: Content::default(),
             transfers: Transfers::default(),
@@ -294,7 +298,49 @@ impl World {
 
     /// A machine stops, and starts again after ten seconds.
     pub fn stop(&mut self, host: usize) {
-        self.crash(host, 10_000, true);
+        self.stop_for(host, 10_000);
+    }
+
+    /// A machine stops without a word, and starts again after so many milliseconds.
+    pub fn stop_for(&mut self, host: usize, ms: u64) {
+        self.crash(host, ms, true);
+    }
+
+    /// An operator asks something of a host, by the request given; it has to be done.
+    pub fn operator(&mut self, host: usize, ask: impl FnOnce(RequestId) -> Input) {
+        self.asked += 1;
+        let request = RequestId(GRANT_REQUESTS + self.options.nodes as u64 + self.asked);
+        self.tell(host, ask(request));
+    }
+
+    /// An operator pushes a new artifact at a host, with these tags; its number in [`Content::artifacts`].
+    pub fn push(&mut self, host: usize, repository: &RepoName, tags: &[Tag]) -> usize {
+        let layer = self.content.blob(&format!("layer of push {}", self.asked), 1_000);
+        let number = self.content.artifact(repository, &[layer]);
+        let artifact = self.content.artifacts()[number].clone();
+        for (hash, size) in artifact.blobs() {
+            self.hosts[host].disk.seal(hash, size);
+            self.tell(host, Input::Sealed { hash });
+        }
+        self.operator(host, |request| Input::Publish {
+            request,
+            repository: repository.clone(),
+            tags: tags.to_vec(),
+            index: artifact.index,
+            index_hash: artifact.index_hash,
+            index_size: artifact.index_size,
+        });
+        number
+    }
+
+    /// What exists.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Sessions that were ever opened.
+    pub fn connections(&self) -> u64 {
+        self.connections
     }
 
     /// What the mesh's members trust.
@@ -488,7 +534,7 @@ impl World {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { written, refused, pulled, not_pulled } = self.tally;
-        let Traffic { messages, direct_bytes, gossip_bytes } = self.traffic;
+        let Traffic { messages, direct_bytes, gossip_bytes, .. } = self.traffic;
         writeln!(f, "writes: {written} acknowledged, {refused} refused")?;
         writeln!(f, "pulls: {pulled} served, {not_pulled} not")?;
         writeln!(f, "messages: {messages}, {direct_bytes} bytes direct, {gossip_bytes} bytes gossip")?;

@@ -213,12 +213,12 @@ fn malformed(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
     let member = &scene.member;
     let absurd = [0, Record::MAX_VERSION, u64::MAX].map(|version| member.record(unknown(0), version, &1));
     let long = member.record(unknown(0), 1, &vec![1u8; Record::MAX_BODY + 1]);
-    let unsigned =
-        (0..3_000).map(|n| Record { signature: [n as u8; 64], ..member.record(unknown(n), 1, &n) });
+    // Not so many that it would be hung up on.
+    let unsigned = (0..150).map(|n| Record { signature: [n as u8; 64], ..member.record(unknown(n), 1, &n) });
     vec![
         ("an absurd version", absurd.to_vec()),
         ("a body that is too long", vec![long]),
-        ("thousands with bad signatures", unsigned.collect()),
+        ("many with bad signatures", unsigned.collect()),
     ]
 }
 
@@ -254,6 +254,9 @@ fn a_flood_of_bad_records_does_not_keep_clients_waiting() {
     println!("slowest push and pull during a flood of 60,000 bad records: {slowest:?}");
     assert!(slowest < Duration::from_secs(30), "a push and a pull took {slowest:?}");
     scene.member.wait_until_said(before + 20);
+    // It is not heard for long.
+    wait_for_log(&scene.node, &["sending records that nobody could have sent honestly"]);
+    until_true("the session is ended", || scene.node.sessions().is_empty());
     watch.unharmed(GROWTH);
 }
 

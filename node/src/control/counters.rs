@@ -132,7 +132,14 @@ fn slot(way: Way, message: &Message) -> usize {
         (Way::Gossip, _) => 0,
         (Way::Direct, Message::Records(_)) => 1,
         (Way::Direct, Message::Reconcile(_)) => 2,
-        (Way::Direct, Message::Request(_) | Message::Probe { .. } | Message::ProbeAnswer { .. }) => 3,
+        (
+            Way::Direct,
+            Message::Request(_)
+            | Message::Probe { .. }
+            | Message::ProbeAnswer { .. }
+            | Message::LetGo
+            | Message::WhoHas { .. },
+        ) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
         (Way::Direct, Message::Progress(_)) => 5,
     }

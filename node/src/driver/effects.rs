@@ -79,16 +79,8 @@ impl Effects {
     ) -> Option<Input> {
         while self.tasks.try_join_next().is_some() {}
         match output {
-            Output::Send { to, message } => {
-                if !self.control.send(to, message) {
-                    self.metrics.messages_dropped.inc();
-                }
-            }
-            Output::Announce { records } => {
-                if !self.control.announce(records) {
-                    self.metrics.messages_dropped.inc();
-                }
-            }
+            Output::Send { to, message } => self.handed_over(self.control.send(to, message)),
+            Output::Announce { records } => self.handed_over(self.control.announce(records)),
             Output::Dial { target } => {
                 if !self.control.dial(target.clone()) {
                     return Some(Input::DialFailed { target });
@@ -137,14 +129,17 @@ impl Effects {
             }
             Output::Catalog(change) => self.change(&change),
             Output::Notify(event) => self.notify(event, waiters, replica),
-            Output::Hangup { peer } => {
-                if !self.control.hang_up(peer) {
-                    self.metrics.messages_dropped.inc();
-                }
-            }
+            Output::Hangup { peer } => self.handed_over(self.control.hang_up(peer)),
             Output::Forget { keys } => self.store.forget(&keys),
         }
         None
+    }
+
+    /// Counts what the control plane did not take. Nothing else follows: any message may be lost.
+    fn handed_over(&self, taken: bool) {
+        if !taken {
+            self.metrics.messages_dropped.inc();
+        }
     }
 
     /// Whether records can still be written.

@@ -1,6 +1,6 @@
 //! What members send and what is sent to them: sessions, records, reconciliation, and whom to dial.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use super::{PERSIST_WITHIN, Replica};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     quota::Quota,
     reconcile::{self, Summary},
     record::{Kind, Record, RecordError, RecordId},
+    surplus::{GATEWAYS, Session, Share, Surplus, weight},
     time::{Now, Span},
     wire::{Message, batches},
     world::World,
@@ -61,6 +62,8 @@ impl Replica {
                 let outside = u16::try_from(self.connected().far).unwrap_or(u16::MAX);
                 out.push(Output::Send { to: from, message: Message::ProbeAnswer { nonce, outside } });
             }
+            Message::WhoHas { manifest, hops } => self.inquired(now, from, manifest, hops, out),
+            Message::LetGo => self.let_go_of(now, from, out),
             Message::ProbeAnswer { outside, .. } => {
                 self.membership.presence.answered(now.time, &from, outside);
                 self.holder_is_there(now, out);
@@ -72,6 +75,7 @@ impl Replica {
                 }
             }
             Message::Ask { repository, digests } => {
+                self.membership.presence.used(now.time, &from);
                 let me = self.me();
                 self.pulls.asked(me, from, repository, digests, out);
             }
@@ -147,6 +151,7 @@ impl Replica {
             out.push(Output::Notify(Event::Shunned { peer: from }));
             out.push(Output::Hangup { peer: from });
         }
+        self.answer_inquiries(now, &news, out);
         // Some may have made room for others since.
         news.retain(|record: &Record| self.catalog.get(&record.key) == Some(record));
         for (records, origin, within) in
@@ -285,11 +290,84 @@ impl Replica {
         connected
     }
 
+    /// How many sessions with other sites this node keeps.
+    fn far_share(&self, now: Now) -> Share {
+        let near = self.membership.sessions().filter(|peer| self.is_at_home(peer));
+        let others = near.map(|peer| (peer, self.membership.presence.outside(now.time, &peer)));
+        Share::far(&self.config, &self.me(), others)
+    }
+
+    /// Whether a member is known to be on this node's site.
+    fn is_at_home(&self, peer: &NodeId) -> bool {
+        self.catalog.site_of(peer).is_some_and(|site| site == self.config.site)
+    }
+
+    /// Offers to end sessions that are too many, and asks those of the site who keep them for all.
+    pub(super) fn part_with_surplus(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.membership.surplus.is_due(now.time) {
+            return;
+        }
+        let (me, far_share) = (self.me(), self.far_share(now));
+        let peers: Vec<NodeId> = self.membership.sessions().collect();
+        let (near, far): (Vec<NodeId>, Vec<NodeId>) = peers.into_iter().partition(|peer| self.is_near(peer));
+        let mut by_weight: Vec<NodeId> = near.iter().copied().filter(|peer| self.is_at_home(peer)).collect();
+        by_weight.sort_by_key(|peer| weight(&self.config.site, peer));
+        for peer in by_weight.into_iter().take(2 * GATEWAYS) {
+            out.extend(self.membership.presence.ask_outside(now.time, peer));
+        }
+        for (share, peers) in [(Share::near(&self.config), near), (far_share, far)] {
+            let presence = &self.membership.presence;
+            // One in use counts, and is never offered.
+            let session = |peer| Session { peer, idle_since: presence.idle_since(&peer).unwrap_or(now.time) };
+            let sessions: Vec<Session> = peers.into_iter().map(session).collect();
+            for peer in self.membership.surplus.offers(now.time, &me, share, &sessions) {
+                out.push(Output::Send { to: peer, message: Message::LetGo });
+            }
+        }
+    }
+
+    /// A member offers to end the session with it: done where this node can do without.
+    fn let_go_of(&mut self, now: Now, peer: NodeId, out: &mut Vec<Output>) {
+        let (near, connected) = (self.is_near(&peer), self.connected());
+        let (share, count) = if near {
+            (Share::near(&self.config), connected.near)
+        } else {
+            (self.far_share(now), connected.far)
+        };
+        let Some(idle_since) = self.membership.presence.idle_since(&peer) else { return };
+        if Surplus::can_spare(now.time, share, count, Session { peer, idle_since }) {
+            self.membership.surplus.part(now.time, peer);
+            out.push(Output::Hangup { peer });
+        }
+    }
+
+    /// Of the nodes of each other site those first that keep its sessions with others, as far as they can be
+    /// reached: any other would part again.
+    fn likely_gateways(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
+        let (mut chosen, mut by_site) = (Vec::new(), BTreeMap::<&str, Vec<([u8; 8], Candidate)>>::new());
+        for candidate in candidates {
+            match self.catalog.site_of(&candidate.node) {
+                Some(site) if candidate.far => {
+                    let weight = weight(site, &candidate.node);
+                    by_site.entry(site).or_default().push((weight, candidate));
+                }
+                _ => chosen.push(candidate),
+            }
+        }
+        for mut of_site in by_site.into_values() {
+            of_site
+                .sort_by_key(|(weight, candidate)| (self.membership.failures(&candidate.node) / 2, *weight));
+            chosen.extend(of_site.into_iter().take(GATEWAYS).map(|(_, candidate)| candidate));
+        }
+        chosen
+    }
+
     /// A client waits for something of an artifact: sees to it that those who hold it can be asked, and that
     /// it is soon known if they cannot.
     pub(super) fn seek_holders(&mut self, now: Now, manifest: Digest, out: &mut Vec<Output>) {
         if self.membership.presence.awaits(now.time, manifest) {
             self.probe_holders(now, &manifest, out);
+            self.inquire(now, manifest, out);
         }
         self.dial_holders(now, &manifest, true, out);
     }
@@ -325,12 +403,13 @@ impl Replica {
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
         let site = &self.config.site;
-        let connected = self.connected();
+        let connected = Connected { share: Some(self.far_share(now)), ..self.connected() };
         let (membership, manners) = (&self.membership, &self.manners);
         let is_wanted =
             |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
         let others = self.catalog.nodes().filter(|(node, _)| is_wanted(node));
         let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
+        let candidates = self.likely_gateways(candidates);
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }
 

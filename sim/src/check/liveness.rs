@@ -1,6 +1,6 @@
 //! When nothing goes wrong any more, everything that was begun comes to an end.
 
-use waystation_proto::ReplicaConfig;
+use std::collections::BTreeSet;
 
 use crate::{content::Content, host::Host, workload::Workload};
 
@@ -18,12 +18,20 @@ pub fn done(hosts: &[Host], content: &Content, workload: &Workload) -> Result<()
     Ok(())
 }
 
-/// Whether every host has a session with every other, or as many as it keeps.
+/// Whether every host that runs can be reached from every other over sessions that both ends have.
 pub fn connected(hosts: &[Host]) -> Result<(), String> {
-    let enough = (hosts.len() - 1).min(ReplicaConfig::default().far_sessions);
-    let sessions = |host: &Host| host.replica().map_or(0, |replica| replica.sessions().count());
-    match hosts.iter().find(|host| sessions(host) < enough) {
-        Some(host) => Err(format!("host {} has {} sessions only", host.number, sessions(host))),
+    let up: Vec<usize> = hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect();
+    let Some(first) = up.first() else { return Ok(()) };
+    let (mut reached, mut next) = (BTreeSet::from([*first]), vec![*first]);
+    while let Some(host) = next.pop() {
+        for (peer, connection) in &hosts[host].peers {
+            if hosts[*peer].peers.get(&host) == Some(connection) && reached.insert(*peer) {
+                next.push(*peer);
+            }
+        }
+    }
+    match up.iter().find(|host| !reached.contains(host)) {
+        Some(host) => Err(format!("host {host} cannot be reached from host {first}")),
         None => Ok(()),
     }
 }

@@ -80,16 +80,12 @@ impl World {
                 self.checks.note("tags", self.now, host, forward);
             }
             Output::Notify(event) => self.notify(host, event),
-            Output::Hangup { peer } => {
-                if let Some(peer) = self.number(&peer) {
-                    self.hang_up(host, peer);
-                }
-            }
+            Output::Hangup { peer } => self.hang_up(host, &peer),
             Output::Forget { keys } => self.hosts[host].disk.forget(&keys),
         }
     }
 
-    fn number(&self, node: &NodeId) -> Option<usize> {
+    pub(super) fn number(&self, node: &NodeId) -> Option<usize> {
         self.numbers.get(node).copied()
     }
 
@@ -172,10 +168,10 @@ impl World {
             Event::Refused { request, refusal } if request.0 >= GRANT_REQUESTS => {
                 let good = match refusal {
                     Refusal::Storage(_) => Ok(()),
-                    other => Err(format!("a grant of the root was refused: {other}")),
+                    other => Err(format!("an operator was refused: {other}")),
                 };
-                if good.is_ok() {
-                    let subject = (request.0 - GRANT_REQUESTS) as usize;
+                let subject = (request.0 - GRANT_REQUESTS) as usize;
+                if good.is_ok() && subject < self.options.granted {
                     self.at(self.now + 1_000, Occurrence::Grants(subject));
                 }
                 self.checks.note("answers", self.now, host, good);

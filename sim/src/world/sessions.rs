@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use waystation_proto::{DialTarget, Hash, Input, wire::Message};
+use waystation_proto::{DialTarget, Hash, Input, NodeId, wire::Message};
 
 use super::{Occurrence, World};
 use crate::{check::durability, host::number_at, network::Cut};
@@ -119,7 +119,8 @@ impl World {
     }
 
     /// A host ends its session with another, which hears of it a little later.
-    pub(super) fn hang_up(&mut self, host: usize, peer: usize) {
+    pub(super) fn hang_up(&mut self, host: usize, peer: &NodeId) {
+        let Some(peer) = self.number(peer) else { return };
         let Some(connection) = self.hosts[host].peers.get(&peer).copied() else { return };
         let delay = self.network.delay(host, peer);
         self.at(self.now, Occurrence::Ended { host, peer, connection });
