@@ -109,7 +109,7 @@ impl Budget {
             configured: config,
             path,
             began: Instant::now(),
-            pacers: [Pacer::new(), Pacer::new(), Pacer::new(), Pacer::new()],
+            pacers: [Pacer::unlimited(), Pacer::unlimited(), Pacer::unlimited(), Pacer::unlimited()],
             moved: Default::default(),
             left: [AtomicI64::new(ENDLESS), AtomicI64::new(ENDLESS)],
             state: Mutex::new(state),

@@ -127,7 +127,7 @@ fn read(
     let scale = 10_u128.pow(fraction.len() as u32);
     let fraction: u128 = fraction.parse().map_err(|_| malformed())?;
     let scaled = (integer * scale + fraction) * u128::from(factor);
-    if scaled % scale != 0 {
+    if !scaled.is_multiple_of(scale) {
         return Err(UnitError::Broken(text.to_owned(), whole));
     }
     u64::try_from(scaled / scale).map_err(|_| too_large())

@@ -36,8 +36,8 @@ struct State {
 
 impl Pacer {
     /// Without any limit.
-    pub fn new() -> Self {
-        let state = State { shares: Shares::new(), pumping: false };
+    pub fn unlimited() -> Self {
+        let state = State { shares: Shares::unlimited(), pumping: false };
         Pacer(Arc::new(Inner {
             limited: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -136,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_goes_on_when_the_limit_is_lifted() {
-        let pacer = Pacer::new();
+        let pacer = Pacer::unlimited();
         pacer.take(Class::Background, u64::MAX).await;
         pacer.allow(at(1000), 50);
         pacer.debit(Class::Background, 1 << 40);
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_stops_waiting_takes_nothing() {
-        let pacer = Pacer::new();
+        let pacer = Pacer::unlimited();
         pacer.allow(at(1_000_000), 50);
         pacer.debit(Class::Client, 100_000);
         let gone = tokio::spawn({

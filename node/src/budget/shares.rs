@@ -65,7 +65,7 @@ struct Bucket {
 
 impl<T> Shares<T> {
     /// Without any limit.
-    pub fn new() -> Self {
+    pub fn unlimited() -> Self {
         let lane = || Lane { bucket: Bucket::default(), weight: 50, given: 0, waiting: VecDeque::new() };
         Shares { whole: Bucket::default(), lanes: [lane(), lane()], served: 0 }
     }
@@ -141,10 +141,15 @@ impl<T> Shares<T> {
         }
     }
 
-    /// A class that wanted nothing for a while has no claim on the time before.
+    /// A class that wanted nothing for a while has no claim on the time before; but what a client wants first,
+    /// which often is all, goes before the rest.
     fn begin(&mut self, class: Class) {
         let lane = &mut self.lanes[slot(class)];
-        lane.given = lane.given.max(self.served);
+        let ahead = match class {
+            Class::Client => u128::from(AHEAD) * 100 / u128::from(lane.weight.max(1)),
+            Class::Background => 0,
+        };
+        lane.given = lane.given.max(self.served.saturating_sub(ahead));
     }
 
     fn serve(&mut self, now: Duration, class: Class, bytes: u64) {
@@ -203,6 +208,9 @@ fn slot(class: Class) -> usize {
     }
 }
 
+/// Bytes that a client's beginning is ahead of the background: manifests, configs, small layers.
+const AHEAD: u64 = 256 * 1024;
+
 const NANO: i128 = 1_000_000_000;
 
 /// What may be saved up while nothing is moved, and so made up for when a task was woken late.
@@ -255,7 +263,7 @@ mod tests {
     }
 
     fn limited(whole: u64, reserve: u8) -> Shares<usize> {
-        let mut shares = Shares::new();
+        let mut shares = Shares::unlimited();
         shares.allow(Duration::ZERO, Allowance { whole: Some(whole), ..Allowance::default() }, reserve);
         shares
     }
@@ -284,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_limit_set_under_way_is_held_from_then_on() {
-        let mut shares = Shares::new();
+        let mut shares = Shares::unlimited();
         let mut at = Duration::ZERO;
         for mbit in [100, 10, 50, 10] {
             let rate = mbit * 125_000;
@@ -300,10 +308,26 @@ mod tests {
         for reserve in [10, 50, 80, 99] {
             let mut streams = vec![BACKGROUND; 31];
             streams.push(CLIENT);
-            let moved = run(&mut limited(1_250_000, reserve), &streams, Duration::ZERO, 20 * SECOND, MS);
-            within(moved[0], 25_000_000.0 * f64::from(reserve) / 100.0, 2.0);
-            within(moved[0] + moved[1], 25_000_000.0, 2.0);
+            let moved = run(&mut limited(1_250_000, reserve), &streams, Duration::ZERO, 100 * SECOND, MS);
+            let share = 125_000_000.0 * f64::from(reserve) / 100.0;
+            assert!(moved[0] as f64 >= share * 0.99, "{moved:?} at {reserve}");
+            within(moved[0], share, 3.0);
+            within(moved[0] + moved[1], 125_000_000.0, 2.0);
         }
+    }
+
+    #[test]
+    fn what_a_client_wants_first_goes_before_the_background() {
+        let mut shares = limited(1_250_000, 50);
+        run(&mut shares, &[BACKGROUND; 8], Duration::ZERO, 10 * SECOND, MS);
+        let at = 10 * SECOND;
+        let mut streams = vec![BACKGROUND; 8];
+        streams.push(CLIENT);
+        let moved = run(&mut shares, &streams, at, SECOND / 5, MS);
+        assert!(moved[0] >= 15 * PIECE && moved[1] <= 3 * PIECE, "{moved:?}");
+        // Only at its beginning.
+        let moved = run(&mut shares, &streams, at + SECOND / 5, 20 * SECOND, MS);
+        within(moved[0], 12_500_000.0, 3.0);
     }
 
     #[test]
@@ -337,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_class_has_a_limit_of_its_own() {
-        let mut shares = Shares::new();
+        let mut shares = Shares::unlimited();
         let allowance = Allowance { whole: Some(1_250_000), client: None, background: Some(125_000) };
         shares.allow(Duration::ZERO, allowance, 50);
         let moved = run(&mut shares, &[CLIENT, BACKGROUND, BACKGROUND], Duration::ZERO, 20 * SECOND, MS);
@@ -356,7 +380,7 @@ mod tests {
         let moved = run(&mut shares, &[BACKGROUND], later, SECOND, Duration::ZERO);
         assert!(moved[1] <= 1_375_000 + PIECE, "{moved:?}");
         shares.refund(Class::Background, PIECE);
-        assert!(!Shares::<()>::new().next(Duration::ZERO).eq(&Next::Wait(SECOND)));
+        assert!(!Shares::<()>::unlimited().next(Duration::ZERO).eq(&Next::Wait(SECOND)));
     }
 
     proptest! {

@@ -1,7 +1,10 @@
 //! Streams that go no faster than the node's budget allows. Wraps whatever carries the blob protocol: each step
 //! waits until what was moved before is paid for, and the transport's flow control holds the other side back.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use iroh::endpoint::VarInt;
@@ -14,31 +17,38 @@ use crate::budget::{Blocked, Meter};
 pub(super) struct Paced<S> {
     inner: S,
     meter: Meter,
+    /// Whether the other side sends so slowly that it is to be seen in small parts that it lives.
+    slow: bool,
 }
 
 impl<S> Paced<S> {
     pub(super) fn new(inner: S, meter: Meter) -> Self {
-        Paced { inner, meter }
+        Paced { inner, meter, slow: true }
+    }
+
+    fn step(&self, len: usize) -> usize {
+        if self.slow { PART } else { len.max(1) }
     }
 }
 
 impl<R: RecvStream> RecvStream for Paced<R> {
     async fn recv_bytes(&mut self, len: usize) -> io::Result<Bytes> {
         self.meter.pay().await.map_err(stopped)?;
-        let mut come = self.inner.recv_bytes(len.min(PART)).await?;
-        self.meter.moved(come.len() as u64);
-        if come.len() < len.min(PART) || len <= PART {
-            return Ok(come);
-        }
-        let mut all = BytesMut::with_capacity(len);
+        let begun = Instant::now();
+        let step = self.step(len);
+        let mut all = BytesMut::new();
         loop {
+            let wanted = (len - all.len()).min(step);
+            let come = self.inner.recv_bytes(wanted).await?;
+            self.meter.moved(come.len() as u64);
+            self.slow = begun.elapsed() > SLOW;
+            if wanted == len {
+                return Ok(come);
+            }
             all.extend_from_slice(&come);
-            let wanted = (len - all.len()).min(PART);
-            if wanted == 0 || come.is_empty() {
+            if come.len() < wanted || all.len() == len {
                 return Ok(all.freeze());
             }
-            come = self.inner.recv_bytes(wanted).await?;
-            self.meter.moved(come.len() as u64);
         }
     }
 
@@ -50,11 +60,13 @@ impl<R: RecvStream> RecvStream for Paced<R> {
 
     async fn recv_exact(&mut self, target: &mut [u8]) -> io::Result<()> {
         self.meter.pay().await.map_err(stopped)?;
-        // In parts, so that a slow sender shows that it lives.
-        for part in target.chunks_mut(PART) {
+        let begun = Instant::now();
+        let step = self.step(target.len());
+        for part in target.chunks_mut(step) {
             self.inner.recv_exact(part).await?;
             self.meter.moved(part.len() as u64);
         }
+        self.slow = begun.elapsed() > SLOW;
         Ok(())
     }
 
@@ -113,6 +125,8 @@ fn stopped(blocked: Blocked) -> io::Error {
 /// A quarter of a verified group: with a hundred streams at 64 kbit/s each still moves a part within the time
 /// after which the other side takes a transfer for dead.
 const PART: usize = 4 * 1024;
+/// A step of the other side's that took longer is slow.
+const SLOW: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +168,7 @@ mod tests {
         let mut next = Box::pin(stream.recv_bytes_exact(1));
         assert!(first.is_pending() || futures_util::poll!(&mut next).is_pending());
         limit(r#"{"down":""}"#);
-        let end = tokio::time::timeout(std::time::Duration::from_secs(30), next).await;
+        let end = tokio::time::timeout(Duration::from_secs(30), next).await;
         assert!(end.is_ok(), "it goes on when the limit is lifted");
     }
 }

@@ -325,6 +325,7 @@ impl Node {
             Output::Fetch { fetch, from, hash, range, .. } => {
                 self.fetches.push(Fetch { fetch, from, hash, range });
             }
+            Output::Hasten { .. } => {}
             Output::CancelFetch { fetch } => {
                 self.fetches.retain(|other| other.fetch != fetch);
                 self.cancelled.push(fetch);
