@@ -303,12 +303,12 @@ impl Scene {
         outcome.add("time / T_min", last / least.seconds, "");
         let origin = self.topology.origin();
         let sites = (0..self.topology.sites.len()).filter(|site| *site != origin);
-        let into = |site: usize| race.into_site(fleet, site) as f64;
+        let into = |site: usize| race.bytes_into(fleet, site) as f64;
         if let Some(worst) = sites.max_by(|a, b| into(*a).total_cmp(&into(*b))) {
             outcome.add("WAN blob bytes / content", into(worst) / content, "");
             outcome.add("WAN interface / blob bytes", race.crossed[worst].down as f64 / into(worst), "");
         }
-        let egress = race.out_of_site(fleet, origin) as f64;
+        let egress = race.bytes_out_of(fleet, origin) as f64;
         outcome.add("origin egress / content", egress / content, "");
         outcome.add("origin interface / content", race.crossed[origin].up as f64 / content, "");
         outcome.add("CPU of all nodes", race.cpu, "s");

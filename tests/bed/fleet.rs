@@ -200,12 +200,12 @@ impl Fleet {
 
 impl Race {
     /// Blob bytes that came to a site from others.
-    pub fn into_site(&self, fleet: &Fleet, site: usize) -> u64 {
+    pub fn bytes_into(&self, fleet: &Fleet, site: usize) -> u64 {
         self.sum(|from, to| !fleet.is_at(from, site) && fleet.is_at(to, site))
     }
 
     /// Blob bytes that left a site for others.
-    pub fn out_of_site(&self, fleet: &Fleet, site: usize) -> u64 {
+    pub fn bytes_out_of(&self, fleet: &Fleet, site: usize) -> u64 {
         self.sum(|from, to| fleet.is_at(from, site) && !fleet.is_at(to, site))
     }
 

@@ -2,7 +2,7 @@
 //! same files, so that a figure of one can stand beside the other's. This crate parses and computes; building a
 //! network, simulated or real, is its readers'.
 //!
-//! Reading order: [`unit`], [`file`](mod@file), [`bound`]. `configs/topologies/README.md` explains the form to
+//! Reading order: [`unit`](mod@unit), [`file`](mod@file), [`bound`]. `configs/topologies/README.md` explains the form to
 //! people who write such files.
 #![forbid(unsafe_code)]
 

@@ -32,7 +32,7 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     fleet.publish("v1", &image);
     let patience = std::time::Duration::from_secs(300);
     fleet.pull(&[1], "v1", &image, patience, |_| ());
-    let liar = fleet.network.space(LIAR).on(|| Liar::join(&fleet, &image));
+    let liar = fleet.network.space(LIAR).on(|| Liar::join(&fleet, reader, &image));
     let id = liar.member.id();
     wait_until_known(&fleet, reader, &[0, 1], "v1");
     let node = &fleet.members()[reader].node;
@@ -68,11 +68,11 @@ struct Liar {
 }
 
 impl Liar {
-    /// Runs in the liar's network: joins at the origin and says to hold everything.
-    fn join(fleet: &Fleet, image: &Image) -> Self {
-        let origin = &fleet.members()[0];
+    /// Runs in the liar's network: joins at the reader and tells it to hold everything.
+    fn join(fleet: &Fleet, reader: usize, image: &Image) -> Self {
+        let (origin, reader) = (&fleet.members()[0], &fleet.members()[reader]);
         let member = Member::new(&fleet.mesh_file);
-        member.join_at(&origin.node, &format!("{}:{PORT}", address(origin.place)));
+        member.join_at(&reader.node, &format!("{}:{PORT}", address(reader.place)));
         let (repository, manifest): (RepoName, Digest) =
             (REPOSITORY.parse().unwrap(), image.digest().parse().unwrap());
         let key = Key::artifact(&repository, &manifest);
