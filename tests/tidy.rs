@@ -25,7 +25,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const ERROR_ENUM_HOME: &str = "proto/src/event.rs";
 /// What proto may depend on: pure code, no IO, no clock.
 const PROTO_DEPENDENCIES: &[&str] =
-    &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "serde", "thiserror"];
+    &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "semver", "serde", "thiserror"];
 /// What oci may depend on: parsing, no IO, so that it builds fast and can be fuzzed by itself.
 const OCI_DEPENDENCIES: &[&str] = &["oci-spec", "serde", "serde_json", "thiserror", "waystation-proto"];
 

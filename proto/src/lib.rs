@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`event`] is the whole contract with a driver; [`replica`] routes inputs to the
 //! machines; [`record`] and [`catalog`] say what is known and what counts; [`reconcile`] makes catalogs
-//! equal; [`wants`] plans who fetches what from whom; [`verdict`] says what may be served.
+//! equal; [`wants`] plans who fetches what from whom; [`policy`] says what is to be held where; [`verdict`] says what may
+//! be served.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,8 @@ pub mod grant;
 pub mod id;
 pub mod index;
 pub mod membership;
+pub mod placement;
+pub mod policy;
 pub mod pulls;
 pub mod ranges;
 pub mod reconcile;

@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod peers;
+mod policies;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
@@ -18,6 +19,7 @@ use crate::{
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     membership::Membership,
+    policy::keeper::Keeper,
     pulls::{self, Pulls, Wanted},
     reconcile,
     record::{Kind, Record, Trust},
@@ -37,6 +39,7 @@ pub struct Replica {
     wants: Wants,
     artifacts: Artifacts,
     pulls: Pulls,
+    keeper: Keeper,
     writes: Writes,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
@@ -67,6 +70,7 @@ impl Replica {
             wants: Wants::default(),
             artifacts: Artifacts::default(),
             pulls: Pulls::default(),
+            keeper: Keeper::default(),
             writes: Writes::new(key, trust),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
@@ -89,6 +93,7 @@ impl Replica {
             | Input::Unlink { .. }
             | Input::Relink { .. }
             | Input::SetStatus { .. }
+            | Input::SetPolicy { .. }
             | Input::AddGrant { .. } => self.write(now, input, &mut out),
             Input::Persisted { write } => self.persisted(now, write, &mut out),
             Input::PersistFailed { write, why } => self.persist_failed(write, why, &mut out),
@@ -175,10 +180,13 @@ impl Replica {
 
     fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
         let limits = Limits { records: usize::MAX, unknown: usize::MAX };
+        let mut policies = false;
         for record in records {
+            policies |= record.key.kind == Kind::POLICY;
             self.catalog.apply(record, limits);
         }
         self.held = held.into_iter().collect();
+        self.keeper.restored(now.time, policies, self.catalog.nodes().map(|(node, _)| *node));
         self.resume(now, out);
     }
 
@@ -208,6 +216,8 @@ impl Replica {
             tier: self.config.tier,
             addresses,
             software: self.config.software.clone(),
+            region: self.config.region.clone(),
+            labels: self.config.labels.clone(),
         };
         let record = self.writes.node(&self.catalog, now.wall, &body);
         self.persist_own(record.into_iter().collect(), None, None, out);
@@ -244,6 +254,10 @@ impl Replica {
             Input::SetStatus { request, repository, manifest, state, reason } => {
                 let artifact = (&repository, &manifest);
                 (request, one(writes.status(catalog, wall, artifact, state, &reason)), None)
+            }
+            Input::SetPolicy { request, name, policy } => {
+                let record = writes.policy(catalog, wall, &name, policy.as_ref());
+                (request, record.map(|record| record.into_iter().collect()), None)
             }
             Input::AddGrant { request, grant } => {
                 (request, one(writes.granting(catalog, wall, &grant)), None)
@@ -351,14 +365,19 @@ impl Replica {
             return;
         };
         if closure {
-            // So that a restart knows what was on its way. Says nothing where all of it is here already.
-            let known = self.catalog.holders(&manifest).any(|(node, _)| node == self.me());
-            let state = HoldingState::Partial;
-            let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
-            self.persist_own(record.into_iter().collect(), None, None, out);
+            self.tell_it_comes(now, &manifest, out);
+            self.keeper.pulled(&repository, manifest);
         }
         self.bring(now, Some(request), manifest, place, closure, out);
         self.dial_holders(now, &manifest, true, out);
+    }
+
+    /// So that a restart knows what was on its way. Says nothing where all of it is here already.
+    fn tell_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let known = self.catalog.holders(manifest).any(|(node, _)| node == self.me());
+        let state = HoldingState::Partial;
+        let record = self.writes.holding(&self.catalog, now.wall, manifest, state).filter(|_| !known);
+        self.persist_own(record.into_iter().collect(), None, None, out);
     }
 
     fn bring(
@@ -462,6 +481,7 @@ impl Replica {
                 let reachable = index.iter().flat_map(|index| reachable(&self.catalog, hash, index));
                 out.extend(reachable.map(Output::Catalog));
                 self.artifacts.index_read(&mut means, hash, index.as_ref(), out);
+                self.keeper.index_read(time, &self.catalog, hash, index.as_ref());
                 None
             }
             _ => None,
@@ -505,6 +525,7 @@ impl Replica {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         self.wants.plan(now.time, &self.config, &world, out);
         self.pulls.arm(out);
+        self.keeper.arm(now.time, out);
         let waiting = self.wants.counts().0 > 0 || self.artifacts.is_waited_for();
         if waiting && !self.wants_timer {
             self.wants_timer = true;
@@ -532,6 +553,7 @@ impl Replica {
                 self.persist_own(again, None, None, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
+            Timer::Policies => self.look_after_policies(now, out),
             Timer::Pulls => {
                 let (pulls, mut means) = self.pulling(now);
                 pulls.tick(&mut means, out);
@@ -567,6 +589,7 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
         media_type: index.media_type.clone(),
         index: index_hash,
         index_size,
+        subject: index.subject(),
     }
 }
 

@@ -274,7 +274,7 @@ proptest! {
                 None => run.fire(now),
             }
             prop_assert!(run.outputs < 200, "{} outputs", run.outputs);
-            prop_assert!(run.timers.len() <= 3, "{:?}", run.timers);
+            prop_assert!(run.timers.len() <= 4, "{:?}", run.timers);
             let counts = run.replica.counts();
             prop_assert!(counts.fetches <= 32 && counts.wants <= 8, "{counts:?}");
         }

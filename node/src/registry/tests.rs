@@ -185,6 +185,7 @@ fn write(store: &Store, input: Input) {
                 media_type: index.media_type.clone(),
                 index: index_hash,
                 index_size,
+                subject: index.subject(),
             };
             let manifest = index.manifest;
             apply(Change::Artifact { repository: repository.clone(), manifest, place: Some(place) });
@@ -688,6 +689,7 @@ async fn referrers_that_only_the_mesh_has_are_found() {
                     media_type: index.media_type.clone(),
                     index: Hash::of(&encoded),
                     index_size: encoded.len() as u64,
+                    subject: index.subject(),
                 };
                 let manifest_digest = index.manifest;
                 store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");
@@ -858,6 +860,7 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         media_type: index.media_type.clone(),
         index: Hash::of(&encoded),
         index_size: encoded.len() as u64,
+        subject: index.subject(),
     };
     let repository = name("a");
     world.store.index().apply(&Change::Artifact {

@@ -8,6 +8,7 @@ use crate::{
     grant::Grant,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    policy::Policy,
     ranges::Ranges,
 };
 
@@ -96,6 +97,13 @@ pub enum Change {
     },
     /// A grant.
     Grant(Grant),
+    /// What a policy says now. A driver's index has no use for it: [`crate::Replica::policies`] knows.
+    Policy {
+        /// Its name.
+        name: RepoName,
+        /// What it says, or nothing where it was deleted.
+        policy: Option<Policy>,
+    },
 }
 
 /// Things worth telling: answers to requests, and facts for logs and metrics.

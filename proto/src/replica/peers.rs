@@ -36,6 +36,7 @@ impl Replica {
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
+        self.keeper.parted(now.time, *peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
@@ -133,10 +134,15 @@ impl Replica {
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
         let limits = self.limits();
         let change = change_of(&record);
-        let node = (record.key.kind == Kind::NODE).then_some(record.author);
+        let author = record.author;
+        let node = (record.key.kind == Kind::NODE).then_some(author);
         let applied = self.catalog.apply(record, limits);
         if applied == Applied::New {
             let change = change.ok().flatten();
+            self.keeper.hear(now.time, &author);
+            if let Some(change) = &change {
+                self.keeper.note(now.time, change);
+            }
             if let Some(Change::Artifact { place: Some(place), .. }) = &change
                 && self.held.contains(&place.index)
             {
