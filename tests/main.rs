@@ -25,6 +25,7 @@ mod cases {
     mod grants;
     mod isolation;
     mod one_fetch;
+    mod policy;
     mod proxy;
     mod pull_through;
     mod push_pull;

@@ -27,7 +27,8 @@ const ERROR_ENUM_HOME: &str = "proto/src/event.rs";
 const PROTO_DEPENDENCIES: &[&str] =
     &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "semver", "serde", "thiserror"];
 /// What oci may depend on: parsing, no IO, so that it builds fast and can be fuzzed by itself.
-const OCI_DEPENDENCIES: &[&str] = &["oci-spec", "serde", "serde_json", "thiserror", "waystation-proto"];
+const OCI_DEPENDENCIES: &[&str] =
+    &["oci-spec", "serde", "serde-saphyr", "serde_json", "thiserror", "waystation-proto"];
 
 #[test]
 fn every_rust_file_says_what_it_owns() {

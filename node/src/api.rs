@@ -343,7 +343,7 @@ pub fn granter(root: RootKey) -> Granter {
         let expires = request.seconds.map(|seconds| Wall(wall.0.saturating_add(seconds)));
         let serial = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         // Not what later versions may add: whoever grants now cannot know what that will be.
-        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
+        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status, Action::Policy]);
         Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, serial))
     })
 }
@@ -364,7 +364,7 @@ mod tests {
         let later = granter(&request).expect("granted");
         // Counted in milliseconds: two in one second are told apart.
         assert!(later.serial >= seconds * 1000);
-        assert_eq!(later.actions.names(), ["publish", "delete", "status"]);
+        assert_eq!(later.actions.names(), ["publish", "delete", "status", "policy"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod file;
 mod layout;
 mod local;
 mod mesh;
+mod policy;
 mod progress;
 mod pull;
 mod push;
@@ -57,6 +58,9 @@ enum Command {
     /// Make meshes, let machines join, say who may publish.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    /// Say which sites and nodes keep what, how often and when.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
     /// Trust a node that made its own certificate.
@@ -122,6 +126,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
+        Command::Policy(command) => policy::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
         Command::Tls(command) => tls::run(&command),
         Command::Demo(args) => demo::run(args).await,

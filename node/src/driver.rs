@@ -197,6 +197,7 @@ impl Driver {
                 // Whoever asked may be gone; nothing depends on the answer then.
                 let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
+            Command::Look(look) => look(&self.replica, self.now()),
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {

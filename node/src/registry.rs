@@ -3,6 +3,7 @@
 
 mod blobs;
 mod body;
+mod depends;
 mod error;
 mod framing;
 mod late;

@@ -7,11 +7,12 @@ use std::sync::{
 
 use tokio::sync::{mpsc, oneshot};
 use waystation_proto::{
-    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag,
+    Digest, Hash, Input, NodeId, Now, Refusal, Replica, RepoName, RequestId, Tag,
     body::{HoldingState, State},
     event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
+    policy::Policy,
 };
 
 /// A request on its way into the driver's loop.
@@ -26,7 +27,12 @@ pub enum Command {
     May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
+    /// Look at the replica. Must not take long: nothing else happens meanwhile.
+    Look(Look),
 }
+
+/// Something that is read off the replica.
+pub type Look = Box<dyn FnOnce(&Replica, Now) + Send>;
 
 /// Content of an upstream that is wanted here.
 #[derive(Clone, Debug)]
@@ -116,6 +122,31 @@ impl ReplicaHandle {
     /// Makes a grant known to the mesh.
     pub async fn add_grant(&self, grant: Grant) -> Result<(), Refusal> {
         self.write(|request| Input::AddGrant { request, grant }).await
+    }
+
+    /// Declares a policy, or takes it away.
+    pub async fn set_policy(&self, name: RepoName, policy: Option<Policy>) -> Result<(), Refusal> {
+        self.write(|request| Input::SetPolicy { request, name, policy }).await
+    }
+
+    /// Whether a policy wants an artifact held at this node, as part of whatever. Unknown while something that
+    /// could change the answer was not looked at, or where the node is stopping: nothing should be evicted then.
+    pub async fn policy_held(&self, repository: RepoName, manifest: Digest) -> Option<bool> {
+        self.look(move |replica, _| replica.policy_held(&repository, &manifest)).await.flatten()
+    }
+
+    /// What `question` reads off the replica; nothing where the node is stopping.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Replica, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |replica, now| {
+            // Whoever asked may be gone; nothing depends on the answer then.
+            let _ = answer.send(question(replica, now));
+        });
+        let _ = self.commands.send(Command::Look(look)).await;
+        answered.await.ok()
     }
 
     /// Gets an artifact's manifest here, and with `closure` all it needs in the background. If the caller
