@@ -372,14 +372,6 @@ impl Replica {
         self.dial_holders(now, &manifest, true, out);
     }
 
-    /// So that a restart knows what was on its way. Says nothing where all of it is here already.
-    fn tell_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
-        let known = self.catalog.holders(manifest).any(|(node, _)| node == self.me());
-        let state = HoldingState::Partial;
-        let record = self.writes.holding(&self.catalog, now.wall, manifest, state).filter(|_| !known);
-        self.persist_own(record.into_iter().collect(), None, None, out);
-    }
-
     fn bring(
         &mut self,
         now: Now,

@@ -239,8 +239,14 @@ impl Keeper {
         if news.policies || news.nodes || moved {
             touched.extend(self.roots.keys().chain(self.mine.keys()));
         }
+        let touched_nothing = touched.is_empty() && !news.policies;
         for root in touched {
             self.assign(view, root);
+        }
+        // Hours matter for what is missing only.
+        let idle = touched_nothing && !news.closures && !self.closure.is_waiting();
+        if idle {
+            return Vec::new();
         }
         let duties = self.closure.duties(&self.mine, &self.policies, view);
         self.closure.walk(view, duties)

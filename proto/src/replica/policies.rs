@@ -4,6 +4,7 @@ use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::Replica;
 use crate::{
+    body::HoldingState,
     event::Output,
     id::{Digest, RepoName},
     policy::{
@@ -70,6 +71,14 @@ impl Replica {
                 }
             }
         }
+    }
+
+    /// So that a restart knows what was on its way. Says nothing where all of it is here already.
+    pub(super) fn tell_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        let known = self.catalog.holders(manifest).any(|(node, _)| node == self.me());
+        let state = HoldingState::Partial;
+        let record = self.writes.holding(&self.catalog, now.wall, manifest, state).filter(|_| !known);
+        self.persist_own(record.into_iter().collect(), None, None, out);
     }
 
     fn coming(&self) -> BTreeSet<Digest> {

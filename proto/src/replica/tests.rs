@@ -123,7 +123,7 @@ fn node_record(n: u8, version: u64, address: &str) -> Record {
         tier: Tier::Edge,
         addresses: vec![address.into()],
         software: "old".into(),
-        region: alloc::string::String::new(),
+        region: String::new(),
         labels: alloc::collections::BTreeMap::new(),
     };
     Record::author(&trust().mesh, &key(n), None, Key::node(&node(n)), version, WALL, &body)
