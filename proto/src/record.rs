@@ -281,12 +281,7 @@ impl Record {
             }
             Kind::NODE => {
                 let body: NodeBody = self.read()?;
-                bounded(&body.site, 63)?;
-                bounded(&body.software, 64)?;
-                bounded(&body.region, 63)?;
-                body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
-                let mut labels = body.labels.iter().flat_map(|(key, value)| [key, value]);
-                labels.try_for_each(|text| bounded(text, 63))?;
+                check_node(&body)?;
                 let own = self.key.name.parse() == Ok(self.author) && self.key.scope.is_empty();
                 let many = body.addresses.len() > NodeBody::ADDRESSES_MAX
                     || body.labels.len() > NodeBody::LABELS_MAX;
@@ -431,6 +426,16 @@ pub fn sighting_name(name: &str) -> Option<(Tag, NodeId)> {
 
 fn bounded(text: &str, max: usize) -> Result<(), RecordError> {
     if text.len() > max { Err(RecordError::TooLarge) } else { Ok(()) }
+}
+
+/// That a node says no more of itself than fits.
+fn check_node(body: &NodeBody) -> Result<(), RecordError> {
+    bounded(&body.site, 63)?;
+    bounded(&body.software, 64)?;
+    bounded(&body.region, 63)?;
+    body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
+    let mut labels = body.labels.iter().flat_map(|(key, value)| [key, value]);
+    labels.try_for_each(|text| bounded(text, 63))
 }
 
 /// Nobody should be made to fetch what no node could have pushed.
