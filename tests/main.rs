@@ -29,6 +29,7 @@ mod cases {
     mod isolation;
     mod one_fetch;
     mod own_names;
+    mod policy;
     mod proxy;
     mod pull_through;
     mod pulled_lists;

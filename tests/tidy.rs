@@ -25,9 +25,10 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const ERROR_ENUM_HOME: &str = "proto/src/event.rs";
 /// What proto may depend on: pure code, no IO, no clock.
 const PROTO_DEPENDENCIES: &[&str] =
-    &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "serde", "thiserror"];
+    &["blake3", "data-encoding", "ed25519-dalek", "fastrand", "postcard", "semver", "serde", "thiserror"];
 /// What oci may depend on: parsing, no IO, so that it builds fast and can be fuzzed by itself.
-const OCI_DEPENDENCIES: &[&str] = &["oci-spec", "serde", "serde_json", "thiserror", "waystation-proto"];
+const OCI_DEPENDENCIES: &[&str] =
+    &["oci-spec", "serde", "serde-saphyr", "serde_json", "thiserror", "waystation-proto"];
 /// What topology may depend on: it is read by the simulator, which has no clock and no network.
 const TOPOLOGY_DEPENDENCIES: &[&str] = &["serde", "thiserror", "toml"];
 

@@ -393,7 +393,7 @@ pub fn granter(root: RootKey) -> Granter {
         let expires = request.seconds.map(|seconds| Wall(wall.0.saturating_add(seconds)));
         let serial = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         // Not what later versions may add: whoever grants now cannot know what that will be.
-        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
+        let actions = Actions::of(&[Action::Publish, Action::Delete, Action::Status, Action::Policy]);
         Ok(root.issue_grant(request.node.0, request.repositories.clone(), actions, expires, serial))
     })
 }
@@ -414,7 +414,7 @@ mod tests {
         let later = granter(&request).expect("granted");
         // Counted in milliseconds: two in one second are told apart.
         assert!(later.serial >= seconds * 1000);
-        assert_eq!(later.actions.names(), ["publish", "delete", "status"]);
+        assert_eq!(later.actions.names(), ["publish", "delete", "status", "policy"]);
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
                 r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[],"#,
                 r#""budget":{"limits":{"down":"","up":"","client_down":"","background_down":"","lan_down":"","lan_up":"","#,
                 r#""client_share":50,"windows":[],"monthly":"","monthly_reserve":"0 B","month_day":1,"hard":true,"#,
-                r#""scope":"node","metered":false},"changed":false,"site_nodes":0,"monthly_bytes":null,"since":null,"#,
+                r#""scope":"node"},"changed":false,"site_nodes":0,"monthly_bytes":null,"since":null,"#,
                 r#""spent_down":14,"spent_up":15,"blocked":[]}}"#
             )
         );

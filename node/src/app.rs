@@ -455,7 +455,10 @@ fn assemble(config: &Config, home: &Home, events: Events) -> (Replica, ReplicaHa
         join,
         seed: rand_seed(),
         sharing: config.replication.sharing.into(),
-        metered: config.budget.metered,
+        region: config.node.region.clone(),
+        labels: config.node.labels.clone(),
+        metered: config.node.metered,
+        platform: format!("{}/{}", std::env::consts::OS, architecture()),
         ..ReplicaConfig::default()
     };
     let replica = Replica::new(protocol, home.identity.signing_key(), home.mesh.trust());
@@ -554,6 +557,16 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 fn reachable(bound: SocketAddr) -> SocketAddr {
     let ip = if bound.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { bound.ip() };
     SocketAddr::new(ip, bound.port())
+}
+
+/// This machine's, as OCI (as Go) names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
 }
 
 fn wall() -> Wall {

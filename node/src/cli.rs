@@ -21,6 +21,7 @@ mod layout;
 mod limits;
 mod local;
 mod mesh;
+mod policy;
 mod progress;
 mod pull;
 mod push;
@@ -62,6 +63,9 @@ enum Command {
     /// Make meshes, let machines join, say who may publish.
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
+    /// Say which sites and nodes keep what, how often and when.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Say or write what lets a container engine of this machine pull from a node.
     ClientConfig(client_config::ClientConfigArgs),
     /// Look whether this node and its machine can do their work, and say what to do. Ends with 0 where all is
@@ -141,6 +145,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Mesh(command) => mesh::run(command).await,
+        Command::Policy(command) => policy::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Explain(command) => explain::run(command).await,

@@ -3,12 +3,16 @@
 //! What the values do is the business of the parts that they are handed to.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use waystation_proto::{body::Tier, config::Sharing};
+use waystation_proto::{
+    body::{NodeBody, Tier},
+    config::Sharing,
+};
 
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
@@ -60,6 +64,12 @@ pub struct NodeConfig {
     /// Written once the node serves, removed when it stops.
     #[serde(with = "maybe_path")]
     pub ready_file: Option<PathBuf>,
+    /// Where in the world the node is, for policies to choose by; may be empty.
+    pub region: String,
+    /// What policies may choose the node by, beside its site, region and tier.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the link to other sites is paid for by what it carries.
+    pub metered: bool,
 }
 
 /// `[registry]`
@@ -200,6 +210,7 @@ impl Config {
                 "node.site: {site:?} cannot be a site's name; use 1 to 63 letters, digits and signs"
             ));
         }
+        self.node.complain(&mut wrong);
         if self.mesh.advertise.len() > MAX_ADVERTISED {
             wrong.push(format!(
                 "mesh.advertise: {} addresses are too many; give at most {MAX_ADVERTISED}",
@@ -278,6 +289,24 @@ impl Config {
 }
 
 impl NodeConfig {
+    /// What others could not take in a node record.
+    fn complain(&self, wrong: &mut Vec<String>) {
+        let is_word = |text: &str| text.len() <= 63 && text.bytes().all(|b| b.is_ascii_graphic());
+        if !is_word(&self.region) {
+            wrong.push(format!(
+                "node.region: {:?} cannot be a region's name; use at most 63 letters, digits and signs",
+                self.region
+            ));
+        }
+        let sound = |(key, value): (&String, &String)| !key.is_empty() && is_word(key) && is_word(value);
+        if self.labels.len() > NodeBody::LABELS_MAX || !self.labels.iter().all(sound) {
+            wrong.push(format!(
+                "node.labels: give at most {} labels with names and values of at most 63 letters, digits and signs",
+                NodeBody::LABELS_MAX
+            ));
+        }
+    }
+
     /// The mesh that the data directory belongs to. Holds the admission secret.
     pub fn mesh_path(&self) -> PathBuf {
         self.data_dir.join("mesh.toml")
@@ -301,6 +330,9 @@ impl Default for NodeConfig {
             site: "default".to_owned(),
             tier: Tier::default(),
             ready_file: None,
+            region: String::new(),
+            labels: BTreeMap::new(),
+            metered: false,
         }
     }
 }

@@ -251,6 +251,7 @@ impl Driver {
                 let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
             Command::Reconciled(answer) => self.waiters.until_reconciled(answer),
+            Command::Look(look) => look(&self.replica, self.now()),
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {

@@ -22,6 +22,7 @@ pub mod identity;
 pub mod mesh;
 pub mod metrics;
 pub mod mirror;
+pub mod policy;
 pub mod reference;
 pub mod registry;
 pub mod secret;

@@ -4,6 +4,7 @@
 mod blobs;
 mod body;
 mod coming;
+mod depends;
 mod error;
 mod framing;
 mod late;

@@ -27,6 +27,7 @@ use crate::{
     api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest},
     budget::BudgetChange,
     events::stream,
+    policy::{Policies, answer::Deletion},
     reference::Reference,
     registry::serve_local,
 };
@@ -147,6 +148,10 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/tag/history", get(tag_history))
         .route("/api/v1/explain/pull", get(explain_pull))
         .route("/api/v1/doctor", get(doctor))
+        .route("/api/v1/policies", get(policies).post(apply_policies))
+        .route("/api/v1/policies/delete", post(delete_policy))
+        .route("/api/v1/coverage", get(coverage))
+        .route("/api/v1/explain", get(explain))
         .with_state(api)
 }
 
@@ -227,6 +232,38 @@ async fn change_budget(
 
 async fn reset_budget(State(api): State<Api>, Json(reset): Json<BudgetReset>) -> Response {
     Json(api.reset_budget(reset.spent)).into_response()
+}
+
+async fn policies(State(api): State<Api>) -> Response {
+    Json(api.policies().await).into_response()
+}
+
+async fn apply_policies(State(api): State<Api>, Json(given): Json<Policies>) -> Result<Response, ApiError> {
+    Ok(Json(api.apply_policies(given).await?).into_response())
+}
+
+async fn delete_policy(State(api): State<Api>, Json(deletion): Json<Deletion>) -> Result<Response, ApiError> {
+    Ok(Json(api.delete_policy(&deletion).await?).into_response())
+}
+
+async fn coverage(
+    State(api): State<Api>,
+    Query(query): Query<RepositoryQuery>,
+) -> Result<Response, ApiError> {
+    let repository = query.repository.map(|name| name.parse::<RepoName>()).transpose();
+    let repository = repository.map_err(|e| ApiError::Invalid(e.to_string()))?;
+    Ok(Json(api.coverage(repository).await).into_response())
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    whom: String,
+    reference: String,
+}
+
+async fn explain(State(api): State<Api>, Query(query): Query<ExplainQuery>) -> Result<Response, ApiError> {
+    let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+    Ok(Json(api.explain_policy(&query.whom, &reference).await?).into_response())
 }
 
 impl IntoResponse for ApiError {

@@ -101,6 +101,12 @@ impl Parsed {
         self.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest)
     }
 
+    /// Adds what it depends on, as far as an artifact index has room.
+    pub fn depend_on(&mut self, edges: impl IntoIterator<Item = Edge>) {
+        let room = ArtifactIndex::MAX_EDGES - self.edges.len();
+        self.edges.extend(edges.into_iter().take(room));
+    }
+
     /// The artifact index. `resolve` gives hash and size of a blob that the repository has. With `sparse`, configs
     /// and layers may be missing: their edges carry no hash then, and they are in no closure.
     ///

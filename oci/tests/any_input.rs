@@ -195,3 +195,28 @@ fn manifest() -> impl Strategy<Value = String> {
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
+
+/// Text that looks like the values of a chart, or nearly.
+fn values() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        4 => (0..6_usize, piece(), piece())
+            .prop_map(|(deep, key, value)| format!("{}{key}: {value}", "  ".repeat(deep))),
+        2 => (0..6_usize, piece()).prop_map(|(deep, name)| format!("{}image: {name}:v1", "  ".repeat(deep))),
+        1 => piece().prop_map(|name| format!("x: {{ repository: {name}, tag: \"\", registry: [] }}")),
+        1 => Just("a: &a [*a, *a]".to_owned()),
+        1 => piece(),
+    ];
+    vec(line, 0..20).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #[test]
+    fn values_of_a_chart(text in values(), version in piece()) {
+        let mut images = waystation_oci::chart::Images::default();
+        images.read_values(&text, Some(&version));
+        images.read_config(format!("{{\"annotations\":{{\"artifacthub.io/images\":{}}}}}", json(&text)).as_bytes());
+        for (name, _) in images.found() {
+            prop_assert!(!name.repositories().is_empty() && (name.tag.is_some() || name.digest.is_some()));
+        }
+    }
+}

@@ -158,6 +158,11 @@ impl Artifacts {
         self.artifacts.keys().copied()
     }
 
+    /// Artifacts whose closure is being brought here.
+    pub fn closures(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.artifacts.iter().filter(|(_, artifact)| artifact.closure).map(|(manifest, _)| *manifest)
+    }
+
     /// Whether somebody waits for a manifest.
     pub fn is_waited_for(&self) -> bool {
         self.artifacts.values().any(|artifact| !artifact.waiters.is_empty())

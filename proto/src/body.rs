@@ -1,7 +1,7 @@
 //! What the known kinds of record say: plain data, one type a kind. Wire types; their bytes are fixed by
 //! `tests/wire_golden.rs`.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,11 +70,18 @@ pub struct NodeBody {
     pub addresses: Vec<String>,
     /// Name and version of what it runs. At most 64 bytes.
     pub software: String,
+    /// Where in the world it is, as its operator calls that; may be empty. At most 63 bytes.
+    pub region: String,
+    /// What its operator says of it, for policies to choose by. At most [`NodeBody::LABELS_MAX`]; keys and
+    /// values at most 63 bytes.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl NodeBody {
     /// Most addresses of one node.
     pub const ADDRESSES_MAX: usize = 8;
+    /// Most labels of one node.
+    pub const LABELS_MAX: usize = 32;
 }
 
 /// A node's place in the continuum.
@@ -129,6 +136,8 @@ pub struct ArtifactPlace {
     pub index: Hash,
     /// The number of its bytes.
     pub index_size: u64,
+    /// The manifest that this one is about, so that what refers to an artifact is known without its index.
+    pub subject: Option<Digest>,
 }
 
 impl ArtifactPlace {

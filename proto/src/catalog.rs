@@ -15,6 +15,7 @@ use crate::{
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
     quota::{Quota, Shares},
+    policy::PolicyBody,
     reconcile::{Position, Sum, position},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     time::Wall,
@@ -39,6 +40,8 @@ pub struct Catalog {
     nodes: BTreeMap<NodeId, NodeBody>,
     /// In which repositories an artifact is.
     repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
+    /// What is about an artifact, and in which repository.
+    referrers: BTreeMap<Digest, BTreeSet<(RepoName, Digest)>>,
 }
 
 /// Subject, serial and signature: two grants of one serial are two grants.
@@ -233,6 +236,18 @@ impl Catalog {
         self.repositories.get(manifest).into_iter().flatten()
     }
 
+    /// The artifacts of a repository that say to be about this one.
+    pub fn referrers(&self, repository: &RepoName, subject: &Digest) -> impl Iterator<Item = Digest> {
+        let all = self.referrers.get(subject).into_iter().flatten();
+        all.filter(move |(within, _)| within == repository).map(|(_, manifest)| *manifest)
+    }
+
+    /// The grants of a node, the newest first.
+    pub fn grants_of(&self, node: &NodeId) -> impl Iterator<Item = &Arc<Grant>> {
+        let of_node = self.grants.range((*node, 0, [0; 64])..=(*node, u64::MAX, [0xff; 64]));
+        of_node.rev().map(|(_, grant)| grant)
+    }
+
     /// Who says to hold something of an artifact.
     pub fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
         self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
@@ -303,6 +318,7 @@ impl Catalog {
                 }
             }
             Ok(Some(Change::Artifact { repository, manifest, place })) => {
+                self.note_subject(&repository, manifest, place.as_ref());
                 let repositories = self.repositories.entry(manifest).or_default();
                 if place.is_some() {
                     repositories.insert(repository);
@@ -317,6 +333,27 @@ impl Catalog {
                 self.nodes.insert(node, body);
             }
             _ => {}
+        }
+    }
+
+    /// Called before the record is replaced: the old one tells which entry goes.
+    fn note_subject(&mut self, repository: &RepoName, manifest: Digest, place: Option<&ArtifactPlace>) {
+        let old = self.artifact(repository, &manifest).and_then(|place| place.subject);
+        let new = place.and_then(|place| place.subject);
+        if old == new {
+            return;
+        }
+        let entry = (repository.clone(), manifest);
+        if let Some(subject) = old
+            && let Some(all) = self.referrers.get_mut(&subject)
+        {
+            all.remove(&entry);
+            if all.is_empty() {
+                self.referrers.remove(&subject);
+            }
+        }
+        if let Some(subject) = new {
+            self.referrers.entry(subject).or_default().insert(entry);
         }
     }
 }
@@ -369,6 +406,11 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
         }
         Kind::NODE => Change::Node { node: record.author, body: record.read()? },
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),
+        Kind::POLICY => {
+            let name =
+                record.key.name.parse().map_err(|_| RecordError::Malformed("name is not a policy's"))?;
+            Change::Policy { name, policy: record.read::<PolicyBody>()?.policy }
+        }
         _ => return Ok(None),
     }))
 }

@@ -1,7 +1,7 @@
 //! Limits and intervals of the protocol, each with its reason. Which of them an operator may set is the
 //! node's business.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{body::Tier, time::Span};
 
@@ -43,8 +43,14 @@ pub struct ReplicaConfig {
     pub unknown_records_max: usize,
     /// All records that are kept.
     pub records_max: usize,
-    /// Whether bytes over links to other sites cost money.
+    /// Where in the world this node is.
+    pub region: String,
+    /// What its operator says of it, for policies to choose by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the link to other sites is paid for by what it carries: policies may spare it.
     pub metered: bool,
+    /// What a client's pull of an index brings beside it, as `os/architecture`; nothing where empty.
+    pub platform: String,
 }
 
 /// How nodes that want the same blob share it. Anything but the first is for comparison.
@@ -79,7 +85,10 @@ impl Default for ReplicaConfig {
             probe_patience: Span::millis(500),
             unknown_records_max: 10_000,
             records_max: 1_000_000,
+            region: String::new(),
+            labels: BTreeMap::new(),
             metered: false,
+            platform: String::new(),
         }
     }
 }

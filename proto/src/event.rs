@@ -12,6 +12,7 @@ use crate::{
     grant::Grant,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    policy::Policy,
     ranges::Ranges,
     record::{Key, Record},
     time::{Span, Time},
@@ -115,6 +116,15 @@ pub enum Input {
         request: RequestId,
         /// Signed by the root.
         grant: Grant,
+    },
+    /// The operator declares a policy here. Answered like `Publish`.
+    SetPolicy {
+        /// Whom to answer.
+        request: RequestId,
+        /// Its name.
+        name: RepoName,
+        /// What it says, or nothing to take it away.
+        policy: Option<Policy>,
     },
     /// A client or policy wants an artifact's manifest here, and the rest of its closure in the
     /// background if `closure`. Answered by [`Event::WantDone`] once the manifest is durable.
@@ -521,4 +531,6 @@ pub enum Timer {
     Pulls,
     /// Tell those who want the same how far it is.
     Sharing,
+    /// Look what policies want here.
+    Policies,
 }

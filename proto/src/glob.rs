@@ -28,6 +28,14 @@ impl Glob {
         &self.0
     }
 
+    /// Whether every repository that `other` means is meant by this. May say no where that is so, never yes
+    /// where it is not: the stars of `other` must meet stars of this.
+    pub fn covers(&self, other: &Glob) -> bool {
+        let pattern: Vec<&str> = self.0.split('/').collect();
+        let other: Vec<&str> = other.0.split('/').collect();
+        components_match(&pattern, &other)
+    }
+
     /// Whether `name` is one of the repositories meant.
     pub fn matches(&self, name: &str) -> bool {
         let pattern: Vec<&str> = self.0.split('/').collect();
@@ -51,7 +59,9 @@ fn components_match(pattern: &[&str], name: &[&str]) -> bool {
             }
         } else {
             for n in 0..name.len() {
-                next[n + 1] = reachable[n] && component_matches(part.as_bytes(), name[n].as_bytes());
+                // No name has stars; of a pattern, `**` may be many components.
+                let one = name[n] != "**";
+                next[n + 1] = reachable[n] && one && component_matches(part.as_bytes(), name[n].as_bytes());
             }
         }
         reachable = next;
@@ -79,6 +89,58 @@ fn component_matches(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|&b| b == b'*')
+}
+
+/// A pattern over tags, sites and labels: `*` stands for any run of characters, everything else for itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Longest pattern in bytes.
+    pub const MAX: usize = 128;
+
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a text is meant.
+    pub fn fits(&self, text: &str) -> bool {
+        component_matches(self.0.as_bytes(), text.as_bytes())
+    }
+}
+
+impl core::str::FromStr for Pattern {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.is_empty() || text.len() > Self::MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(InvalidName(format!(
+                "a pattern must be 1 to {} letters, digits and signs (* for any run of them)",
+                Self::MAX
+            )));
+        }
+        Ok(Pattern(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl core::str::FromStr for Glob {
@@ -138,6 +200,25 @@ mod tests {
         check("a*c", "abcb", false);
         check("a*b*c", "aXbYbZc", true);
         check("team", "teams", false);
+    }
+
+    #[test]
+    fn covering() {
+        let check = |outer: &str, inner: &str, expected: bool| {
+            let (outer, inner): (Glob, Glob) = (outer.parse().expect("valid"), inner.parse().expect("valid"));
+            assert_eq!(outer.covers(&inner), expected, "{outer} over {inner}");
+        };
+        check("**", "**", true);
+        check("**", "team/*", true);
+        check("team/**", "team/**", true);
+        check("team/**", "team/a*b", true);
+        check("team/*", "team/a", true);
+        check("team/*", "team/*", true);
+        check("team/*", "team/**", false);
+        check("team/a*", "team/*", false);
+        check("team/**", "**", false);
+        check("team/**", "*/app", false);
+        check("*", "**", false);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Action {
     Delete,
     /// Say what state an artifact is in (approved, revoked, …).
     Status,
+    /// Say what is to be held where.
+    Policy,
 }
 
 impl Action {
@@ -30,6 +32,7 @@ impl Action {
             Action::Publish => 1,
             Action::Delete => 2,
             Action::Status => 4,
+            Action::Policy => 8,
         }
     }
 }
@@ -54,7 +57,12 @@ impl Actions {
 
     /// Names for people.
     pub fn names(self) -> Vec<&'static str> {
-        let all = [(Action::Publish, "publish"), (Action::Delete, "delete"), (Action::Status, "status")];
+        let all = [
+            (Action::Publish, "publish"),
+            (Action::Delete, "delete"),
+            (Action::Status, "status"),
+            (Action::Policy, "policy"),
+        ];
         all.into_iter().filter(|(action, _)| self.allows(*action)).map(|(_, name)| name).collect()
     }
 }

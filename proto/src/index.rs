@@ -112,6 +112,11 @@ impl ArtifactIndex {
         Ok(index)
     }
 
+    /// The manifest that this one is about.
+    pub fn subject(&self) -> Option<Digest> {
+        self.edges.iter().find(|edge| edge.kind == EdgeKind::Subject).map(|edge| edge.digest)
+    }
+
     /// The blobs that must be held, beside the manifest, before this artifact is complete.
     pub fn closure(&self) -> impl Iterator<Item = (&Edge, Hash)> {
         self.edges

@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`event`] is the whole contract with a driver; [`replica`] routes inputs to the
 //! machines; [`record`] and [`catalog`] say what is known and what counts; [`reconcile`] makes catalogs
-//! equal; [`wants`] plans who fetches what from whom; [`verdict`] says what may be served.
+//! equal; [`wants`] plans who fetches what from whom; [`policy`] says what is to be held where; [`verdict`] says what may
+//! be served.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,8 @@ pub mod index;
 pub mod manners;
 pub mod membership;
 pub mod presence;
+pub mod placement;
+pub mod policy;
 pub mod pulls;
 pub mod quota;
 pub mod ranges;

@@ -13,6 +13,7 @@ use crate::{
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    policy::{self, PolicyBody},
     time::Wall,
 };
 
@@ -38,10 +39,12 @@ impl Kind {
     pub const LINK: Kind = Kind(7);
     /// [`SightingBody`].
     pub const SIGHTING: Kind = Kind(8);
+    /// [`PolicyBody`].
+    pub const POLICY: Kind = Kind(9);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=8).contains(&self.0)
+        (1..=9).contains(&self.0)
     }
 }
 
@@ -290,11 +293,11 @@ impl Record {
             }
             Kind::NODE => {
                 let body: NodeBody = self.read()?;
-                bounded(&body.site, 63)?;
-                bounded(&body.software, 64)?;
-                body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
+                check_node(&body)?;
                 let own = self.key.name.parse() == Ok(self.author) && self.key.scope.is_empty();
-                if !own || body.addresses.len() > NodeBody::ADDRESSES_MAX {
+                let many = body.addresses.len() > NodeBody::ADDRESSES_MAX
+                    || body.labels.len() > NodeBody::LABELS_MAX;
+                if !own || many {
                     return Err(RecordError::Malformed("node record of another node"));
                 }
                 Ok(())
@@ -321,8 +324,21 @@ impl Record {
                 }
                 Ok(())
             }
+            Kind::POLICY => self.check_policy(),
             _ => Ok(()),
         }
+    }
+
+    fn check_policy(&self) -> Result<(), RecordError> {
+        let body: PolicyBody = self.read()?;
+        let name: Result<RepoName, _> = self.key.name.parse();
+        if name.is_err() || !self.key.scope.is_empty() {
+            return Err(RecordError::Malformed("policy's name"));
+        }
+        body.policy.as_ref().map_or(Ok(()), |policy| policy.check().map_err(RecordError::Malformed))?;
+        let grant = self.grant.as_deref().ok_or(RecordError::Grant)?;
+        let covered = policy::covers(grant, &self.key.name, body.policy.as_ref(), self.authored);
+        if grant.subject == self.author && covered { Ok(()) } else { Err(RecordError::Grant) }
     }
 
     /// Whether the grant covers what the record does. That the root signed it is checked for all kinds.
@@ -397,6 +413,11 @@ impl Key {
         Key { kind: Kind::GRANT, scope: String::new(), name: grant.name() }
     }
 
+    /// The key of a policy.
+    pub fn policy(name: &RepoName) -> Self {
+        Key { kind: Kind::POLICY, scope: String::new(), name: name.as_str().into() }
+    }
+
     /// The first half of the ids of all records with this key.
     pub fn prefix(&self) -> [u8; 16] {
         let bytes = postcard::to_allocvec(self).expect("plain data always encodes");
@@ -420,6 +441,16 @@ pub fn sighting_name(name: &str) -> Option<(Tag, NodeId)> {
 
 fn bounded(text: &str, max: usize) -> Result<(), RecordError> {
     if text.len() > max { Err(RecordError::TooLarge) } else { Ok(()) }
+}
+
+/// That a node says no more of itself than fits.
+fn check_node(body: &NodeBody) -> Result<(), RecordError> {
+    bounded(&body.site, 63)?;
+    bounded(&body.software, 64)?;
+    bounded(&body.region, 63)?;
+    body.addresses.iter().try_for_each(|address| bounded(address, 255))?;
+    let mut labels = body.labels.iter().flat_map(|(key, value)| [key, value]);
+    labels.try_for_each(|text| bounded(text, 63))
 }
 
 /// Nobody should be made to fetch what no node could have pushed.

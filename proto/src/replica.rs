@@ -4,6 +4,7 @@
 
 mod inquiries;
 mod peers;
+mod policies;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
@@ -21,6 +22,7 @@ use crate::{
     index::ArtifactIndex,
     manners::Manners,
     membership::Membership,
+    policy::keeper::Keeper,
     pulls::{self, Pulls, Wanted},
     quota::Quota,
     reconcile,
@@ -41,6 +43,7 @@ pub struct Replica {
     wants: Wants,
     artifacts: Artifacts,
     pulls: Pulls,
+    keeper: Keeper,
     writes: Writes,
     gave_way: GaveWay,
     held: BTreeSet<Hash>,
@@ -75,6 +78,7 @@ impl Replica {
             wants: Wants::default(),
             artifacts: Artifacts::default(),
             pulls: Pulls::default(),
+            keeper: Keeper::default(),
             writes: Writes::new(key, trust),
             gave_way: GaveWay::default(),
             held: BTreeSet::new(),
@@ -103,6 +107,7 @@ impl Replica {
             | Input::Unlink { .. }
             | Input::Relink { .. }
             | Input::SetStatus { .. }
+            | Input::SetPolicy { .. }
             | Input::AddGrant { .. } => self.write(now, input, &mut out),
             Input::Persisted { write } => self.persisted(now, write, &mut out),
             Input::PersistFailed { write, why } => self.persist_failed(write, why, &mut out),
@@ -199,11 +204,14 @@ impl Replica {
 
     fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
         let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
+        let mut policies = false;
         for record in records {
+            policies |= record.key.kind == Kind::POLICY;
             self.catalog.apply(record, limits);
         }
         self.let_go(out);
         self.held = held.into_iter().collect();
+        self.keeper.restored(now.time, policies, self.catalog.nodes().map(|(node, _)| *node));
         self.resume(now, out);
     }
 
@@ -233,6 +241,8 @@ impl Replica {
             tier: self.config.tier,
             addresses,
             software: self.config.software.clone(),
+            region: self.config.region.clone(),
+            labels: self.config.labels.clone(),
         };
         let record = self.writes.node(&self.catalog, now.wall, &body);
         self.persist_own(record.into_iter().collect(), None, None, out);
@@ -269,6 +279,10 @@ impl Replica {
             Input::SetStatus { request, repository, manifest, state, reason } => {
                 let artifact = (&repository, &manifest);
                 (request, one(writes.status(catalog, wall, artifact, state, &reason)), None)
+            }
+            Input::SetPolicy { request, name, policy } => {
+                let record = writes.policy(catalog, wall, &name, policy.as_ref());
+                (request, record.map(|record| record.into_iter().collect()), None)
             }
             Input::AddGrant { request, grant } => {
                 let record = writes.granting(catalog, wall, &grant);
@@ -377,11 +391,8 @@ impl Replica {
             return;
         };
         if closure {
-            // So that a restart knows what was on its way. Says nothing where all of it is here already.
-            let known = self.catalog.holders(&manifest).any(|(node, _)| node == self.me());
-            let state = HoldingState::Partial;
-            let record = self.writes.holding(&self.catalog, now.wall, &manifest, state).filter(|_| !known);
-            self.persist_own(record.into_iter().collect(), None, None, out);
+            self.tell_it_comes(now, &manifest, out);
+            self.keeper.pulled(&repository, manifest);
         }
         // First, so that nothing is promised that a holder without a word for long would have to give.
         self.seek_holders(now, manifest, out);
@@ -500,6 +511,7 @@ impl Replica {
                 let reachable = index.iter().flat_map(|index| reachable(&self.catalog, hash, index));
                 out.extend(reachable.map(Output::Catalog));
                 self.artifacts.index_read(&mut means, hash, index.as_ref(), out);
+                self.keeper.index_read(time, &self.catalog, hash, index.as_ref());
                 None
             }
             _ => None,
@@ -543,6 +555,7 @@ impl Replica {
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
         self.wants.plan(now.time, &self.config, &world, out);
         self.pulls.arm(out);
+        self.keeper.arm(now.time, out);
         let waiting = self.wants.counts().0 > 0 || self.artifacts.is_waited_for();
         if waiting && !self.wants_timer {
             self.wants_timer = true;
@@ -575,6 +588,7 @@ impl Replica {
                 self.persist_own(again, None, None, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
+            Timer::Policies => self.look_after_policies(now, out),
             Timer::Pulls => {
                 let (pulls, mut means) = self.pulling(now);
                 pulls.tick(&mut means, out);
@@ -613,6 +627,7 @@ fn place_of(index: &ArtifactIndex, index_hash: Hash, index_size: u64) -> Artifac
         media_type: index.media_type.clone(),
         index: index_hash,
         index_size,
+        subject: index.subject(),
     }
 }
 

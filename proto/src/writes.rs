@@ -16,6 +16,7 @@ use crate::{
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
     quota::Group,
+    policy::{self, Policy, PolicyBody},
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };
@@ -173,6 +174,7 @@ impl Writes {
                     Action::Publish => "publish",
                     Action::Delete => "delete",
                     Action::Status => "set the status of artifacts",
+                    Action::Policy => "write policies",
                 };
                 Err(Refusal::NoGrant { action, repository: repository.clone(), node })
             }
@@ -299,6 +301,43 @@ impl Writes {
         }
         let body = StatusBody { state, reason: reason.to_string() };
         Ok(self.author(catalog, wall, Key::status(repository, manifest), Some(grant), &body))
+    }
+
+    /// The record that declares a policy, or takes it away. None where it says that already.
+    pub fn policy(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        name: &RepoName,
+        policy: Option<&Policy>,
+    ) -> Result<Option<Record>, Refusal> {
+        if let Some(Err(why)) = policy.map(Policy::check) {
+            return Err(Refusal::Invalid(alloc::format!("policy {name}: {why}")));
+        }
+        let key = Key::policy(name);
+        let known = catalog.get(&key).and_then(|record| record.read::<PolicyBody>().ok()?.policy);
+        if policy.is_none() && known.is_none() && self.highest_pending(&key) == 0 {
+            return Err(Refusal::Unknown(alloc::format!("policy {name}")));
+        }
+        let covers = |grant: &&Arc<Grant>| policy::covers(grant, name.as_str(), policy, wall);
+        let grant = catalog.grants_of(&self.me).find(covers).cloned().ok_or_else(|| {
+            let node = self.me;
+            Refusal::Invalid(alloc::format!(
+                "this node has no grant that covers policy {name} and every repository in it; where the root key is, \
+                 run: waystation mesh grant {node} --repositories '**', or give a pattern that covers its name too"
+            ))
+        })?;
+        if known.as_ref() == policy && self.highest_pending(&key) == 0 {
+            return Ok(None);
+        }
+        let body = PolicyBody { policy: policy.cloned() };
+        if Record::encode_body(&body).len() > Record::MAX_BODY {
+            let max = Record::MAX_BODY;
+            return Err(Refusal::Invalid(alloc::format!(
+                "policy {name} is longer than {max} bytes; split it"
+            )));
+        }
+        Ok(Some(self.author(catalog, wall, key, Some(grant), &body)))
     }
 
     /// The record that carries a grant to its subject, unless the mesh knows that grant. Its version is the

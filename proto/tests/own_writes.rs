@@ -199,6 +199,8 @@ fn a_forged_grant_is_not_learned_from_any_kind_of_record() {
         tier: Default::default(),
         addresses: vec![],
         software: String::new(),
+        region: String::new(),
+        labels: Default::default(),
     };
     let about_itself =
         Record::author(&trust().mesh, &key(3), forged.clone(), Key::node(&node(3)), 1, WALL, &body);

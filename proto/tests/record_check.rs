@@ -2,7 +2,7 @@
 
 mod harness;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use harness::{Node, WALL, digest, grant, grant_for, key, node, repository, tag, trust};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use waystation_proto::{
     },
     glob::Glob,
     grant::{Action, Actions, Grant},
+    policy::{Places, Policy, PolicyBody, TagRule},
     record::{Key, Kind, RecordError},
     time::Wall,
 };
@@ -85,6 +86,7 @@ fn good_records_of_every_kind_are_taken() {
         media_type: "m".into(),
         index: waystation_proto::Hash([2; 32]),
         index_size: 6,
+        subject: None,
     };
     let status = StatusBody { state: State::Revoked, reason: "r".repeat(512) };
     let artifact = Key::artifact(&repository(APP), &digest(9));
@@ -190,13 +192,18 @@ fn words_about_others() {
         tier: Tier::Iot,
         addresses: vec!["a:1".into()],
         software: String::new(),
+        region: String::new(),
+        labels: BTreeMap::new(),
     };
     let other = RecordError::Malformed("node record of another node");
     refused("node", by_one(None, Key::node(&node(2)), 1, &body), other.clone());
     let scoped = Key { scope: "x".into(), ..Key::node(&node(1)) };
     refused("node in a scope", by_one(None, scoped, 1, &body), other.clone());
-    let many = NodeBody { addresses: vec!["a:1".into(); 9], ..body };
-    refused("nine addresses", by_one(None, Key::node(&node(1)), 1, &many), other);
+    let many = NodeBody { addresses: vec!["a:1".into(); 9], ..body.clone() };
+    refused("nine addresses", by_one(None, Key::node(&node(1)), 1, &many), other.clone());
+    let labels = (0..=NodeBody::LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
+    let labelled = NodeBody { labels, ..body };
+    refused("33 labels", by_one(None, Key::node(&node(1)), 1, &labelled), other);
     let misplaced = Key { name: grant(7, 1).name(), ..Key::grant(&grant(8, 1)) };
     let another = RecordError::Malformed("grant under another name");
     refused("grant", by_one(None, misplaced, 1, &*grant(8, 1)), another);
@@ -296,14 +303,25 @@ fn sizes() {
         media_type: "m".repeat(256),
         index: waystation_proto::Hash([1; 32]),
         index_size: 1,
+        subject: None,
     };
     let artifact =
         by_one(write(), Key::artifact(&repository(APP), &digest(9)), 1, &ArtifactBody { place: Some(place) });
     refused("media type", artifact, large.clone());
-    let body = NodeBody { site: String::new(), tier: Tier::Edge, addresses: vec![], software: String::new() };
+    let body = NodeBody {
+        site: String::new(),
+        tier: Tier::Edge,
+        addresses: vec![],
+        software: String::new(),
+        region: String::new(),
+        labels: BTreeMap::new(),
+    };
     let about = |body: NodeBody| by_one(None, Key::node(&node(1)), 1, &body);
     refused("site", about(NodeBody { site: "s".repeat(64), ..body.clone() }), large.clone());
     refused("software", about(NodeBody { software: "s".repeat(65), ..body.clone() }), large.clone());
+    refused("region", about(NodeBody { region: "r".repeat(64), ..body.clone() }), large.clone());
+    let labels = [("k".to_owned(), "v".repeat(64))].into();
+    refused("label", about(NodeBody { labels, ..body.clone() }), large.clone());
     refused("address", about(NodeBody { addresses: vec!["a".repeat(256)], ..body }), large);
 }
 
@@ -315,4 +333,48 @@ fn one_bad_record_does_not_spoil_the_others() {
     assert_eq!(here.replica.catalog().get(&tag_key()), Some(&good_tag()));
     let said = Event::RecordsRefused { from: node(200), count: 2, why: RecordError::Signature };
     assert!(here.events.contains(&said));
+}
+
+fn policy_of(repositories: &[&str]) -> Policy {
+    Policy {
+        repositories: repositories.iter().map(|glob| glob.parse().expect("a glob")).collect(),
+        tags: TagRule::default(),
+        places: Places::default(),
+        platforms: vec![],
+        copies_per_site: Some(1),
+        copies: None,
+        priority: 0,
+        windows: vec![],
+        utc_offset: 0,
+        metered: true,
+        grace: Policy::GRACE,
+        referrers: true,
+        depends: true,
+    }
+}
+
+/// A policy's name is covered like a repository, so that nobody replaces or deletes the policies of others.
+#[test]
+fn a_policy_needs_a_grant_for_its_name_and_all_its_repositories() {
+    let by = |glob: &str, actions, name: &str, policy: Option<Policy>| {
+        let write = grant_for(1, glob, actions, None, 1);
+        by_one(Some(write), Key::policy(&repository(name)), 1, &PolicyBody { policy })
+    };
+    let team = || Some(policy_of(&["team/**", "team/app"]));
+    taken("policy", by("team/**", Actions::of(&[Action::Policy]), "team/base", team()));
+    taken("deleted policy", by("team/**", Actions::of(&[Action::Policy]), "team/base", None));
+    let wrong = RecordError::Grant;
+    refused("name", by("team/**", Actions::ALL, "base", team()), wrong.clone());
+    refused("deleted by others", by("team/**", Actions::ALL, "base", None), wrong.clone());
+    let more = Some(policy_of(&["team/**", "other/app"]));
+    refused("repositories", by("team/**", Actions::ALL, "team/base", more), wrong.clone());
+    let publish = Actions::of(&[Action::Publish, Action::Delete, Action::Status]);
+    refused("action", by("team/**", publish, "team/base", team()), wrong.clone());
+    let key_of = Key::policy(&repository("team/base"));
+    refused("no grant", by_one(None, key_of.clone(), 1, &PolicyBody { policy: team() }), wrong);
+    let scoped = Key { scope: "team".into(), ..key_of };
+    let record = by_one(Some(grant(1, 1)), scoped, 1, &PolicyBody { policy: team() });
+    refused("scope", record, RecordError::Malformed("policy's name"));
+    let none = by("**", Actions::ALL, "team/base", Some(policy_of(&[])));
+    refused("no repositories", none, RecordError::Malformed("a policy names no repositories"));
 }

@@ -12,9 +12,10 @@ use harness::{
 };
 use waystation_proto::{
     Digest, Hash, Record, RecordId,
-    body::{HoldingState, LinkBody, SightingBody, State, StatusBody, TagBody},
+    body::{HoldingState, LinkBody, SightingBody, State, StatusBody, TagBody, Tier},
     grant::{Action, Actions},
     index::ArtifactIndex,
+    policy::{Places, Policy, PolicyBody, TagRule, Window},
     reconcile::{Content, Summary},
     record::{Key, Kind},
     time::Wall,
@@ -54,7 +55,43 @@ fn later_records() -> Vec<(&'static str, Record)> {
         let (key, body) = (Key::link(&app, &digest(9)), LinkBody { removed });
         Record::author(&mesh, &author, Some(grant(1, 1)), key, version, WALL, &body)
     };
-    vec![("record link removed", link(1, true)), ("record link again", link(2, false))]
+    let name = repository("team/base");
+    let policy = |version, policy| {
+        let body = PolicyBody { policy };
+        Record::author(&mesh, &author, Some(grant(1, 1)), Key::policy(&name), version, WALL, &body)
+    };
+    vec![
+        ("record link removed", link(1, true)),
+        ("record link again", link(2, false)),
+        ("record policy", policy(1, Some(full_policy()))),
+        ("record policy deleted", policy(2, None)),
+    ]
+}
+
+/// A policy that says something in every field.
+fn full_policy() -> Policy {
+    let pattern = |text: &str| text.parse().expect("a pattern");
+    Policy {
+        repositories: vec!["team/**".parse().expect("a glob")],
+        tags: TagRule { patterns: vec![pattern("v*")], versions: Some(">=1, <2".into()), newest: Some(3) },
+        places: Places {
+            sites: vec![pattern("shop-*")],
+            regions: vec![pattern("eu")],
+            nodes: vec!["01234567".into()],
+            tiers: vec![Tier::Edge, Tier::Iot],
+            labels: [("role".to_owned(), pattern("cache"))].into(),
+        },
+        platforms: vec!["linux/arm64".into()],
+        copies_per_site: Some(2),
+        copies: Some(300),
+        priority: 10,
+        windows: vec![Window { days: 0x7f, from: 1320, to: 360 }],
+        utc_offset: -90,
+        metered: false,
+        grace: 600,
+        referrers: true,
+        depends: false,
+    }
 }
 
 fn messages() -> Vec<(&'static str, Message)> {

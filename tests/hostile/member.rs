@@ -200,6 +200,8 @@ impl Member {
             tier: Tier::Edge,
             addresses: vec![address.into()],
             software: "hostile/1".into(),
+            region: String::new(),
+            labels: Default::default(),
         };
         self.record(Key::node(&self.id()), 1, &body)
     }

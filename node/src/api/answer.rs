@@ -39,6 +39,16 @@ impl Api {
         Api { store, replica, facts: Arc::new(facts) }
     }
 
+    /// What is on disk.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whoever decides.
+    pub(crate) fn replica(&self) -> &ReplicaHandle {
+        &self.replica
+    }
+
     /// Where others are told to find this node. Where it listens everywhere, its own node record knows.
     fn addresses(&self) -> Vec<String> {
         if !self.facts.addresses.is_empty() {

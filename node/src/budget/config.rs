@@ -36,8 +36,6 @@ pub struct BudgetConfig {
     pub hard: bool,
     /// Whether limits and cap are for this node or divided among the live nodes of its site.
     pub scope: Scope,
-    /// Whether bytes over links to other sites cost money.
-    pub metered: bool,
 }
 
 /// Whom limits are for.
@@ -175,7 +173,6 @@ impl Default for BudgetConfig {
             month_day: 1,
             hard: true,
             scope: Scope::Node,
-            metered: false,
         }
     }
 }

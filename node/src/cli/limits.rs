@@ -175,7 +175,6 @@ fn lines(status: &BudgetStatus) -> Vec<(&'static str, String)> {
         ("month", month(status)),
         ("spent down", size(status.spent_down)),
         ("spent up", size(status.spent_up)),
-        ("links are metered", if limits.metered { "yes".to_owned() } else { "no".to_owned() }),
     ];
     if limits.scope == Scope::Site {
         lines.push(("divided among", format!("{} nodes of the site", status.site_nodes)));

@@ -38,6 +38,15 @@ pub struct ServeArgs {
     /// Its place in the continuum [default: edge].
     #[arg(long, value_name = "TIER", env = "WAYSTATION_TIER")]
     tier: Option<TierArg>,
+    /// Where in the world this node is, for policies to choose by.
+    #[arg(long, value_name = "NAME", env = "WAYSTATION_REGION")]
+    region: Option<String>,
+    /// What policies may choose this node by: name=value; repeat it or separate by commas.
+    #[arg(long, value_name = "NAME=VALUE", env = "WAYSTATION_LABELS", value_delimiter = ',', value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// The link to other sites is paid for by what it carries: policies may spare it.
+    #[arg(long, env = "WAYSTATION_METERED")]
+    metered: bool,
     /// What clients may do that do not say who they are [default: push on a loopback listener, else none].
     #[arg(long, value_name = "none|pull|push", env = "WAYSTATION_ANONYMOUS", value_parser = parse_anonymous)]
     anonymous: Option<Anonymous>,
@@ -100,6 +109,9 @@ impl ServeArgs {
         overlay(&mut config.node.data_dir, &self.data_dir);
         overlay(&mut config.node.site, &self.site);
         overlay(&mut config.node.tier, &self.tier.map(Tier::from));
+        overlay(&mut config.node.region, &self.region);
+        config.node.labels.extend(self.labels.iter().cloned());
+        config.node.metered |= self.metered;
         overlay(&mut config.registry.listen, &self.listen);
         overlay(&mut config.log.format, &self.log_format);
         overlay(&mut config.replication.sharing, &self.replication_sharing);
@@ -142,6 +154,13 @@ impl From<TierArg> for Tier {
             TierArg::Iot => Tier::Iot,
         }
     }
+}
+
+/// `name=value`; the error is a sentence.
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is no label; write name=value"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn overlay<T: Clone>(value: &mut T, given: &Option<T>) {

@@ -44,6 +44,9 @@ pub struct PeersArgs {
 pub struct ArtifactsArgs {
     /// Only those of this repository.
     repository: Option<String>,
+    /// Show what policies want at each site, what is there, what is missing, and why.
+    #[arg(long)]
+    coverage: bool,
     #[command(flatten)]
     show: ShowArgs,
 }
@@ -171,6 +174,9 @@ pub async fn peers(args: PeersArgs) -> Result<(), Failure> {
 /// The artifacts that the mesh knows.
 pub async fn artifacts(args: ArtifactsArgs) -> Result<(), Failure> {
     let client = args.show.client()?;
+    if args.coverage {
+        return super::policy::coverage(&client, args.repository.as_deref(), args.show.json).await;
+    }
     let query: Vec<(&str, &str)> = args.repository.iter().map(|name| ("repository", name.as_str())).collect();
     let found: Artifacts = client.ask("artifacts", &query).await?;
     if args.show.json {

@@ -11,12 +11,13 @@ use futures_util::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use waystation_proto::{
-    Digest, Hash, Input, NodeId, Refusal, RepoName, RequestId, Tag, Wall,
+    Digest, Hash, Input, NodeId, Now, Refusal, Replica, RepoName, RequestId, Tag, Wall,
     body::{HoldingState, State},
     event::{BlobRef, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
     ranges::Ranges,
+    policy::Policy,
 };
 
 /// A request on its way into the driver's loop.
@@ -35,7 +36,12 @@ pub enum Command {
     Status(oneshot::Sender<DriverStatus>),
     /// Tell when the catalog has once been compared with a member's since the start.
     Reconciled(oneshot::Sender<()>),
+    /// Look at the replica. Must not take long: nothing else happens meanwhile.
+    Look(Look),
 }
+
+/// Something that is read off the replica.
+pub type Look = Box<dyn FnOnce(&Replica, Now) + Send>;
 
 /// Content of an upstream that is wanted here.
 #[derive(Clone, Debug)]
@@ -138,6 +144,31 @@ impl ReplicaHandle {
     /// Makes a grant known to the mesh.
     pub async fn add_grant(&self, grant: Grant) -> Result<(), Refusal> {
         self.write(|request| Input::AddGrant { request, grant }).await
+    }
+
+    /// Declares a policy, or takes it away.
+    pub async fn set_policy(&self, name: RepoName, policy: Option<Policy>) -> Result<(), Refusal> {
+        self.write(|request| Input::SetPolicy { request, name, policy }).await
+    }
+
+    /// Whether a policy wants an artifact held at this node, as part of whatever. Unknown while something that
+    /// could change the answer was not looked at, or where the node is stopping: nothing should be evicted then.
+    pub async fn policy_held(&self, repository: RepoName, manifest: Digest) -> Option<bool> {
+        self.look(move |replica, _| replica.policy_held(&repository, &manifest)).await.flatten()
+    }
+
+    /// What `question` reads off the replica; nothing where the node is stopping.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Replica, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |replica, now| {
+            // Whoever asked may be gone; nothing depends on the answer then.
+            let _ = answer.send(question(replica, now));
+        });
+        let _ = self.commands.send(Command::Look(look)).await;
+        answered.await.ok()
     }
 
     /// Gets an artifact's manifest here, and with `closure` all it needs in the background. If the caller

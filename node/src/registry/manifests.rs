@@ -139,10 +139,12 @@ impl Registry {
         &self,
         repository: &RepoName,
         digest: Digest,
-        parsed: manifest::Parsed,
+        mut parsed: manifest::Parsed,
         bytes: Bytes,
         tags: Vec<Tag>,
     ) -> Result<(), ApiError> {
+        let depends = self.dependencies(repository, &parsed).await;
+        parsed.depend_on(depends);
         let (store, replica) = (&self.inner.store, &self.inner.replica);
         let hash = waystation_proto::Hash::of(&bytes);
         // Only what is linked here; what this node computed itself goes before what the link says.

@@ -205,6 +205,7 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
             Command::Tell(Input::Abandon { .. }) => drop(rules.abandoned.fetch_add(1, Ordering::SeqCst)),
             Command::Tell(_) | Command::Reconciled(_) => {}
             Command::Status(answer) => drop(answer.send(Default::default())),
+            Command::Look(_) => {}
         }
     }
 }
@@ -230,6 +231,7 @@ fn write(store: &Store, input: Input) {
                 media_type: index.media_type.clone(),
                 index: index_hash,
                 index_size,
+                subject: index.subject(),
             };
             let manifest = index.manifest;
             apply(Change::Artifact { repository: repository.clone(), manifest, place: Some(place) });
@@ -309,6 +311,7 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
         media_type: index.media_type.clone(),
         index: Hash::of(&encoded),
         index_size: encoded.len() as u64,
+        subject: index.subject(),
     };
     let repository = name("a");
     world.store.index().apply(&Change::Artifact {

@@ -411,6 +411,8 @@ impl Index {
                 put(&self.sightings, keys::sighting(repository, tag, node), &row)
             }
             Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
+            // The catalog itself is asked.
+            Change::Policy { .. } => Ok(()),
             Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),
         }
     }

@@ -8,6 +8,7 @@ use crate::{
     grant::Grant,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    policy::Policy,
     ranges::Ranges,
     time::Wall,
 };
@@ -113,6 +114,13 @@ pub enum Change {
         author: NodeId,
         /// When, by that node's clock.
         authored: Wall,
+    },
+    /// What a policy says now. A driver's index has no use for it: [`crate::Replica::policies`] knows.
+    Policy {
+        /// Its name.
+        name: RepoName,
+        /// What it says, or nothing where it was deleted.
+        policy: Option<Policy>,
     },
 }
 

@@ -47,6 +47,7 @@ impl Replica {
         self.rounds.stop(peer);
         self.wants.peer_down(now.time, peer, out);
         self.manners.forget(peer);
+        self.keeper.parted(now.time, *peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
         self.dial(now, out);
@@ -207,9 +208,10 @@ impl Replica {
     pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
         let limits = self.limits();
         let change = change_of(&record);
-        let node = (record.key.kind == Kind::NODE).then_some(record.author);
         let gives_way = self.gives_way(&record);
         let offered = (record.key.kind == Kind::TAG).then(|| record.clone());
+        let author = record.author;
+        let node = (record.key.kind == Kind::NODE).then_some(author);
         let applied = self.catalog.apply(record, limits);
         if applied == Applied::Stale
             && let Some(record) = &offered
@@ -221,6 +223,10 @@ impl Replica {
                 self.tell_of_giving_way(record, out);
             }
             let change = change.ok().flatten();
+            self.keeper.hear(now.time, &author);
+            if let Some(change) = &change {
+                self.keeper.note(now.time, change);
+            }
             if let Some(Change::Artifact { place: Some(place), .. }) = &change
                 && self.held.contains(&place.index)
             {

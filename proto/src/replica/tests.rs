@@ -123,6 +123,8 @@ fn node_record(n: u8, version: u64, address: &str) -> Record {
         tier: Tier::Edge,
         addresses: vec![address.into()],
         software: "old".into(),
+        region: String::new(),
+        labels: alloc::collections::BTreeMap::new(),
     };
     Record::author(&trust().mesh, &key(n), None, Key::node(&node(n)), version, WALL, &body)
 }
@@ -157,6 +159,7 @@ fn artifact_of(manifest_size: u64, index_size: u64) -> Record {
         media_type: "m".into(),
         index: Hash([2; 32]),
         index_size,
+        subject: None,
     };
     let key_of = Key::artifact(&"app".parse().expect("a name"), &digest(9));
     let body = crate::body::ArtifactBody { place: Some(place) };

@@ -86,6 +86,8 @@ pub fn node_record(author: u8, site: &str) -> Record {
         tier: Tier::Edge,
         addresses: vec![format!("node-{author}:4717")],
         software: "test".into(),
+        region: String::new(),
+        labels: BTreeMap::new(),
     };
     Record::author(&trust().mesh, &key(author), None, Key::node(&node(author)), 1, WALL, &body)
 }
@@ -133,6 +135,7 @@ pub fn artifact_record(author: u8, repository: &RepoName, index: &ArtifactIndex)
         media_type: index.media_type.clone(),
         index: index_hash(index),
         index_size: index.encode().len() as u64,
+        subject: index.subject(),
     };
     let body = ArtifactBody { place: Some(place) };
     let key_of = Key::artifact(repository, &index.manifest);
@@ -143,6 +146,8 @@ pub fn artifact_record(author: u8, repository: &RepoName, index: &ArtifactIndex)
 pub struct Node {
     pub replica: Replica,
     pub now: u64,
+    /// What its clock shows.
+    pub wall: Wall,
     /// Whether writes of records are answered at once; if not, they wait in `writes`.
     pub writes_are_quick: bool,
     pub writes: Vec<(WriteId, Vec<Record>)>,
@@ -189,9 +194,15 @@ impl Node {
     /// A node that starts again over these records and blobs.
     pub fn restored(n: u8, records: Vec<Record>, held: Vec<Hash>) -> Self {
         let config = ReplicaConfig { site: "here".into(), ..ReplicaConfig::default() };
+        Self::configured(n, config, records, held)
+    }
+
+    /// A node that behaves as this says.
+    pub fn configured(n: u8, config: ReplicaConfig, records: Vec<Record>, held: Vec<Hash>) -> Self {
         let mut node = Node {
             replica: Replica::new(config, key(n), trust()),
             now: 0,
+            wall: WALL,
             writes_are_quick: true,
             writes: Vec::new(),
             disk: records.iter().map(|record| (record.key.clone(), record.clone())).collect(),
@@ -231,7 +242,7 @@ impl Node {
         while let Some(input) = inputs.pop_front() {
             rounds += 1;
             assert!(rounds < 100_000, "does not come to rest");
-            let now = Now { time: Time(self.now), wall: WALL };
+            let now = Now { time: Time(self.now), wall: self.wall };
             for output in self.replica.handle(now, input) {
                 inputs.extend(self.perform(output));
             }
@@ -330,7 +341,6 @@ impl Node {
                 self.fetches.retain(|other| other.fetch != fetch);
                 self.cancelled.push(fetch);
             }
-            Output::Hasten { .. } => {}
             Output::Seal { hash, .. } => {
                 self.held.insert(hash);
                 return Some(Input::Sealed { hash });

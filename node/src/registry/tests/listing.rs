@@ -157,6 +157,7 @@ async fn referrers_that_only_the_mesh_has_are_found() {
                     media_type: index.media_type.clone(),
                     index: Hash::of(&encoded),
                     index_size: encoded.len() as u64,
+                    subject: index.subject(),
                 };
                 let manifest_digest = index.manifest;
                 store.ingest_manifest(manifest_digest, manifest, encoded).await.expect("stored");

@@ -80,6 +80,7 @@ fn place_of(index: &ArtifactIndex) -> ArtifactPlace {
         media_type: index.media_type.clone(),
         index: Hash::of(&encoded),
         index_size: encoded.len() as u64,
+        subject: index.subject(),
     }
 }
 
@@ -126,7 +127,14 @@ async fn publish(store: &Store) -> Vec<Record> {
     store.ingest_bytes(Some(&a), sha256(b"base"), Bytes::from_static(b"base")).await.expect("stored");
     let (m1, m2) = (sha256(b"m1"), sha256(b"m2"));
     let grant = Grant::issue(&MeshId([0; 32]), &key(), me, Glob::everything(), Actions::ALL, None, 1);
-    let node = NodeBody { site: "s".into(), tier: Tier::Edge, addresses: vec![], software: "w".into() };
+    let node = NodeBody {
+        site: "s".into(),
+        tier: Tier::Edge,
+        addresses: vec![],
+        software: "w".into(),
+        region: String::new(),
+        labels: BTreeMap::new(),
+    };
     let revoked = StatusBody { state: State::Revoked, reason: "old".into() };
     records.extend([
         tag_record("v1", 1, Some(m1)),
