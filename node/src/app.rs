@@ -338,7 +338,10 @@ impl Planes {
             let started =
                 Control::start(ControlConfig { listen, mdns }, &home.identity, &home.mesh, to_control).await;
             match started {
-                Ok(control) => {
+                Ok(mut control) => {
+                    if let Some((streams, incoming)) = control.take_streams() {
+                        data.also_over(streams, incoming);
+                    }
                     let events = Events { control: from_control, data: from_data };
                     return Ok(Planes { control, data, listen, events });
                 }

@@ -11,6 +11,7 @@ mod dial;
 mod failure;
 mod peer;
 mod refusals;
+mod streams;
 mod swarm;
 
 use std::{net::SocketAddr, time::Duration};
@@ -19,12 +20,15 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
 
-pub use self::counters::{ControlCounters, Tally, Traffic};
 pub(crate) use self::{
     address::resolve,
     refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
 };
 use self::{counters::Counting, swarm::Session};
+pub use self::{
+    counters::{ControlCounters, Tally, Traffic},
+    streams::{Incoming, NoStream, Streams},
+};
 use crate::{identity::Identity, mesh::MeshFile};
 
 /// Where and how to be found.
@@ -119,6 +123,8 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     local_addr: SocketAddr,
     counting: Counting,
+    /// Until the data plane has taken them.
+    streams: Option<(Streams, Incoming)>,
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -143,11 +149,19 @@ impl Control {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let counting = Counting::default();
         let stop = CancellationToken::new();
-        let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns)?;
+        let (behaviour, streams, incoming) = streams::streams();
+        let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns, behaviour)?;
         let mut session = Session::new(swarm, identity.node_id(), events, counting.clone());
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
-        Ok(Control { commands, local_addr, counting, task, stop: stop.drop_guard() })
+        let stop = stop.drop_guard();
+        let streams = Some((streams, incoming));
+        Ok(Control { commands, local_addr, counting, streams, task, stop })
+    }
+
+    /// Byte streams to and from members with a session, for whoever asks first.
+    pub fn take_streams(&mut self) -> Option<(Streams, Incoming)> {
+        self.streams.take()
     }
 
     /// Where it listens, with the real port.

@@ -15,6 +15,7 @@ use waystation_proto::wire::Message;
 use super::{
     ControlError,
     codec::{FrameCodec, PROTOCOL},
+    streams,
 };
 use crate::{identity::Identity, mesh::AdmissionSecret};
 
@@ -27,6 +28,7 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
+    streams: streams::Behaviour,
 }
 
 /// Builds the swarm. The admission secret goes into the noise prologue: a peer without it fails the
@@ -35,6 +37,7 @@ pub(crate) fn swarm(
     identity: &Identity,
     admission: &AdmissionSecret,
     mdns: bool,
+    streams: streams::Behaviour,
 ) -> Result<Swarm<Behaviour>, ControlError> {
     let prologue = admission.derive("control plane").to_vec();
     let secure = |keys: &libp2p::identity::Keypair| {
@@ -44,7 +47,7 @@ pub(crate) fn swarm(
         .with_tokio()
         .with_tcp(tcp::Config::new().nodelay(true), secure, yamux::Config::default)
         .map_err(setup)?
-        .with_behaviour(|keys| behaviour(keys, mdns))
+        .with_behaviour(|keys| behaviour(keys, mdns, streams))
         .map_err(setup)?
         .with_swarm_config(|config| {
             config
@@ -71,6 +74,7 @@ pub(crate) const DIRECT_MAX: usize = 48;
 fn behaviour(
     keys: &libp2p::identity::Keypair,
     mdns: bool,
+    streams: streams::Behaviour,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let mut gossip =
         gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Signed(keys.clone()), gossip_config()?)?;
@@ -104,6 +108,7 @@ fn behaviour(
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
+        streams,
     })
 }
 

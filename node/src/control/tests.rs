@@ -320,7 +320,7 @@ async fn garbage_is_counted_and_ends_the_session() {
     let mesh = mesh();
     let mut node = Node::start(&mesh).await;
     let raw = identity();
-    let mut swarm = behaviour::swarm(&raw, mesh.admission(), false).expect("built");
+    let mut swarm = behaviour::swarm(&raw, mesh.admission(), false, streams::streams().0).expect("built");
     swarm
         .dial(DialOpts::unknown_peer_id().address(address::to_multiaddr(node.control.local_addr())).build())
         .expect("dialled");

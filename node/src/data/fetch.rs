@@ -16,6 +16,7 @@ use super::{
     FetchOrder,
     counters::Counting,
     links::{Link, Links},
+    transport::{Exchange, Transports},
 };
 
 /// Why a fetch ended early.
@@ -28,45 +29,44 @@ pub(super) struct FetchError {
 /// Fetches what the order names.
 pub(super) async fn fetch(
     links: &Arc<Links>,
+    transports: &Transports,
     store: &Store,
     counting: &Counting,
     order: &FetchOrder,
 ) -> Result<(), FetchError> {
     let mut received = 0;
-    let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, counting, order, &mut received).await;
+    let mut exchange = open(transports, order).await?;
+    let mut link = exchange.line.link().cloned();
+    let mut result = transfer(exchange, store, counting, order, &mut received).await;
     // The other end may have closed an idle connection just when this end took it up again.
-    let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
-    if was_stale && received == 0 {
-        links.forget(&link);
-        link = connect(links, order).await?;
-        result = transfer(&link, store, counting, order, &mut received).await;
+    let was_stale = |link: &Arc<Link>| !link.is_open();
+    let may_retry = matches!(&result, Err(error) if error.fault == Fault::Peer) && received == 0;
+    if let Some(stale) = link.as_ref().filter(|link| may_retry && was_stale(link)) {
+        links.forget(stale);
+        exchange = open(transports, order).await?;
+        link = exchange.line.link().cloned();
+        result = transfer(exchange, store, counting, order, &mut received).await;
     }
-    if result.is_err() && link.quiet() >= STALL {
+    if let Some(link) = link.filter(|link| result.is_err() && link.quiet() >= STALL) {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
         links.forget(&link);
     }
     result
 }
 
-async fn connect(links: &Arc<Links>, order: &FetchOrder) -> Result<Arc<Link>, FetchError> {
-    links.to(order.from, &order.addresses).await.map_err(of_peer)
+async fn open(transports: &Transports, order: &FetchOrder) -> Result<Exchange, FetchError> {
+    transports.open(order.from, &order.addresses).await.map_err(of_peer)
 }
 
 async fn transfer(
-    link: &Arc<Link>,
+    exchange: Exchange,
     store: &Store,
     counting: &Counting,
     order: &FetchOrder,
     received: &mut u64,
 ) -> Result<(), FetchError> {
-    let _active = link.active();
-    let connection = link.connection();
-    let (send, receive) = tokio::time::timeout(STALL, connection.open_bi())
-        .await
-        .map_err(|_| of_peer(format!("took no request within {STALL:?}")))?
-        .map_err(|error| of_peer(format!("connection lost: {error}")))?;
-    let pair = StreamPair::new(connection.stable_id() as u64, receive, send);
+    let Exchange { send, receive, line } = exchange;
+    let pair = StreamPair::new(line.connection_id(), receive, send);
     let progress = store.remote().execute_get(pair, request(order)).stream();
     tokio::pin!(progress);
     loop {
@@ -75,7 +75,7 @@ async fn transfer(
             .map_err(|_| of_peer(format!("sent nothing for {STALL:?}")))?;
         match item {
             Some(GetProgressItem::Progress(bytes)) => {
-                link.touch();
+                line.touch();
                 counting.received(order.from, bytes.saturating_sub(*received));
                 *received = bytes.max(*received);
             }

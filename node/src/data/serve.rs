@@ -10,24 +10,82 @@ use iroh_blobs::{
     Hash,
     api::Store,
     provider::{
-        self,
+        self, StreamPair,
         events::{
             AbortReason, ConnectMode, EventMask, EventSender, ObserveMode, ProviderMessage, RequestMode,
             RequestUpdate, ThrottleMode,
         },
     },
 };
+use libp2p::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use waystation_proto::NodeId;
 
-use super::{counters::Counting, links::Link};
+use super::{counters::Counting, links::Link, transport};
 
 /// Answers requests until the connection ends.
 pub(super) async fn serve(link: Arc<Link>, store: Store, hot: Arc<HotBlobs>, counting: Counting) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
     tokio::join!(
         provider::handle_connection(link.connection().clone(), store, events),
-        judge(link.clone(), received, hot, counting),
+        judge(link.peer(), Some(link.clone()), received, hot, counting),
     );
+}
+
+/// Answers the one request of a stream, by the same rules.
+pub(super) async fn serve_stream(
+    peer: NodeId,
+    stream: Stream,
+    store: Store,
+    hot: Arc<HotBlobs>,
+    counting: Counting,
+) {
+    let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
+    let (send, receive) = transport::halves(stream);
+    let pair = StreamPair::new(0, receive, send, events);
+    let answer = async {
+        if let Err(error) = provider::handle_stream(pair, store).await {
+            tracing::debug!(peer = %peer.short(), %error, "a request was not answered");
+        }
+    };
+    tokio::join!(answer, judge(peer, None, received, hot, counting));
+}
+
+/// How many streams each member has open here: as many as QUIC would give it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rooms(Arc<Mutex<BTreeMap<NodeId, usize>>>);
+
+/// Leave to have a stream.
+pub(super) struct Room {
+    peer: NodeId,
+    rooms: Rooms,
+}
+
+impl Rooms {
+    /// Nothing where the member, or all members together, have as many as they may.
+    pub(super) fn enter(&self, peer: NodeId) -> Option<Room> {
+        let mut table = self.table();
+        let (all, of_peer) = (table.values().sum::<usize>(), table.get(&peer).copied().unwrap_or(0));
+        if all >= STREAMS_MAX || of_peer >= STREAMS_PER_PEER_MAX {
+            return None;
+        }
+        table.insert(peer, of_peer + 1);
+        Some(Room { peer, rooms: self.clone() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut table = self.rooms.table();
+        match table.get_mut(&self.peer) {
+            Some(streams) if *streams > 1 => *streams -= 1,
+            _ => drop(table.remove(&self.peer)),
+        }
+    }
 }
 
 /// Lets requests for one blob in, a bounded number at a time: the store queues 32 operations for each blob
@@ -67,8 +125,10 @@ impl Drop for Entry {
     }
 }
 
+/// `link` is kept from being closed as idle while requests of it are answered.
 async fn judge(
-    link: Arc<Link>,
+    peer: NodeId,
+    link: Option<Arc<Link>>,
     mut received: mpsc::Receiver<ProviderMessage>,
     hot: Arc<HotBlobs>,
     counting: Counting,
@@ -79,7 +139,7 @@ async fn judge(
                 let (link, hot, counting) = (link.clone(), hot.clone(), counting.clone());
                 // As many as the peer may have streams open.
                 tokio::spawn(async move {
-                    let _active = link.active();
+                    let _active = link.as_ref().map(Link::active);
                     let hash = request.inner.request.hash;
                     let entry = match request.inner.request.ranges.is_blob() {
                         true => hot.enter(hash).await,
@@ -95,7 +155,7 @@ async fn judge(
                             RequestUpdate::Aborted(end) => end.stats,
                             RequestUpdate::Started(_) | RequestUpdate::Progress(_) => continue,
                         };
-                        counting.sent(link.peer(), stats.payload_bytes_sent);
+                        counting.sent(peer, stats.payload_bytes_sent);
                     }
                 });
             }
@@ -114,6 +174,10 @@ const EVENTS_MAX: usize = 32;
 /// Requests for one blob at a time.
 const PER_BLOB_MAX: usize = 16;
 
+/// Streams over TCP that are served at a time: to all members, and to one.
+const STREAMS_MAX: usize = 1024;
+const STREAMS_PER_PEER_MAX: usize = 100;
+
 const MASK: EventMask = EventMask {
     connected: ConnectMode::None,
     get: RequestMode::InterceptLog,
@@ -126,6 +190,21 @@ const MASK: EventMask = EventMask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_has_so_many_streams_and_leaves_room_for_others() {
+        let rooms = Rooms::default();
+        let (greedy, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut taken: Vec<Room> = (0..STREAMS_PER_PEER_MAX).map_while(|_| rooms.enter(greedy)).collect();
+        assert_eq!(taken.len(), STREAMS_PER_PEER_MAX);
+        assert!(rooms.enter(greedy).is_none());
+        assert!(rooms.enter(other).is_some());
+        taken.pop();
+        taken.extend(rooms.enter(greedy));
+        assert_eq!(taken.len(), STREAMS_PER_PEER_MAX);
+        drop(taken);
+        assert!(rooms.table().is_empty());
+    }
 
     #[tokio::test]
     async fn a_blob_is_entered_by_so_many_and_forgotten_when_left() {
