@@ -24,6 +24,7 @@ mod cases {
     mod entitlement;
     mod grants;
     mod isolation;
+    mod nat;
     mod one_fetch;
     mod proxy;
     mod pull_through;

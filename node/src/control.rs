@@ -9,6 +9,7 @@ mod codec;
 mod counters;
 mod dial;
 mod failure;
+mod origins;
 mod peer;
 mod refusals;
 mod streams;

@@ -4,6 +4,7 @@ pub mod clients;
 pub mod cluster;
 pub mod http;
 pub mod image;
+pub mod net;
 pub mod node;
 pub mod proxy;
 pub mod registry;

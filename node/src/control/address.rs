@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -52,9 +52,17 @@ pub(crate) async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// This machine's address on the network that leads to all others, if there is one.
 pub(crate) fn outward() -> Option<IpAddr> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Only asks for the route; to this address (RFC 5737) nobody ever answers, and nothing is sent.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    // To this address (RFC 5737) nobody ever answers.
+    own_towards(Ipv4Addr::new(192, 0, 2, 1).into())
+}
+
+/// This machine's address on the way to another.
+pub(crate) fn own_towards(other: IpAddr) -> Option<IpAddr> {
+    let any =
+        if other.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+    // Only asks for the route; nothing is sent.
+    socket.connect((other, 9)).ok()?;
     socket.local_addr().ok().map(|own| own.ip())
 }
 

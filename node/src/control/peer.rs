@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -16,8 +17,9 @@ pub(super) struct Peer {
     pub(super) node: NodeId,
     /// And whether this node dialled.
     connections: Vec<(ConnectionId, bool)>,
-    /// When the first of its connections came up.
+    /// When the first of its connections came up, and from where.
     since: Instant,
+    from: Option<IpAddr>,
     /// Bytes of direct messages that were not acknowledged.
     unanswered: BTreeMap<OutboundRequestId, usize>,
     timeouts: u32,
@@ -31,6 +33,7 @@ impl Peer {
             node,
             connections: Vec::new(),
             since: now,
+            from: None,
             unanswered: BTreeMap::new(),
             timeouts: 0,
             garbage: 0,
@@ -38,18 +41,27 @@ impl Peer {
         }
     }
 
-    pub(super) fn connected(&mut self, connection: ConnectionId, dialled_here: bool, now: Instant) {
+    pub(super) fn connected(
+        &mut self,
+        connection: ConnectionId,
+        dialled_here: bool,
+        from: Option<IpAddr>,
+        now: Instant,
+    ) {
         if self.connections.is_empty() {
-            self.since = now;
+            (self.since, self.from) = (now, from);
         }
         self.connections.push((connection, dialled_here));
     }
 
     /// Whether the member, of which a new connection has just come, does not know of the session that there
     /// is: it lost its power, or its link, and this node has yet to notice. One that knows does not dial
-    /// again, but for two that dial one another at once.
-    pub(super) fn has_started_anew(&self, now: Instant) -> bool {
-        !self.connections.is_empty() && now.duration_since(self.since) >= SIMULTANEOUS
+    /// again, but for two that dial one another at once, or one that dials two of the other's addresses. One
+    /// that comes from elsewhere is believed sooner: a machine that moves connects anew within seconds.
+    pub(super) fn has_started_anew(&self, from: Option<IpAddr>, now: Instant) -> bool {
+        let moved = from.is_some() && self.from.is_some() && from != self.from;
+        let simultaneous = if moved { SIMULTANEOUS_MOVED } else { SIMULTANEOUS };
+        !self.connections.is_empty() && now.duration_since(self.since) >= simultaneous
     }
 
     /// Takes a connection off the list. True where it was the last.
@@ -111,6 +123,7 @@ const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
 
 /// Connections that come up within this were dialled at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(15);
+const SIMULTANEOUS_MOVED: Duration = Duration::from_secs(2);
 
 /// Messages in a row that a peer may leave unanswered.
 const TIMEOUTS_MAX: u32 = 2;
@@ -132,8 +145,8 @@ mod tests {
         for order in [[first, second], [second, first]] {
             let (mut at_small, mut at_large) = (Peer::new(large, now), Peer::new(small, now));
             for connection in order {
-                at_small.connected(connection, connection == first, now);
-                at_large.connected(connection, connection == second, now);
+                at_small.connected(connection, connection == first, None, now);
+                at_large.connected(connection, connection == second, None, now);
             }
             assert_eq!(at_small.spare_connection(&small), Some(second));
             assert_eq!(at_large.spare_connection(&large), Some(second));
@@ -141,9 +154,9 @@ mod tests {
             assert!(!at_small.can_spare(first) && at_small.disconnected(first));
         }
         let mut twice = Peer::new(large, now);
-        twice.connected(first, true, now);
+        twice.connected(first, true, None, now);
         assert_eq!(twice.spare_connection(&small), None);
-        twice.connected(second, true, now);
+        twice.connected(second, true, None, now);
         assert_eq!(twice.spare_connection(&small), Some(second));
     }
 
@@ -151,10 +164,16 @@ mod tests {
     fn a_connection_beside_an_old_session_is_of_a_node_that_started_anew() {
         let now = Instant::now();
         let mut peer = Peer::new(NodeId([1; 32]), now);
-        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS), "its first connection");
-        peer.connected(ConnectionId::new_unchecked(1), false, now + 2 * SIMULTANEOUS);
-        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS));
-        assert!(peer.has_started_anew(now + 3 * SIMULTANEOUS));
+        assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS), "its first connection");
+        peer.connected(ConnectionId::new_unchecked(1), false, None, now + 2 * SIMULTANEOUS);
+        assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS));
+        assert!(peer.has_started_anew(None, now + 3 * SIMULTANEOUS));
+        let [here, there] = [1, 2].map(|n| Some(IpAddr::from([192, 0, 2, n])));
+        let mut moving = Peer::new(NodeId([1; 32]), now);
+        moving.connected(ConnectionId::new_unchecked(1), false, here, now);
+        let later = now + SIMULTANEOUS_MOVED;
+        assert!(!moving.has_started_anew(there, now) && !moving.has_started_anew(here, later));
+        assert!(moving.has_started_anew(there, later));
     }
 
     #[test]

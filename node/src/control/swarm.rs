@@ -27,6 +27,7 @@ use super::{
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
     failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
+    origins::Origins,
     peer::Peer,
 };
 use crate::identity;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     /// Whether the listener has ended: peers could not reach this node any more.
     deaf: bool,
     refusals: Refusals,
+    origins: Origins,
     /// Second connections to one peer, closed once they are not new any more.
     spare: Vec<(Instant, ConnectionId)>,
     events: mpsc::Sender<ControlEvent>,
@@ -69,6 +71,7 @@ impl Session {
             told_listening: false,
             deaf: false,
             refusals: Refusals::default(),
+            origins: Origins::default(),
             spare: Vec::new(),
             events,
             waiting: VecDeque::new(),
@@ -234,12 +237,16 @@ impl Session {
                 self.on_outgoing_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                self.listening.extend(address::to_socket(&address));
+                if let Some(socket) = address::to_socket(&address) {
+                    self.listening.insert(socket);
+                    self.origins.gain(socket.ip());
+                }
                 self.listening_changed();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 if let Some(socket) = address::to_socket(&address) {
                     self.listening.remove(&socket);
+                    self.origins.lose(socket.ip());
                 }
                 self.listening_changed();
             }
@@ -265,13 +272,15 @@ impl Session {
         let first = !self.peers.contains_key(&id);
         let now = Instant::now();
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node, now));
-        if !endpoint.is_dialer() && peer.has_started_anew(now) {
-            tracing::info!(peer = %node.short(), "a member has started anew; its old session ends");
+        let from = address::to_socket(endpoint.get_remote_address()).map(|socket| socket.ip());
+        if !endpoint.is_dialer() && peer.has_started_anew(from, now) {
+            tracing::info!(peer = %node.short(), "a member has started anew or moved; its old session ends");
             // Also the new connection: what protocols say once a session, they would not say to it again.
             // The other side dials anew.
             let _ = self.swarm.disconnect_peer_id(id);
         }
-        peer.connected(connection, endpoint.is_dialer(), now);
+        peer.connected(connection, endpoint.is_dialer(), from, now);
+        self.origins.connected(connection, endpoint);
         let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
         if !first {
             let spare = peer.spare_connection(&self.me);
@@ -285,6 +294,7 @@ impl Session {
     }
 
     fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId) {
+        self.origins.disconnected(connection);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.disconnected(connection) {
             let node = peer.node;
@@ -363,6 +373,9 @@ impl Session {
     /// The address that leads outside first: of many only some are told on.
     fn tell_listening(&mut self) {
         (self.tell_listening_at, self.told_listening) = (None, true);
+        for connection in self.origins.dead() {
+            self.swarm.close_connection(connection);
+        }
         let outside: Vec<&SocketAddr> = self.listening.iter().filter(|s| !s.ip().is_loopback()).collect();
         let mut shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
         let outward = address::outward();
