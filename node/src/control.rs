@@ -12,17 +12,19 @@ mod failure;
 mod origins;
 mod peer;
 mod refusals;
+mod relaying;
 mod streams;
 mod swarm;
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
 
 pub(crate) use self::{
-    address::resolve,
+    address::{is_relayed, resolve},
     refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
 };
 use self::{counters::Counting, swarm::Session};
@@ -39,6 +41,32 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Whether to find, and be found by, nodes of the local network.
     pub mdns: bool,
+    /// Whether other members may be reached through this node.
+    pub relay: bool,
+    /// Whether this node can be dialled.
+    pub reachable: Reachable,
+    /// `host:port` that leads here, where it is not where this node listens.
+    pub advertise: Vec<String>,
+}
+
+/// Whether members of other sites can dial a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachable {
+    /// No, where a relay sees it at an address that is not its own.
+    #[default]
+    Auto,
+    /// Yes: relays are not used.
+    Yes,
+    /// No: relays are used wherever members relay.
+    No,
+}
+
+impl ControlConfig {
+    /// A node that is no relay and finds out whether it needs one.
+    pub fn new(listen: SocketAddr, mdns: bool) -> Self {
+        ControlConfig { listen, mdns, relay: false, reachable: Reachable::Auto, advertise: Vec::new() }
+    }
 }
 
 /// What happened between this node and others.
@@ -90,10 +118,12 @@ pub enum ControlEvent {
         /// Why.
         why: String,
     },
-    /// Where this node listens now, `host:port`. Loopback is left out where there is anything else.
+    /// Where this node can be found now. Loopback is left out where there is anything else.
     Listening {
-        /// All of them.
+        /// All that it listens on, `host:port`.
         addresses: Vec<String>,
+        /// All that lead to it through relays, as multiaddrs.
+        relayed: Vec<String>,
     },
     /// A member does not take or answer messages in time; some were dropped.
     PeerSlow {
@@ -151,8 +181,8 @@ impl Control {
         let counting = Counting::default();
         let stop = CancellationToken::new();
         let (behaviour, streams, incoming) = streams::streams();
-        let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns, behaviour)?;
-        let mut session = Session::new(swarm, identity.node_id(), events, counting.clone());
+        let swarm = behaviour::swarm(identity, mesh.admission(), &config, behaviour)?;
+        let mut session = Session::new(swarm, identity.node_id(), &config, events, counting.clone());
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
         let stop = stop.drop_guard();

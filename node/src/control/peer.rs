@@ -15,8 +15,7 @@ use super::behaviour::DIRECT_MAX;
 /// A member with at least one connection.
 pub(super) struct Peer {
     pub(super) node: NodeId,
-    /// And whether this node dialled.
-    connections: Vec<(ConnectionId, bool)>,
+    connections: Vec<Connection>,
     /// When the first of its connections came up, and from where.
     since: Instant,
     from: Option<IpAddr>,
@@ -25,6 +24,16 @@ pub(super) struct Peer {
     timeouts: u32,
     garbage: u32,
     garbage_since: Instant,
+}
+
+/// One connection to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    /// Whether this node dialled.
+    pub(super) is_mine: bool,
+    /// Whether it leads through a third node.
+    pub(super) is_relayed: bool,
 }
 
 impl Peer {
@@ -41,17 +50,11 @@ impl Peer {
         }
     }
 
-    pub(super) fn connected(
-        &mut self,
-        connection: ConnectionId,
-        dialled_here: bool,
-        from: Option<IpAddr>,
-        now: Instant,
-    ) {
+    pub(super) fn connected(&mut self, connection: Connection, from: Option<IpAddr>, now: Instant) {
         if self.connections.is_empty() {
             (self.since, self.from) = (now, from);
         }
-        self.connections.push((connection, dialled_here));
+        self.connections.push(connection);
     }
 
     /// Whether the member, of which a new connection has just come, does not know of the session that there
@@ -66,24 +69,27 @@ impl Peer {
 
     /// Takes a connection off the list. True where it was the last.
     pub(super) fn disconnected(&mut self, connection: ConnectionId) -> bool {
-        self.connections.retain(|(known, _)| *known != connection);
+        self.connections.retain(|known| known.id != connection);
         self.connections.is_empty()
     }
 
     /// Whether the session goes on without this connection of it.
     pub(super) fn can_spare(&self, connection: ConnectionId) -> bool {
-        self.connections.len() > 1 && self.connections.iter().any(|(known, _)| *known == connection)
+        self.connections.len() > 1 && self.connections.iter().any(|known| known.id == connection)
     }
 
-    /// Which of two connections is one too many: of two that were dialled from either end, the one that the
-    /// node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
+    /// Which of two connections is one too many: one over a relay; of two that were dialled from either end, the
+    /// one that the node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
     pub(super) fn spare_connection(&self, me: &NodeId) -> Option<ConnectionId> {
-        let [(_, old_is_mine), (new, new_is_mine)] = self.connections[..] else { return None };
-        if old_is_mine == new_is_mine {
-            return new_is_mine.then_some(new);
+        let [old, new] = self.connections[..] else { return None };
+        if old.is_relayed != new.is_relayed {
+            return Some(if old.is_relayed { old.id } else { new.id });
+        }
+        if old.is_mine == new.is_mine {
+            return new.is_mine.then_some(new.id);
         }
         let spare_is_mine = *me > self.node;
-        self.connections.iter().find(|(_, is_mine)| *is_mine == spare_is_mine).map(|(id, _)| *id)
+        self.connections.iter().find(|known| known.is_mine == spare_is_mine).map(|known| known.id)
     }
 
     /// Whether a message of so many bytes may be sent before others have been acknowledged.
@@ -136,6 +142,10 @@ const GARBAGE_WINDOW: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
+    fn direct(id: ConnectionId, is_mine: bool) -> Connection {
+        Connection { id, is_mine, is_relayed: false }
+    }
+
     #[test]
     fn both_ends_give_up_the_same_connection() {
         let (small, large) = (NodeId([1; 32]), NodeId([2; 32]));
@@ -145,8 +155,8 @@ mod tests {
         for order in [[first, second], [second, first]] {
             let (mut at_small, mut at_large) = (Peer::new(large, now), Peer::new(small, now));
             for connection in order {
-                at_small.connected(connection, connection == first, None, now);
-                at_large.connected(connection, connection == second, None, now);
+                at_small.connected(direct(connection, connection == first), None, now);
+                at_large.connected(direct(connection, connection == second), None, now);
             }
             assert_eq!(at_small.spare_connection(&small), Some(second));
             assert_eq!(at_large.spare_connection(&large), Some(second));
@@ -154,10 +164,14 @@ mod tests {
             assert!(!at_small.can_spare(first) && at_small.disconnected(first));
         }
         let mut twice = Peer::new(large, now);
-        twice.connected(first, true, None, now);
+        twice.connected(direct(first, true), None, now);
         assert_eq!(twice.spare_connection(&small), None);
-        twice.connected(second, true, None, now);
+        twice.connected(direct(second, true), None, now);
         assert_eq!(twice.spare_connection(&small), Some(second));
+        let mut relayed = Peer::new(large, now);
+        relayed.connected(Connection { is_relayed: true, ..direct(first, true) }, None, now);
+        relayed.connected(direct(second, true), None, now);
+        assert_eq!(relayed.spare_connection(&small), Some(first));
     }
 
     #[test]
@@ -165,12 +179,12 @@ mod tests {
         let now = Instant::now();
         let mut peer = Peer::new(NodeId([1; 32]), now);
         assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS), "its first connection");
-        peer.connected(ConnectionId::new_unchecked(1), false, None, now + 2 * SIMULTANEOUS);
+        peer.connected(direct(ConnectionId::new_unchecked(1), false), None, now + 2 * SIMULTANEOUS);
         assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS));
         assert!(peer.has_started_anew(None, now + 3 * SIMULTANEOUS));
         let [here, there] = [1, 2].map(|n| Some(IpAddr::from([192, 0, 2, n])));
         let mut moving = Peer::new(NodeId([1; 32]), now);
-        moving.connected(ConnectionId::new_unchecked(1), false, here, now);
+        moving.connected(direct(ConnectionId::new_unchecked(1), false), here, now);
         let later = now + SIMULTANEOUS_MOVED;
         assert!(!moving.has_started_anew(there, now) && !moving.has_started_anew(here, later));
         assert!(moving.has_started_anew(there, later));

@@ -31,7 +31,7 @@ use super::{
     serve::{self, HotBlobs, Rooms},
 };
 use crate::{
-    control::{CAME_UNPROVEN, DIALLED_UNPROVEN, Incoming as IncomingStreams, Refusals, resolve},
+    control::{CAME_UNPROVEN, DIALLED_UNPROVEN, Incoming as IncomingStreams, Refusals, is_relayed, resolve},
     identity,
 };
 
@@ -191,7 +191,7 @@ impl Links {
         }
         let mut sockets = BTreeSet::new();
         let mut why = "it has no address".to_owned();
-        for address in addresses.iter().take(ADDRESSES_MAX) {
+        for address in addresses.iter().filter(|address| !is_relayed(address)).take(ADDRESSES_MAX) {
             match resolve(address).await {
                 Ok(found) => sockets.extend(found),
                 Err(error) => why = format!("{address}: {error}"),

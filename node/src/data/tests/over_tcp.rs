@@ -26,7 +26,7 @@ impl Both {
     async fn without_serving(mesh: &MeshFile) -> Both {
         let node = Node::start(mesh).await;
         let (sender, sessions) = mpsc::channel(64);
-        let config = ControlConfig { listen: "127.0.0.1:0".parse().expect("valid"), mdns: false };
+        let config = ControlConfig::new("127.0.0.1:0".parse().expect("valid"), false);
         let mut control = Control::start(config, &node.identity, mesh, sender).await.expect("starts");
         let (streams, incoming) = control.take_streams().expect("was not taken");
         node.data.transports.add(streams);
