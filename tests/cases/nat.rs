@@ -36,11 +36,10 @@ impl Machines {
         Some(Machines { nodes: vec![(first, host)], mesh_file, _folder: folder, net })
     }
 
-    /// Another machine of the mesh, on a port of its own; its number.
-    fn add(&mut self, host: Host, site: &str, extra: &[&str]) -> usize {
-        let port = 4717 + u16::try_from(self.nodes.len()).unwrap();
+    /// Another node of the mesh; its number.
+    fn add(&mut self, host: Host, site: &str, port: u16) -> usize {
         let join = vec![format!("{}:4717", public_address(1))];
-        let options = Options { join, ..options(&host, site, port, extra).mesh(&self.mesh_file) };
+        let options = Options { join, ..options(&host, site, port, &[]).mesh(&self.mesh_file) };
         self.nodes.push((Node::start(options), host));
         self.nodes.len() - 1
     }
@@ -93,7 +92,7 @@ fn where_udp_is_dropped_blobs_come_over_tcp() {
     let Some(mut machines) = Machines::start(&[]) else { return };
     let host = machines.net.public(2);
     host.drop_udp();
-    let walled = machines.add(host, "walled", &[]);
+    let walled = machines.add(host, "walled", 4717);
     machines.grant(walled);
     let (there, back) = (Image::random(1, &[3_000_000]), Image::random(2, &[3_000_000]));
     machines.push(0, "there", &there);
@@ -109,9 +108,9 @@ fn what_a_site_pushed_that_only_dials_out_is_pulled_elsewhere() {
     let Some(mut machines) = Machines::start(&[]) else { return };
     // Both are 10.0.0.2 at home; two nodes share one machine.
     let (here, there) = (machines.net.private(2), machines.net.private(3));
-    let one = machines.add(here.clone(), "here", &[]);
-    let beside = machines.add(here, "here", &[]);
-    let far = machines.add(there, "there", &[]);
+    let one = machines.add(here.clone(), "here", 4717);
+    let beside = machines.add(here, "here", 4718);
+    let far = machines.add(there, "there", 4717);
     machines.grant(one);
     machines.grant(far);
     let (image, other) = (Image::random(1, &[3_000_000]), Image::random(2, &[100_000]));
@@ -126,10 +125,30 @@ fn what_a_site_pushed_that_only_dials_out_is_pulled_elsewhere() {
 }
 
 #[test]
+fn two_sites_that_only_dial_out_exchange_through_a_relay() {
+    let Some(mut machines) = Machines::start(&["--relay"]) else { return };
+    let (here, there) = (machines.net.private(2), machines.net.private(3));
+    let (one, other) = (machines.add(here, "here", 4717), machines.add(there, "there", 4717));
+    machines.grant(one);
+    machines.wait_for_session(one, other);
+    machines.wait_for_session(other, one);
+    let image = Image::random(1, &[3_000_000]);
+    machines.push(one, "v1", &image);
+    machines.pull(other, "v1", &image);
+    // The relay passed it on, and has it not.
+    let [relay, pushed, pulled] = [0, one, other].map(|node| &machines.nodes[node].0);
+    assert_eq!(relay.bytes_received(), 0);
+    assert!(pulled.bytes_received() >= 3_000_000);
+    until_true("what was sent is counted", || pushed.bytes_sent() >= 3_000_000);
+    let peers = relay.cli(&["peers", "--json"]).expect(0).stdout;
+    assert!(peers.contains("/p2p-circuit"), "{peers}");
+}
+
+#[test]
 fn a_node_whose_address_changes_goes_on() {
     let Some(mut machines) = Machines::start(&[]) else { return };
     let host = machines.net.public(2);
-    let moving = machines.add(host.clone(), "moving", &[]);
+    let moving = machines.add(host.clone(), "moving", 4717);
     machines.grant(moving);
     let images: Vec<Image> = (0..4).map(|seed| Image::random(seed, &[500_000])).collect();
     machines.push(0, "0", &images[0]);
@@ -141,7 +160,7 @@ fn a_node_whose_address_changes_goes_on() {
     machines.pull(moving, "2", &images[2]);
     machines.push(moving, "3", &images[3]);
     machines.pull(0, "3", &images[3]);
-    let address = format!("{}:4718", public_address(77));
+    let address = format!("{}:4717", public_address(77));
     until_true("the new address is told", || {
         machines.nodes[0].0.cli(&["peers", "--json"]).expect(0).stdout.contains(&address)
     });
@@ -151,7 +170,7 @@ fn a_node_whose_address_changes_goes_on() {
 fn a_machine_that_slept_catches_up() {
     let Some(mut machines) = Machines::start(&[]) else { return };
     let host = machines.net.public(2);
-    let sleeper = machines.add(host, "sleeper", &[]);
+    let sleeper = machines.add(host, "sleeper", 4717);
     machines.grant(sleeper);
     machines.wait_for_session(0, sleeper);
     let images: Vec<Image> = (0..2).map(|seed| Image::random(seed, &[500_000])).collect();

@@ -146,7 +146,7 @@ mod tests {
         let relay = libp2p::PeerId::random();
         let text = format!("/ip4/192.0.2.1/tcp/4717/p2p/{relay}/p2p-circuit");
         let resolved = resolve_relayed(&text).await.expect("valid");
-        assert_eq!(resolved.iter().map(ToString::to_string).collect::<Vec<_>>(), [text.clone()]);
+        assert_eq!((resolved.len(), resolved[0].to_string()), (1, text.clone()));
         assert_eq!(to_socket(&resolved[0]), None);
         let named = resolve_relayed(&text.replace("ip4/192.0.2.1", "dns/localhost")).await.expect("valid");
         assert!(

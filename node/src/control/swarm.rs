@@ -404,11 +404,12 @@ impl Session {
         if let Some(said) = &self.relays_at {
             // Who has a slot here is told to be found at these.
             let here = shown.iter().map(|socket| address::to_multiaddr(**socket));
-            let here: Vec<Multiaddr> = if said.is_empty() { here.collect() } else { said.clone() };
-            for old in self.swarm.external_addresses().cloned().collect::<Vec<_>>() {
-                self.swarm.remove_external_address(&old);
-            }
-            here.into_iter().take(RELAY_ADDRESSES_MAX).for_each(|at| self.swarm.add_external_address(at));
+            let mut here: Vec<Multiaddr> = if said.is_empty() { here.collect() } else { said.clone() };
+            here.truncate(RELAY_ADDRESSES_MAX);
+            let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+            here.iter().for_each(|at| self.swarm.add_external_address(at.clone()));
+            let old = known.iter().filter(|at| !here.contains(at));
+            old.for_each(|at| self.swarm.remove_external_address(at));
         }
         let addresses = shown.into_iter().map(ToString::to_string).collect();
         self.emit(ControlEvent::Listening { addresses, relayed: self.slots.addresses() });

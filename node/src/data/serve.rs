@@ -4,11 +4,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use iroh_blobs::{
     Hash,
     api::Store,
+    protocol::Request,
     provider::{
         self, StreamPair,
         events::{
@@ -42,9 +44,15 @@ pub(super) async fn serve_stream(
 ) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
     let (send, receive) = transport::halves(stream);
-    let pair = StreamPair::new(0, receive, send, events);
+    let mut pair = StreamPair::new(0, receive, send, events);
     let answer = async {
-        if let Err(error) = provider::handle_stream(pair, store).await {
+        let result = match tokio::time::timeout(REQUEST_TIMEOUT, pair.read_request()).await {
+            Ok(Ok(Request::Get(request))) => provider::handle_get(pair, store, request).await,
+            // Nothing else is answered; the stream is reset.
+            Ok(Ok(_)) | Err(_) => return,
+            Ok(Err(error)) => Err(error),
+        };
+        if let Err(error) = result {
             tracing::debug!(peer = %peer.short(), %error, "a request was not answered");
         }
     };
@@ -173,6 +181,9 @@ const EVENTS_MAX: usize = 32;
 
 /// Requests for one blob at a time.
 const PER_BLOB_MAX: usize = 16;
+
+/// A stream is opened with its request at hand, which is small.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams over TCP that are served at a time: to all members, and to one.
 const STREAMS_MAX: usize = 1024;
