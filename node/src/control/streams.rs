@@ -29,7 +29,7 @@ pub struct Streams {
     asks: mpsc::Sender<Ask>,
 }
 
-/// Streams that members have opened, and who did. Beyond [`INCOMING_MAX`] that wait here, they are refused.
+/// Streams that members have opened, and who did. Where too many wait here, more are refused.
 pub type Incoming = mpsc::Receiver<(NodeId, Stream)>;
 
 /// Why there is no stream.
