@@ -357,10 +357,19 @@ impl Planes {
             let (to_control, from_control) = mpsc::channel(EVENTS_MAX);
             // Nodes on loopback are told where the others are; multicast is for real networks.
             let mdns = !wanted.ip().is_loopback();
-            let started =
-                Control::start(ControlConfig { listen, mdns }, &home.identity, &home.mesh, to_control).await;
+            let control = ControlConfig {
+                listen,
+                mdns,
+                relay: config.mesh.relay,
+                reachable: config.mesh.reachable(),
+                advertise: config.mesh.advertise.clone(),
+            };
+            let started = Control::start(control, &home.identity, &home.mesh, to_control).await;
             match started {
-                Ok(control) => {
+                Ok(mut control) => {
+                    if let Some((streams, incoming)) = control.take_streams() {
+                        data.also_over(streams, incoming);
+                    }
                     let events = Events { control: from_control, data: from_data };
                     return Ok(Planes { control, data, listen, events });
                 }

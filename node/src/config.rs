@@ -17,6 +17,7 @@ use waystation_proto::{
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
     budget::BudgetConfig,
+    control::Reachable,
     registry::Anonymous,
     upstream::config::{self as upstream, UpstreamConfig},
 };
@@ -113,6 +114,10 @@ pub struct MeshConfig {
     /// The mesh file; absent: the mesh that the data directory belongs to, or a new one.
     #[serde(with = "maybe_path")]
     pub file: Option<PathBuf>,
+    /// Whether members that nobody can dial may be reached through this node.
+    pub relay: bool,
+    /// Whether members of other sites can dial this node.
+    pub reachable: Reachable,
 }
 
 /// `[replication]`
@@ -179,6 +184,16 @@ pub enum ConfigError {
     /// Everything that is wrong, a sentence each.
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
+}
+
+impl MeshConfig {
+    /// What was asked for; an operator who says where this node is found says that it is.
+    pub fn reachable(&self) -> Reachable {
+        match self.reachable {
+            Reachable::Auto if !self.advertise.is_empty() => Reachable::Yes,
+            asked => asked,
+        }
+    }
 }
 
 impl Config {

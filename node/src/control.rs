@@ -9,22 +9,29 @@ mod codec;
 mod counters;
 mod dial;
 mod failure;
+mod origins;
 mod peer;
 mod refusals;
+mod relaying;
+mod streams;
 mod swarm;
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
 
-pub use self::counters::{ControlCounters, Tally, Traffic};
 pub(crate) use self::{
-    address::resolve,
+    address::{is_relayed, resolve},
     refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
 };
 use self::{counters::Counting, swarm::Session};
+pub use self::{
+    counters::{ControlCounters, Tally, Traffic},
+    streams::{Incoming, NoStream, Streams},
+};
 use crate::{identity::Identity, mesh::MeshFile};
 
 /// Where and how to be found.
@@ -34,6 +41,32 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Whether to find, and be found by, nodes of the local network.
     pub mdns: bool,
+    /// Whether other members may be reached through this node.
+    pub relay: bool,
+    /// Whether this node can be dialled.
+    pub reachable: Reachable,
+    /// `host:port` that leads here, where it is not where this node listens.
+    pub advertise: Vec<String>,
+}
+
+/// Whether members of other sites can dial a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachable {
+    /// No, where a relay sees it at an address that is not its own.
+    #[default]
+    Auto,
+    /// Yes: relays are not used.
+    Yes,
+    /// No: relays are used wherever members relay.
+    No,
+}
+
+impl ControlConfig {
+    /// A node that is no relay and finds out whether it needs one.
+    pub fn new(listen: SocketAddr, mdns: bool) -> Self {
+        ControlConfig { listen, mdns, relay: false, reachable: Reachable::Auto, advertise: Vec::new() }
+    }
 }
 
 /// What happened between this node and others.
@@ -85,10 +118,12 @@ pub enum ControlEvent {
         /// Why.
         why: String,
     },
-    /// Where this node listens now, `host:port`. Loopback is left out where there is anything else.
+    /// Where this node can be found now. Loopback is left out where there is anything else.
     Listening {
-        /// All of them.
+        /// All that it listens on, `host:port`.
         addresses: Vec<String>,
+        /// All that lead to it through relays, as multiaddrs.
+        relayed: Vec<String>,
     },
     /// A member does not take or answer messages in time; some were dropped.
     PeerSlow {
@@ -119,6 +154,8 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     local_addr: SocketAddr,
     counting: Counting,
+    /// Until the data plane has taken them.
+    streams: Option<(Streams, Incoming)>,
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -144,11 +181,19 @@ impl Control {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let counting = Counting::default();
         let stop = CancellationToken::new();
-        let swarm = behaviour::swarm(identity, mesh.admission(), config.mdns)?;
-        let mut session = Session::new(swarm, identity.node_id(), mesh.trust(), events, counting.clone());
+        let (behaviour, streams, incoming) = streams::streams();
+        let swarm = behaviour::swarm(identity, mesh.admission(), &config, behaviour)?;
+        let mut session = Session::new(swarm, identity.node_id(), (mesh.trust(), &config), events, counting.clone());
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
-        Ok(Control { commands, local_addr, counting, task, stop: stop.drop_guard() })
+        let stop = stop.drop_guard();
+        let streams = Some((streams, incoming));
+        Ok(Control { commands, local_addr, counting, streams, task, stop })
+    }
+
+    /// Byte streams to and from members with a session, for whoever asks first.
+    pub fn take_streams(&mut self) -> Option<(Streams, Incoming)> {
+        self.streams.take()
     }
 
     /// Where it listens, with the real port.

@@ -1,7 +1,7 @@
-//! The data plane: ranges of blobs between members, over iroh's QUIC and the iroh-blobs protocol. Knows
-//! connections, fetches and bytes, and decides nothing: what to fetch from whom is the protocol's. No
-//! relay, no discovery service: peers are reached at the addresses they gave. A node that cannot prove the
-//! mesh's admission secret is not answered.
+//! The data plane: ranges of blobs between members, by the iroh-blobs protocol over iroh's QUIC or, where that
+//! does not get through, over the control plane's TCP connections. Knows connections, fetches and bytes, and
+//! decides nothing: what to fetch from whom is the protocol's. No discovery service: peers are reached at the
+//! addresses they gave. A node that cannot prove the mesh's admission secret is not answered.
 
 mod admission;
 mod counters;
@@ -9,6 +9,7 @@ mod fetch;
 mod links;
 mod rate;
 mod serve;
+mod transport;
 
 use std::{
     collections::BTreeMap,
@@ -40,9 +41,11 @@ pub use self::counters::{Counting, DataCounters, PeerBytes};
 use self::{
     fetch::FetchError,
     links::{Links, Means},
+    transport::Transports,
 };
 use crate::{
     budget::{Budget, Urgency},
+    control::{Incoming, Streams},
     identity::Identity,
     mesh::MeshFile,
 };
@@ -123,10 +126,12 @@ pub struct Data {
     endpoint: Endpoint,
     local_addr: SocketAddr,
     links: Arc<Links>,
+    transports: Arc<Transports>,
     store: Store,
     counting: Counting,
     events: mpsc::Sender<DataEvent>,
     fetches: Mutex<Fetches>,
+    stopping: CancellationToken,
     stop: DropGuard,
 }
 
@@ -156,8 +161,15 @@ impl Data {
         let links = Links::new(endpoint.clone(), me, key, means, events.clone());
         let stop = CancellationToken::new();
         tokio::spawn(links.clone().accept(stop.clone()));
-        let (fetches, stop) = (Mutex::default(), stop.drop_guard());
-        Ok(Data { endpoint, local_addr, links, store, counting, events, fetches, stop })
+        let transports = Arc::new(Transports::new(links.clone()));
+        let (fetches, stopping, stop) = (Mutex::default(), stop.clone(), stop.drop_guard());
+        Ok(Data { endpoint, local_addr, links, transports, store, counting, events, fetches, stopping, stop })
+    }
+
+    /// From now on blobs also come and go on streams of the control plane, where QUIC does not get through.
+    pub fn also_over(&self, streams: Streams, incoming: Incoming) {
+        self.transports.add(streams);
+        tokio::spawn(self.links.clone().accept_streams(incoming, self.stopping.clone()));
     }
 
     /// Where it listens, with the real port.
@@ -177,10 +189,12 @@ impl Data {
         let id = order.fetch;
         let urgency = Urgency::from(order.class);
         let class = urgency.clone();
-        let (links, store) = (self.links.clone(), self.store.clone());
+        let (links, transports, store) = (self.links.clone(), self.transports.clone(), self.store.clone());
         let (counting, events) = (self.counting.clone(), self.events.clone());
         let handle = fetches.tasks.spawn(async move {
-            let fetching = AssertUnwindSafe(fetch::fetch(&links, &store, &counting, (&order, &class), &events)).catch_unwind();
+            let fetching =
+                fetch::fetch(&links, &transports, &store, &counting, (&order, &class), &events);
+            let fetching = AssertUnwindSafe(fetching).catch_unwind();
             let panicked = |_| Err(FetchError { fault: Fault::Local, why: "the fetch panicked".into() });
             let event = match fetching.await.unwrap_or_else(panicked) {
                 Ok(()) => DataEvent::Fetched { fetch: order.fetch },

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
     DialTarget, Input, NodeId, Now, Replica, Time, Wall,
+    body::NodeBody,
     event::{Class, Fault},
     record::Key,
 };
@@ -301,10 +302,11 @@ impl Driver {
                 self.metrics.refused.get_or_create(&PlaneLabels { plane: Plane::Control }).inc();
                 debug!(address, why, "refused on the control plane");
             }
-            ControlEvent::Listening { addresses } => {
-                if self.advertise.is_empty() {
-                    self.take(Input::Reachable { addresses });
-                }
+            ControlEvent::Listening { addresses, relayed } => {
+                let mut told = if self.advertise.is_empty() { addresses } else { self.advertise.clone() };
+                told.truncate(NodeBody::ADDRESSES_MAX - relayed.len().min(NodeBody::ADDRESSES_MAX));
+                told.extend(relayed);
+                self.take(Input::Reachable { addresses: told });
             }
             ControlEvent::PeerSlow { peer } => {
                 self.metrics.messages_dropped.inc();
@@ -381,7 +383,7 @@ mod tests {
         let identity = Identity::load_or_create(&dir.join("node.key")).expect("created");
         let (mesh, _) = MeshFile::create();
         let (to_control, _) = mpsc::channel(64);
-        let control = ControlConfig { listen: loopback, mdns: false };
+        let control = ControlConfig::new(loopback, false);
         let control = Control::start(control, &identity, &mesh, to_control).await;
         let (to_data, _) = mpsc::channel(64);
         let data = DataConfig { listen: loopback };

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod events;
 pub mod http;
 pub mod image;
+pub mod net;
 pub mod node;
 pub mod proxy;
 pub mod registry;

@@ -16,6 +16,7 @@ use crate::{
     access::tls::self_made::outward,
     api::{GrantRequest, Granted, NodeText, Status},
     config::{Config, MESH_PORT, NodeConfig, parse_endpoint},
+    control::is_relayed,
     mesh::{MeshError, MeshFile},
 };
 
@@ -122,7 +123,10 @@ pub async fn export(
     let restart = status.as_ref().is_some_and(|status| status.opens_when_shared);
     let own = match &status {
         _ if !advertise.is_empty() => advertise,
-        Some(status) if !restart => status.addresses.clone(),
+        // Where to join is dialled by whoever knows nobody yet, no relay either.
+        Some(status) if !restart => {
+            status.addresses.iter().filter(|address| !is_relayed(address)).cloned().collect()
+        }
         _ => addresses(listen),
     };
     let mut join = own;

@@ -9,6 +9,7 @@ use waystation_proto::body::Tier;
 use super::Failure;
 use crate::{
     config::{Config, ConfigError, LogFormat, SharingConfig, parse_anonymous, parse_endpoint, parse_listen},
+    control::Reachable,
     registry::Anonymous,
 };
 
@@ -78,6 +79,13 @@ pub struct ServeArgs {
     /// Share what comes from other nodes like this; anything but swarm is for comparison [default: swarm].
     #[arg(long, value_name = "HOW", env = "WAYSTATION_REPLICATION_SHARING")]
     replication_sharing: Option<SharingConfig>,
+    /// Let members that nobody can dial be reached through this node.
+    #[arg(long, env = "WAYSTATION_RELAY")]
+    relay: bool,
+    /// Whether members of other sites can dial this node; where not, it is reached through members that relay
+    /// [default: auto].
+    #[arg(long, value_name = "auto|yes|no", env = "WAYSTATION_REACHABLE")]
+    reachable: Option<Reachable>,
     /// Write this file once the node serves.
     #[arg(long, value_name = "FILE", env = "WAYSTATION_READY_FILE")]
     ready_file: Option<PathBuf>,
@@ -125,6 +133,8 @@ impl ServeArgs {
         config.admin.listen = self.admin_listen.or(config.admin.listen);
         config.mesh.listen = self.mesh_listen.or(config.mesh.listen);
         config.mesh.file = self.mesh.clone().or(config.mesh.file);
+        config.mesh.relay |= self.relay;
+        overlay(&mut config.mesh.reachable, &self.reachable);
         if !self.advertise.is_empty() {
             config.mesh.advertise.clone_from(&self.advertise);
         }

@@ -5,7 +5,7 @@ use std::{num::NonZeroU8, time::Duration};
 use libp2p::{
     Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
-    gossipsub, identify, mdns, noise, ping,
+    gossipsub, identify, mdns, noise, ping, relay,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
@@ -13,8 +13,9 @@ use libp2p::{
 use waystation_proto::wire::Message;
 
 use super::{
-    ControlError,
+    ControlConfig, ControlError,
     codec::{FrameCodec, PROTOCOL},
+    streams,
 };
 use crate::{identity::Identity, mesh::AdmissionSecret};
 
@@ -24,9 +25,12 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) direct: request_response::Behaviour<FrameCodec>,
-    identify: identify::Behaviour,
+    pub(crate) identify: identify::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
+    streams: streams::Behaviour,
+    relay: Toggle<relay::Behaviour>,
+    relayed: relay::client::Behaviour,
 }
 
 /// Builds the swarm. The admission secret goes into the noise prologue: a peer without it fails the
@@ -34,17 +38,21 @@ pub(crate) struct Behaviour {
 pub(crate) fn swarm(
     identity: &Identity,
     admission: &AdmissionSecret,
-    mdns: bool,
+    config: &ControlConfig,
+    streams: streams::Behaviour,
 ) -> Result<Swarm<Behaviour>, ControlError> {
     let prologue = admission.derive("control plane").to_vec();
+    // Also between the two ends of what a third member relays.
     let secure = |keys: &libp2p::identity::Keypair| {
-        noise::Config::new(keys).map(|noise| noise.with_prologue(prologue))
+        noise::Config::new(keys).map(|noise| noise.with_prologue(prologue.clone()))
     };
     let swarm = SwarmBuilder::with_existing_identity(identity.keypair())
         .with_tokio()
         .with_tcp(tcp::Config::new().nodelay(true), secure, yamux::Config::default)
         .map_err(setup)?
-        .with_behaviour(|keys| behaviour(keys, mdns))
+        .with_relay_client(secure, yamux::Config::default)
+        .map_err(setup)?
+        .with_behaviour(|keys, relayed| behaviour(keys, config, streams, relayed))
         .map_err(setup)?
         .with_swarm_config(|config| {
             config
@@ -70,7 +78,9 @@ pub(crate) const DIRECT_MAX: usize = 48;
 
 fn behaviour(
     keys: &libp2p::identity::Keypair,
-    mdns: bool,
+    config: &ControlConfig,
+    streams: streams::Behaviour,
+    relayed: relay::client::Behaviour,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let mut gossip =
         gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Signed(keys.clone()), gossip_config()?)?;
@@ -85,7 +95,7 @@ fn behaviour(
         .with_agent_version(concat!("waystation/", env!("CARGO_PKG_VERSION")).into())
         .with_interval(NEVER)
         .with_cache_size(0);
-    let mdns = if mdns {
+    let mdns = if config.mdns {
         Some(mdns::tokio::Behaviour::new(mdns::Config::default(), keys.public().to_peer_id())?)
     } else {
         None
@@ -104,7 +114,28 @@ fn behaviour(
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
+        streams,
+        relay: config.relay.then(|| relay::Behaviour::new(keys.public().to_peer_id(), relay_config())).into(),
+        relayed,
     })
+}
+
+/// Only members get as far as to ask, and what they relay is what this mesh is for: neither bytes nor time are
+/// limited, numbers are. A slot is given back with its connection; there is nothing to renew, and clocks that
+/// are wrong do not matter.
+fn relay_config() -> relay::Config {
+    relay::Config {
+        max_reservations: 1024,
+        max_reservations_per_peer: 2,
+        reservation_duration: A_CENTURY,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: 1024,
+        max_circuits_per_peer: 64,
+        max_circuit_duration: A_CENTURY,
+        // Unlimited.
+        max_circuit_bytes: 0,
+        circuit_src_rate_limiters: Vec::new(),
+    }
 }
 
 fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
@@ -127,6 +158,9 @@ fn setup(error: impl std::fmt::Display) -> ControlError {
 /// Sessions end when a side ends them or pings fail, never for being quiet. (A finite number, because
 /// it is added to a clock.)
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The longest that a relay may be told to keep something (32 bits of seconds), about.
+const A_CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// TCP, noise and yamux to a peer must be up within this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);

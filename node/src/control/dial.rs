@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    time::Duration,
 };
 
 use libp2p::{
     Multiaddr,
-    swarm::{ConnectionId, dial_opts::DialOpts},
+    swarm::{
+        ConnectionId,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 use tokio::task::JoinSet;
 use waystation_proto::DialTarget;
@@ -20,6 +24,7 @@ use crate::identity;
 pub(crate) struct Dials {
     resolving: JoinSet<Result<Dial, Failed>>,
     connecting: BTreeMap<ConnectionId, Dial>,
+    waiting: JoinSet<ConnectionId>,
 }
 
 /// One target, as far as it has been tried.
@@ -29,6 +34,8 @@ pub(crate) struct Dial {
     names: Vec<(SocketAddr, String)>,
     /// Sockets not tried yet. All are tried at once where the node is known.
     rest: VecDeque<SocketAddr>,
+    /// Ways through relays, for when no socket answers soon.
+    relayed: Vec<Multiaddr>,
 }
 
 /// A dial that came to nothing.
@@ -48,19 +55,37 @@ impl Dials {
         Ok(())
     }
 
-    /// The next target whose names are resolved. Pending for ever where there is none.
-    pub(crate) async fn resolved(&mut self) -> Result<Dial, Failed> {
+    /// The next dial to go on with: its names are resolved, or its sockets did not answer soon and there are
+    /// relays to try. Pending for ever where there is none.
+    pub(crate) async fn next(&mut self) -> Result<Dial, Failed> {
         loop {
-            match self.resolving.join_next().await {
-                Some(Ok(dial)) => return dial,
-                Some(Err(error)) => tracing::error!(%error, "resolving an address failed"),
-                None => std::future::pending().await,
+            tokio::select! {
+                Some(resolved) = self.resolving.join_next() => match resolved {
+                    Ok(dial) => return dial,
+                    Err(error) => tracing::error!(%error, "resolving an address failed"),
+                },
+                // What was begun may still succeed, as a second connection.
+                Some(waited) = self.waiting.join_next() => match waited {
+                    Ok(connection) => {
+                        if let Some(dial) = self.connecting.remove(&connection) {
+                            return Ok(dial);
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "waiting for a dial failed"),
+                },
+                else => std::future::pending().await,
             }
         }
     }
 
     /// Remembers what was asked of libp2p.
     pub(crate) fn connecting(&mut self, connection: ConnectionId, dial: Dial) {
+        if !dial.relayed.is_empty() {
+            self.waiting.spawn(async move {
+                tokio::time::sleep(DIRECT_ALONE).await;
+                connection
+            });
+        }
         self.connecting.insert(connection, dial);
     }
 
@@ -81,9 +106,16 @@ impl Dial {
                 Some(DialOpts::unknown_peer_id().address(address).allocate_new_port().build())
             }
             DialTarget::Node(node, _) => {
-                let peer = identity::peer_id(node).filter(|_| !self.rest.is_empty())?;
-                let addresses = self.rest.drain(..).map(address::to_multiaddr).collect();
-                Some(DialOpts::peer_id(peer).addresses(addresses).allocate_new_port().build())
+                let peer = identity::peer_id(node)?;
+                let dial = DialOpts::peer_id(peer);
+                if !self.rest.is_empty() {
+                    let addresses = self.rest.drain(..).map(address::to_multiaddr).collect();
+                    return Some(dial.addresses(addresses).allocate_new_port().build());
+                }
+                let relayed = std::mem::take(&mut self.relayed);
+                // Sockets may still be tried at the same time.
+                let dial = dial.condition(PeerCondition::Disconnected).addresses(relayed.clone());
+                (!relayed.is_empty()).then(|| dial.build())
             }
         }
     }
@@ -106,20 +138,31 @@ async fn resolve(target: DialTarget) -> Result<Dial, Failed> {
         DialTarget::Address(address) => std::slice::from_ref(address),
         DialTarget::Node(_, addresses) => addresses,
     };
-    let mut names = Vec::new();
+    let (mut names, mut relayed) = (Vec::new(), Vec::new());
     let mut why = "it has no address".to_owned();
     for name in addresses.iter().take(ADDRESSES_MAX) {
+        if address::is_relayed(name) {
+            match address::resolve_relayed(name).await {
+                Ok(found) => relayed.extend(found),
+                Err(error) => why = format!("{name}: {error}"),
+            }
+            continue;
+        }
         match address::resolve(name).await {
             Ok(sockets) => names.extend(sockets.into_iter().map(|socket| (socket, name.clone()))),
             Err(error) => why = format!("{name}: {error}"),
         }
     }
-    if names.is_empty() {
+    relayed.truncate(ADDRESSES_MAX);
+    if names.is_empty() && relayed.is_empty() {
         return Err(Failed { target, why });
     }
     let rest = names.iter().map(|(socket, _)| *socket).collect();
-    Ok(Dial { target, names, rest })
+    Ok(Dial { target, names, rest, relayed })
 }
+
+/// How long sockets alone are tried before relays are, too.
+const DIRECT_ALONE: Duration = Duration::from_secs(2);
 
 /// Dials at a time.
 const DIALS_MAX: usize = 64;
@@ -137,7 +180,7 @@ mod tests {
     async fn a_name_is_tried_socket_by_socket_and_a_node_at_once() {
         let mut dials = Dials::default();
         dials.start(DialTarget::Address("127.0.0.1:1".into())).expect("started");
-        let mut dial = dials.resolved().await.unwrap_or_else(|failed| panic!("{failed:?}"));
+        let mut dial = dials.next().await.unwrap_or_else(|failed| panic!("{failed:?}"));
         assert!(dial.next().is_some());
         assert!(dial.next().is_none());
         assert_eq!(dial.name_of(&"/ip4/127.0.0.1/tcp/1".parse().expect("valid")), "127.0.0.1:1");
@@ -145,7 +188,7 @@ mod tests {
         let node = NodeId(ed25519_dalek::SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes());
         let addresses = vec!["127.0.0.1:1".into(), "nonsense".into(), "127.0.0.1:2".into()];
         dials.start(DialTarget::Node(node, addresses)).expect("started");
-        let mut dial = dials.resolved().await.unwrap_or_else(|failed| panic!("{failed:?}"));
+        let mut dial = dials.next().await.unwrap_or_else(|failed| panic!("{failed:?}"));
         assert!(dial.next().is_some());
         assert!(dial.next().is_none());
     }
@@ -155,7 +198,7 @@ mod tests {
         let mut dials = Dials::default();
         let target = DialTarget::Address("nonsense".into());
         dials.start(target.clone()).expect("started");
-        assert_eq!(dials.resolved().await.err().map(|failed| failed.target), Some(target.clone()));
+        assert_eq!(dials.next().await.err().map(|failed| failed.target), Some(target.clone()));
         for _ in 0..DIALS_MAX {
             dials.start(target.clone()).expect("started");
         }

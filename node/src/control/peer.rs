@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -14,15 +15,25 @@ use super::behaviour::DIRECT_MAX;
 /// A member with at least one connection.
 pub(super) struct Peer {
     pub(super) node: NodeId,
-    /// And whether this node dialled.
-    connections: Vec<(ConnectionId, bool)>,
-    /// When the first of its connections came up.
+    connections: Vec<Connection>,
+    /// When the first of its connections came up, and from where.
     since: Instant,
+    from: Option<IpAddr>,
     /// Bytes of direct messages that were not acknowledged.
     unanswered: BTreeMap<OutboundRequestId, usize>,
     timeouts: u32,
     garbage: u32,
     garbage_since: Instant,
+}
+
+/// One connection to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    /// Whether this node dialled.
+    pub(super) is_mine: bool,
+    /// Whether it leads through a third node.
+    pub(super) is_relayed: bool,
 }
 
 impl Peer {
@@ -31,6 +42,7 @@ impl Peer {
             node,
             connections: Vec::new(),
             since: now,
+            from: None,
             unanswered: BTreeMap::new(),
             timeouts: 0,
             garbage: 0,
@@ -38,40 +50,46 @@ impl Peer {
         }
     }
 
-    pub(super) fn connected(&mut self, connection: ConnectionId, dialled_here: bool, now: Instant) {
+    pub(super) fn connected(&mut self, connection: Connection, from: Option<IpAddr>, now: Instant) {
         if self.connections.is_empty() {
-            self.since = now;
+            (self.since, self.from) = (now, from);
         }
-        self.connections.push((connection, dialled_here));
+        self.connections.push(connection);
     }
 
     /// Whether the member, of which a new connection has just come, does not know of the session that there
     /// is: it lost its power, or its link, and this node has yet to notice. One that knows does not dial
-    /// again, but for two that dial one another at once.
-    pub(super) fn has_started_anew(&self, now: Instant) -> bool {
-        !self.connections.is_empty() && now.duration_since(self.since) >= SIMULTANEOUS
+    /// again, but for two that dial one another at once, or one that dials two of the other's addresses. One
+    /// that comes from elsewhere is believed sooner: a machine that moves connects anew within seconds.
+    pub(super) fn has_started_anew(&self, from: Option<IpAddr>, now: Instant) -> bool {
+        let moved = from.is_some() && self.from.is_some() && from != self.from;
+        let simultaneous = if moved { SIMULTANEOUS_MOVED } else { SIMULTANEOUS };
+        !self.connections.is_empty() && now.duration_since(self.since) >= simultaneous
     }
 
     /// Takes a connection off the list. True where it was the last.
     pub(super) fn disconnected(&mut self, connection: ConnectionId) -> bool {
-        self.connections.retain(|(known, _)| *known != connection);
+        self.connections.retain(|known| known.id != connection);
         self.connections.is_empty()
     }
 
     /// Whether the session goes on without this connection of it.
     pub(super) fn can_spare(&self, connection: ConnectionId) -> bool {
-        self.connections.len() > 1 && self.connections.iter().any(|(known, _)| *known == connection)
+        self.connections.len() > 1 && self.connections.iter().any(|known| known.id == connection)
     }
 
-    /// Which of two connections is one too many: of two that were dialled from either end, the one that the
-    /// node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
+    /// Which of two connections is one too many: one over a relay; of two that were dialled from either end, the
+    /// one that the node with the larger id dialled, on which both agree; of two dialled by this node, the newer.
     pub(super) fn spare_connection(&self, me: &NodeId) -> Option<ConnectionId> {
-        let [(_, old_is_mine), (new, new_is_mine)] = self.connections[..] else { return None };
-        if old_is_mine == new_is_mine {
-            return new_is_mine.then_some(new);
+        let [old, new] = self.connections[..] else { return None };
+        if old.is_relayed != new.is_relayed {
+            return Some(if old.is_relayed { old.id } else { new.id });
+        }
+        if old.is_mine == new.is_mine {
+            return new.is_mine.then_some(new.id);
         }
         let spare_is_mine = *me > self.node;
-        self.connections.iter().find(|(_, is_mine)| *is_mine == spare_is_mine).map(|(id, _)| *id)
+        self.connections.iter().find(|known| known.is_mine == spare_is_mine).map(|known| known.id)
     }
 
     /// Whether a message of so many bytes may be sent before others have been acknowledged.
@@ -111,6 +129,7 @@ const UNANSWERED_BYTES_MAX: usize = 8 * Message::MAX_BYTES;
 
 /// Connections that come up within this were dialled at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(15);
+const SIMULTANEOUS_MOVED: Duration = Duration::from_secs(2);
 
 /// Messages in a row that a peer may leave unanswered.
 const TIMEOUTS_MAX: u32 = 2;
@@ -123,6 +142,10 @@ const GARBAGE_WINDOW: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
+    fn direct(id: ConnectionId, is_mine: bool) -> Connection {
+        Connection { id, is_mine, is_relayed: false }
+    }
+
     #[test]
     fn both_ends_give_up_the_same_connection() {
         let (small, large) = (NodeId([1; 32]), NodeId([2; 32]));
@@ -132,8 +155,8 @@ mod tests {
         for order in [[first, second], [second, first]] {
             let (mut at_small, mut at_large) = (Peer::new(large, now), Peer::new(small, now));
             for connection in order {
-                at_small.connected(connection, connection == first, now);
-                at_large.connected(connection, connection == second, now);
+                at_small.connected(direct(connection, connection == first), None, now);
+                at_large.connected(direct(connection, connection == second), None, now);
             }
             assert_eq!(at_small.spare_connection(&small), Some(second));
             assert_eq!(at_large.spare_connection(&large), Some(second));
@@ -141,20 +164,30 @@ mod tests {
             assert!(!at_small.can_spare(first) && at_small.disconnected(first));
         }
         let mut twice = Peer::new(large, now);
-        twice.connected(first, true, now);
+        twice.connected(direct(first, true), None, now);
         assert_eq!(twice.spare_connection(&small), None);
-        twice.connected(second, true, now);
+        twice.connected(direct(second, true), None, now);
         assert_eq!(twice.spare_connection(&small), Some(second));
+        let mut relayed = Peer::new(large, now);
+        relayed.connected(Connection { is_relayed: true, ..direct(first, true) }, None, now);
+        relayed.connected(direct(second, true), None, now);
+        assert_eq!(relayed.spare_connection(&small), Some(first));
     }
 
     #[test]
     fn a_connection_beside_an_old_session_is_of_a_node_that_started_anew() {
         let now = Instant::now();
         let mut peer = Peer::new(NodeId([1; 32]), now);
-        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS), "its first connection");
-        peer.connected(ConnectionId::new_unchecked(1), false, now + 2 * SIMULTANEOUS);
-        assert!(!peer.has_started_anew(now + 2 * SIMULTANEOUS));
-        assert!(peer.has_started_anew(now + 3 * SIMULTANEOUS));
+        assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS), "its first connection");
+        peer.connected(direct(ConnectionId::new_unchecked(1), false), None, now + 2 * SIMULTANEOUS);
+        assert!(!peer.has_started_anew(None, now + 2 * SIMULTANEOUS));
+        assert!(peer.has_started_anew(None, now + 3 * SIMULTANEOUS));
+        let [here, there] = [1, 2].map(|n| Some(IpAddr::from([192, 0, 2, n])));
+        let mut moving = Peer::new(NodeId([1; 32]), now);
+        moving.connected(direct(ConnectionId::new_unchecked(1), false), here, now);
+        let later = now + SIMULTANEOUS_MOVED;
+        assert!(!moving.has_started_anew(there, now) && !moving.has_started_anew(here, later));
+        assert!(moving.has_started_anew(there, later));
     }
 
     #[test]

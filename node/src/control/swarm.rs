@@ -13,7 +13,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
     gossipsub::{self, MessageAcceptance},
-    mdns, ping, request_response,
+    identify, mdns, ping, request_response,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -21,13 +21,15 @@ use tokio_util::sync::CancellationToken;
 use waystation_proto::{DialTarget, NodeId, Record, record::Trust, wire::Message};
 
 use super::{
-    CAME_UNPROVEN, Command, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
+    CAME_UNPROVEN, Command, ControlConfig, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
     behaviour::{self, Behaviour, BehaviourEvent},
     codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
     failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
-    peer::Peer,
+    origins::Origins,
+    peer::{Connection, Peer},
+    relaying::Slots,
 };
 use crate::identity;
 
@@ -46,6 +48,10 @@ pub(super) struct Session {
     /// Whether the listener has ended: peers could not reach this node any more.
     deaf: bool,
     refusals: Refusals,
+    origins: Origins,
+    slots: Slots,
+    /// Where others find this node if it relays, as said by the operator. Absent: it does not relay.
+    relays_at: Option<Vec<Multiaddr>>,
     /// Second connections to one peer, closed once they are not new any more.
     spare: Vec<(Instant, ConnectionId)>,
     events: mpsc::Sender<ControlEvent>,
@@ -58,7 +64,7 @@ impl Session {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         me: NodeId,
-        trust: Trust,
+        (trust, config): (Trust, &ControlConfig),
         events: mpsc::Sender<ControlEvent>,
         counting: Counting,
     ) -> Self {
@@ -73,6 +79,11 @@ impl Session {
             told_listening: false,
             deaf: false,
             refusals: Refusals::default(),
+            origins: Origins::default(),
+            slots: Slots::new(config.reachable),
+            relays_at: config
+                .relay
+                .then(|| config.advertise.iter().filter_map(|at| address::endpoint(at)).collect()),
             spare: Vec::new(),
             events,
             waiting: VecDeque::new(),
@@ -118,12 +129,15 @@ impl Session {
                     }
                 }
                 event = self.swarm.select_next_some(), if may_work => self.on_swarm_event(event),
-                dial = self.dials.resolved(), if may_work => self.on_resolved(dial),
+                dial = self.dials.next(), if may_work => self.on_resolved(dial),
                 command = commands.recv(), if may_work => match command {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                _ = housekeeping.tick() => self.close_spare_connections(),
+                _ = housekeeping.tick() => {
+                    self.close_spare_connections();
+                    self.slots.fill(&mut self.swarm, Instant::now());
+                }
                 () = tokio::time::sleep_until(tell_at.unwrap_or_else(tokio::time::Instant::now)), if tell_at.is_some() => {
                     self.tell_listening();
                 }
@@ -241,17 +255,27 @@ impl Session {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.on_outgoing_failed(connection_id, &error);
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                self.listening.extend(address::to_socket(&address));
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                if self.slots.gain(listener_id, &address) {
+                    tracing::debug!(%address, "reachable through a relay");
+                } else if let Some(socket) = address::to_socket(&address) {
+                    self.listening.insert(socket);
+                    self.origins.gain(socket.ip());
+                }
                 self.listening_changed();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 if let Some(socket) = address::to_socket(&address) {
                     self.listening.remove(&socket);
+                    self.origins.lose(socket.ip());
                 }
                 self.listening_changed();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "control plane listener"),
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } if self.slots.closed(listener_id) => {
+                tracing::info!(?reason, "a relay through which this node could be reached is gone");
+                self.listening_changed();
+            }
             SwarmEvent::ListenerClosed { reason, .. } => {
                 tracing::error!(?reason, "the control plane does not listen any more");
                 self.deaf = true;
@@ -273,13 +297,17 @@ impl Session {
         let first = !self.peers.contains_key(&id);
         let now = Instant::now();
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(node, now));
-        if !endpoint.is_dialer() && peer.has_started_anew(now) {
-            tracing::info!(peer = %node.short(), "a member has started anew; its old session ends");
+        let from = address::to_socket(endpoint.get_remote_address()).map(|socket| socket.ip());
+        if !endpoint.is_dialer() && peer.has_started_anew(from, now) {
+            tracing::info!(peer = %node.short(), "a member has started anew or moved; its old session ends");
             // Also the new connection: what protocols say once a session, they would not say to it again.
             // The other side dials anew.
             let _ = self.swarm.disconnect_peer_id(id);
         }
-        peer.connected(connection, endpoint.is_dialer(), now);
+        let (is_mine, is_relayed) = (endpoint.is_dialer(), endpoint.is_relayed());
+        peer.connected(Connection { id: connection, is_mine, is_relayed }, from, now);
+        self.origins.connected(connection, endpoint);
+        self.slots.connected(connection, endpoint);
         let dialled = dial.map(|dial| dial.name_of(endpoint.get_remote_address()));
         if !first {
             let spare = peer.spare_connection(&self.me);
@@ -293,6 +321,8 @@ impl Session {
     }
 
     fn on_disconnected(&mut self, id: PeerId, connection: ConnectionId) {
+        self.origins.disconnected(connection);
+        self.slots.disconnected(&id, connection);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.disconnected(connection) {
             let node = peer.node;
@@ -371,12 +401,25 @@ impl Session {
     /// The address that leads outside first: of many only some are told on.
     fn tell_listening(&mut self) {
         (self.tell_listening_at, self.told_listening) = (None, true);
+        for connection in self.origins.dead() {
+            self.swarm.close_connection(connection);
+        }
         let outside: Vec<&SocketAddr> = self.listening.iter().filter(|s| !s.ip().is_loopback()).collect();
         let mut shown = if outside.is_empty() { self.listening.iter().collect() } else { outside };
         let outward = address::outward();
         shown.sort_by_key(|socket| Some(socket.ip()) != outward);
+        if let Some(said) = &self.relays_at {
+            // Who has a slot here is told to be found at these.
+            let here = shown.iter().map(|socket| address::to_multiaddr(**socket));
+            let mut here: Vec<Multiaddr> = if said.is_empty() { here.collect() } else { said.clone() };
+            here.truncate(RELAY_ADDRESSES_MAX);
+            let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+            here.iter().for_each(|at| self.swarm.add_external_address(at.clone()));
+            let old = known.iter().filter(|at| !here.contains(at));
+            old.for_each(|at| self.swarm.remove_external_address(at));
+        }
         let addresses = shown.into_iter().map(ToString::to_string).collect();
-        self.emit(ControlEvent::Listening { addresses });
+        self.emit(ControlEvent::Listening { addresses, relayed: self.slots.addresses() });
     }
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
@@ -395,6 +438,10 @@ impl Session {
                         self.emit(ControlEvent::Discovered { address: socket.to_string() });
                     }
                 }
+            }
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
+                self.slots.identified(peer_id, connection_id, &info, &self.listening);
+                self.slots.fill(&mut self.swarm, Instant::now());
             }
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }) => {
                 tracing::info!(%peer, %failure, "peer does not answer, closing the connection");
@@ -530,3 +577,6 @@ const SPARE_AFTER: Duration = Duration::from_secs(5);
 
 /// Binding is local and immediate.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Addresses of a relay that are told to whoever has a slot there.
+const RELAY_ADDRESSES_MAX: usize = 4;

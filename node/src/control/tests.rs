@@ -11,6 +11,8 @@ use waystation_proto::{
 
 use super::{address, behaviour, codec::Frame, *};
 
+mod relayed;
+
 struct Node {
     identity: Identity,
     control: Control,
@@ -19,9 +21,13 @@ struct Node {
 
 impl Node {
     async fn start(mesh: &MeshFile) -> Node {
+        Node::with(mesh, config()).await
+    }
+
+    async fn with(mesh: &MeshFile, config: ControlConfig) -> Node {
         let identity = identity();
         let (sender, events) = mpsc::channel(64);
-        let control = Control::start(config(), &identity, mesh, sender).await.expect("starts");
+        let control = Control::start(config, &identity, mesh, sender).await.expect("starts");
         Node { identity, control, events }
     }
 
@@ -87,7 +93,7 @@ impl Node {
 }
 
 fn config() -> ControlConfig {
-    ControlConfig { listen: "127.0.0.1:0".parse().expect("valid"), mdns: false }
+    ControlConfig::new("127.0.0.1:0".parse().expect("valid"), false)
 }
 
 fn identity() -> Identity {
@@ -364,7 +370,7 @@ async fn garbage_is_counted_and_ends_the_session() {
     let mesh = mesh();
     let mut node = Node::start(&mesh).await;
     let raw = identity();
-    let mut swarm = behaviour::swarm(&raw, mesh.admission(), false).expect("built");
+    let mut swarm = behaviour::swarm(&raw, mesh.admission(), &config(), streams::streams().0).expect("built");
     swarm
         .dial(DialOpts::unknown_peer_id().address(address::to_multiaddr(node.control.local_addr())).build())
         .expect("dialled");
@@ -435,7 +441,7 @@ async fn mdns_finds_a_node_of_the_local_network() {
 async fn a_taken_port_is_a_clear_error() {
     let mesh = mesh();
     let node = Node::start(&mesh).await;
-    let config = ControlConfig { listen: node.control.local_addr(), mdns: false };
+    let config = ControlConfig::new(node.control.local_addr(), false);
     let (sender, _events) = mpsc::channel(4);
     let error = Control::start(config, &identity(), &mesh, sender).await.expect_err("taken");
     assert!(matches!(error, ControlError::Listen { .. }), "{error}");
@@ -446,10 +452,10 @@ async fn a_taken_port_is_a_clear_error() {
 async fn interfaces_are_told_of_once_and_not_one_by_one() {
     let mesh = mesh();
     let (sender, mut events) = mpsc::channel(64);
-    let everywhere = ControlConfig { listen: "0.0.0.0:0".parse().expect("valid"), mdns: false };
+    let everywhere = ControlConfig::new("0.0.0.0:0".parse().expect("valid"), false);
     let control = Control::start(everywhere, &identity(), &mesh, sender).await.expect("starts");
     let first = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
-    let Ok(Some(ControlEvent::Listening { addresses })) = first else { panic!("{first:?}") };
+    let Ok(Some(ControlEvent::Listening { addresses, .. })) = first else { panic!("{first:?}") };
     assert!(!addresses.is_empty());
     if let Some(outward) = address::outward().filter(|ip| !ip.is_loopback()) {
         assert!(addresses[0].starts_with(&outward.to_string()), "{addresses:?}, outward is {outward}");

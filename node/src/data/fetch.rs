@@ -21,6 +21,7 @@ use super::{
     counters::Counting,
     links::{Link, Links},
     rate::Paced,
+    transport::{Exchange, Transports},
 };
 use crate::budget::{Budget, Urgency, Way};
 
@@ -34,6 +35,7 @@ pub(super) struct FetchError {
 /// Fetches what the order names.
 pub(super) async fn fetch(
     links: &Arc<Links>,
+    transports: &Transports,
     store: &Store,
     counting: &Counting,
     (order, urgency): (&FetchOrder, &Urgency),
@@ -45,16 +47,19 @@ pub(super) async fn fetch(
         return Err(FetchError { fault: Fault::Budget, why: blocked.to_string() });
     }
     let mut arrival = Arrival { received: 0, told: Instant::now(), events };
-    let mut link = connect(links, order).await?;
-    let mut result = transfer(&link, store, (counting, budget), (order, urgency), &mut arrival).await;
+    let mut exchange = open(transports, order).await?;
+    let mut link = exchange.line.link().cloned();
+    let mut result = transfer(exchange, store, (counting, budget), (order, urgency), &mut arrival).await;
     // The other end may have closed an idle connection just when this end took it up again.
-    let was_stale = matches!(&result, Err(error) if error.fault == Fault::Peer) && !link.is_open();
-    if was_stale && arrival.received == 0 {
-        links.forget(&link);
-        link = connect(links, order).await?;
-        result = transfer(&link, store, (counting, budget), (order, urgency), &mut arrival).await;
+    let was_stale = |link: &Arc<Link>| !link.is_open();
+    let may_retry = matches!(&result, Err(error) if error.fault == Fault::Peer) && arrival.received == 0;
+    if let Some(stale) = link.as_ref().filter(|link| may_retry && was_stale(link)) {
+        links.forget(stale);
+        exchange = open(transports, order).await?;
+        link = exchange.line.link().cloned();
+        result = transfer(exchange, store, (counting, budget), (order, urgency), &mut arrival).await;
     }
-    if result.is_err() && link.quiet() >= STALL {
+    if let Some(link) = link.filter(|link| result.is_err() && link.quiet() >= STALL) {
         // Nothing came over it at all: the path or the node is dead, and QUIC has yet to notice.
         links.forget(&link);
     }
@@ -79,26 +84,21 @@ impl Arrival<'_> {
     }
 }
 
-async fn connect(links: &Arc<Links>, order: &FetchOrder) -> Result<Arc<Link>, FetchError> {
-    links.to(order.from, &order.addresses).await.map_err(of_peer)
+async fn open(transports: &Transports, order: &FetchOrder) -> Result<Exchange, FetchError> {
+    transports.open(order.from, &order.addresses).await.map_err(of_peer)
 }
 
 async fn transfer(
-    link: &Arc<Link>,
+    exchange: Exchange,
     store: &Store,
     (counting, budget): (&Counting, &Budget),
     (order, urgency): (&FetchOrder, &Urgency),
     arrival: &mut Arrival<'_>,
 ) -> Result<(), FetchError> {
-    let _active = link.active();
-    let connection = link.connection();
-    let (send, receive) = tokio::time::timeout(STALL, connection.open_bi())
-        .await
-        .map_err(|_| of_peer(format!("took no request within {STALL:?}")))?
-        .map_err(|error| of_peer(format!("connection lost: {error}")))?;
+    let Exchange { send, receive, line } = exchange;
     let meter = budget.meter(&order.from, Way::Down, urgency.clone());
     let pulse = meter.pulse();
-    let pair = StreamPair::new(connection.stable_id() as u64, Paced::new(receive, meter), send);
+    let pair = StreamPair::new(line.connection_id(), Paced::new(receive, meter), send);
     let progress = store.remote().execute_get(pair, request(order)).stream();
     tokio::pin!(progress);
     loop {
@@ -106,14 +106,14 @@ async fn transfer(
             Ok(item) => item,
             // It is this node that does not take more, or the other that sends little at a time.
             Err(_) if pulse.quiet() < STALL => {
-                link.touch();
+                line.touch();
                 continue;
             }
             Err(_) => return Err(of_peer(format!("sent nothing for {STALL:?}"))),
         };
         match item {
             Some(GetProgressItem::Progress(bytes)) => {
-                link.touch();
+                line.touch();
                 counting.received(order.from, bytes.saturating_sub(arrival.received));
                 arrival.note(bytes, order.fetch);
             }

@@ -28,11 +28,11 @@ use super::{
     ALPN, DataEvent,
     admission::{self, NotAdmitted, Role},
     counters::Counting,
-    serve::{self, HotBlobs},
+    serve::{self, HotBlobs, Rooms},
 };
 use crate::{
     budget::Budget,
-    control::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals, resolve},
+    control::{CAME_UNPROVEN, DIALLED_UNPROVEN, Incoming as IncomingStreams, Refusals, is_relayed, resolve},
     identity,
 };
 
@@ -76,11 +76,25 @@ pub(super) struct Active(Arc<Link>);
 struct Table {
     links: BTreeMap<NodeId, Arc<Link>>,
     dialling: BTreeMap<NodeId, Dialling>,
+    /// Nodes that could not be reached over UDP: when, and at which addresses.
+    unreachable: BTreeMap<NodeId, (Instant, Vec<String>)>,
     refusals: Refusals,
 }
 
+/// What is known about reaching a node over QUIC.
+pub(super) enum Outlook {
+    /// There is a connection.
+    Open(Arc<Link>),
+    /// It was not tried.
+    Unknown,
+    /// It was tried in vain, so long ago or at such addresses that it should be tried again.
+    Due,
+    /// It was tried in vain.
+    Unreachable,
+}
+
 /// A dial that everybody waits for who wants the same node.
-type Dialling = Shared<BoxFuture<'static, Result<Arc<Link>, String>>>;
+pub(super) type Dialling = Shared<BoxFuture<'static, Result<Arc<Link>, String>>>;
 
 impl Links {
     pub(super) fn new(
@@ -125,26 +139,58 @@ impl Links {
         peer: NodeId,
         addresses: &[String],
     ) -> Result<Arc<Link>, String> {
-        let dialling = {
-            let mut table = self.table();
-            if let Some(link) = table.links.get(&peer).filter(|link| link.is_open()) {
-                return Ok(link.clone());
-            }
-            match table.dialling.get(&peer) {
-                Some(dialling) => dialling.clone(),
-                None => {
-                    let dialling = self.clone().dial(peer, addresses.to_vec()).boxed().shared();
-                    table.dialling.insert(peer, dialling.clone());
-                    dialling
-                }
-            }
-        };
-        let result = dialling.clone().await;
-        let mut table = self.table();
-        if table.dialling.get(&peer).is_some_and(|known| known.ptr_eq(&dialling)) {
-            table.dialling.remove(&peer);
+        if let Some(link) = self.table().open_link(&peer) {
+            return Ok(link);
         }
-        result
+        self.dialling(peer, addresses).await
+    }
+
+    /// What is known about reaching this node at these addresses.
+    pub(super) fn outlook(&self, peer: &NodeId, addresses: &[String]) -> Outlook {
+        let table = self.table();
+        match (table.open_link(peer), table.unreachable.get(peer)) {
+            (Some(link), _) => Outlook::Open(link),
+            (None, _) if addresses.is_empty() => Outlook::Unreachable,
+            (None, Some((_, tried))) if tried != addresses => Outlook::Due,
+            (None, Some((when, _))) if when.elapsed() >= UNREACHABLE_FOR => Outlook::Due,
+            (None, Some(_)) => Outlook::Unreachable,
+            (None, None) => Outlook::Unknown,
+        }
+    }
+
+    /// The dial to this node that is under way, or a new one. It goes on when nobody waits for it.
+    pub(super) fn dialling(self: &Arc<Self>, peer: NodeId, addresses: &[String]) -> Dialling {
+        let mut table = self.table();
+        if let Some(dialling) = table.dialling.get(&peer) {
+            return dialling.clone();
+        }
+        let (links, addresses) = (self.clone(), addresses.to_vec());
+        let dial = tokio::spawn(async move {
+            let result = links.clone().dial(peer, addresses.clone()).await;
+            links.dialled(peer, addresses, &result);
+            result
+        });
+        let ended = |ended: Result<Result<Arc<Link>, String>, _>| {
+            ended.unwrap_or_else(|_| Err("the dial was broken off".into()))
+        };
+        let dialling = dial.map(ended).boxed().shared();
+        table.dialling.insert(peer, dialling.clone());
+        dialling
+    }
+
+    fn dialled(&self, peer: NodeId, addresses: Vec<String>, result: &Result<Arc<Link>, String>) {
+        let mut table = self.table();
+        table.dialling.remove(&peer);
+        match result {
+            Ok(_) => drop(table.unreachable.remove(&peer)),
+            Err(why) => {
+                if table.unreachable.len() >= UNREACHABLE_MAX {
+                    table.unreachable.pop_first();
+                }
+                tracing::info!(peer = %peer.short(), why, "a member is not reached over UDP; it is asked for blobs over TCP");
+                table.unreachable.insert(peer, (Instant::now(), addresses));
+            }
+        }
     }
 
     async fn dial(self: Arc<Self>, peer: NodeId, addresses: Vec<String>) -> Result<Arc<Link>, String> {
@@ -154,7 +200,7 @@ impl Links {
         }
         let mut sockets = BTreeSet::new();
         let mut why = "it has no address".to_owned();
-        for address in addresses.iter().take(ADDRESSES_MAX) {
+        for address in addresses.iter().filter(|address| !is_relayed(address)).take(ADDRESSES_MAX) {
             match resolve(address).await {
                 Ok(found) => sockets.extend(found),
                 Err(error) => why = format!("{address}: {error}"),
@@ -181,6 +227,33 @@ impl Links {
             }
             Ok(Err(error)) => tracing::debug!(?from, %error, "data connection failed"),
             Err(_) => tracing::debug!(?from, "data connection was not set up in time"),
+        }
+    }
+
+    /// Serves streams that members open, until there is no control plane any more.
+    pub(super) async fn accept_streams(
+        self: Arc<Self>,
+        mut incoming: IncomingStreams,
+        stop: CancellationToken,
+    ) {
+        let rooms = Rooms::default();
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => return,
+                next = incoming.recv() => next,
+            };
+            let Some((peer, stream)) = next else { return };
+            // A stream that is dropped is reset: the other side asks elsewhere, or again.
+            let Some(room) = rooms.enter(peer) else { continue };
+            let (means, hot) = (self.means.clone(), self.hot.clone());
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = serve::serve_stream(peer, stream, means, hot) => {}
+                }
+                drop(room);
+            });
         }
     }
 
@@ -215,8 +288,12 @@ impl Links {
         }
         let users = AtomicUsize::new(0);
         let link = Arc::new(Link { connection, peer, role, users, used: Mutex::new(Instant::now()) });
-        // Another connection to the same node, if there is one, is served until it is idle.
-        self.table().links.insert(peer, link.clone());
+        {
+            // Another connection to the same node, if there is one, is served until it is idle.
+            let mut table = self.table();
+            table.links.insert(peer, link.clone());
+            table.unreachable.remove(&peer);
+        }
         let (links, kept) = (self.clone(), link.clone());
         tokio::spawn(async move {
             let serve = serve::serve(kept.clone(), links.means.clone(), links.hot.clone());
@@ -243,9 +320,11 @@ impl Links {
         }
     }
 
-    /// Does not offer a node's link again.
+    /// Does not offer a node's link again, and tries anew what did not work.
     pub(super) fn forget_node(&self, node: &NodeId) {
-        self.table().links.remove(node);
+        let mut table = self.table();
+        table.links.remove(node);
+        table.unreachable.remove(node);
     }
 
     fn refused(&self, role: Role, address: Option<SocketAddr>, why: String) -> String {
@@ -263,6 +342,12 @@ impl Links {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn open_link(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        self.links.get(peer).filter(|link| link.is_open()).cloned()
     }
 }
 
@@ -342,3 +427,9 @@ const INCOMING_MAX: usize = 256;
 
 /// Addresses of one node that are tried.
 const ADDRESSES_MAX: usize = 8;
+
+/// How long a node is not dialled again that could not be reached. What blocks UDP stays for long.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Such nodes that are remembered.
+const UNREACHABLE_MAX: usize = 4096;

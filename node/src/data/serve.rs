@@ -4,10 +4,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use iroh_blobs::{
     Hash,
+    protocol::Request,
     provider::{
         self, StreamPair,
         events::{
@@ -16,19 +18,21 @@ use iroh_blobs::{
         },
     },
 };
+use libp2p::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use waystation_proto::event::Class;
+use waystation_proto::{NodeId, event::Class};
 
 use super::{
     links::{Link, Means},
     rate::Paced,
+    transport,
 };
 use crate::budget::Way;
 
 /// Answers requests until the connection ends.
 pub(super) async fn serve(link: Arc<Link>, means: Means, hot: Arc<HotBlobs>) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
-    tokio::join!(accept(link.clone(), means.clone(), events), judge(link, received, hot, means));
+    tokio::join!(accept(link.clone(), means.clone(), events), judge(link.peer(), Some(link), received, hot, means));
 }
 
 /// Takes requests. For whom the other node fetches, a request does not say: all that is sent is one class.
@@ -39,6 +43,69 @@ async fn accept(link: Arc<Link>, means: Means, events: EventSender) {
         let pair = StreamPair::new(connection.stable_id() as u64, receive, send, events.clone());
         // As many as the peer may have streams open. A failure is told as an event.
         tokio::spawn(provider::handle_stream(pair, means.store.clone()));
+    }
+}
+
+/// Answers the one request of a stream, by the same rules.
+pub(super) async fn serve_stream(
+    peer: NodeId,
+    stream: Stream,
+    means: Means,
+    hot: Arc<HotBlobs>,
+) {
+    let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
+    let (send, receive) = transport::halves(stream);
+    let send = Paced::new(send, means.budget.meter(&peer, Way::Up, Class::Client));
+    let store = means.store.clone();
+    let mut pair = StreamPair::new(0, receive, send, events);
+    let answer = async {
+        let result = match tokio::time::timeout(REQUEST_TIMEOUT, pair.read_request()).await {
+            Ok(Ok(Request::Get(request))) => provider::handle_get(pair, store, request).await,
+            // Nothing else is answered; the stream is reset.
+            Ok(Ok(_)) | Err(_) => return,
+            Ok(Err(error)) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::debug!(peer = %peer.short(), %error, "a request was not answered");
+        }
+    };
+    tokio::join!(answer, judge(peer, None, received, hot, means));
+}
+
+/// How many streams each member has open here: as many as QUIC would give it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rooms(Arc<Mutex<BTreeMap<NodeId, usize>>>);
+
+/// Leave to have a stream.
+pub(super) struct Room {
+    peer: NodeId,
+    rooms: Rooms,
+}
+
+impl Rooms {
+    /// Nothing where the member, or all members together, have as many as they may.
+    pub(super) fn enter(&self, peer: NodeId) -> Option<Room> {
+        let mut table = self.table();
+        let (all, of_peer) = (table.values().sum::<usize>(), table.get(&peer).copied().unwrap_or(0));
+        if all >= STREAMS_MAX || of_peer >= STREAMS_PER_PEER_MAX {
+            return None;
+        }
+        table.insert(peer, of_peer + 1);
+        Some(Room { peer, rooms: self.clone() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut table = self.rooms.table();
+        match table.get_mut(&self.peer) {
+            Some(streams) if *streams > 1 => *streams -= 1,
+            _ => drop(table.remove(&self.peer)),
+        }
     }
 }
 
@@ -79,8 +146,10 @@ impl Drop for Entry {
     }
 }
 
+/// `link` is kept from being closed as idle while requests of it are answered.
 async fn judge(
-    link: Arc<Link>,
+    peer: NodeId,
+    link: Option<Arc<Link>>,
     mut received: mpsc::Receiver<ProviderMessage>,
     hot: Arc<HotBlobs>,
     means: Means,
@@ -91,14 +160,14 @@ async fn judge(
                 let (link, hot, means) = (link.clone(), hot.clone(), means.clone());
                 // As many as the peer may have streams open.
                 tokio::spawn(async move {
-                    let _active = link.active();
+                    let _active = link.as_ref().map(Link::active);
                     let hash = request.inner.request.hash;
                     let entry = match request.inner.request.ranges.is_blob() {
                         true => hot.enter(hash).await,
                         false => None,
                     };
                     let answer = match &entry {
-                        Some(_) if means.budget.refuses(&link.peer()) => Err(AbortReason::RateLimited),
+                        Some(_) if means.budget.refuses(&peer) => Err(AbortReason::RateLimited),
                         Some(_) => Ok(()),
                         None => Err(AbortReason::Permission),
                     };
@@ -111,7 +180,7 @@ async fn judge(
                             RequestUpdate::Aborted(end) => end.stats,
                             RequestUpdate::Started(_) | RequestUpdate::Progress(_) => continue,
                         };
-                        means.counting.sent(link.peer(), stats.payload_bytes_sent);
+                        means.counting.sent(peer, stats.payload_bytes_sent);
                     }
                 });
             }
@@ -130,6 +199,13 @@ const EVENTS_MAX: usize = 32;
 /// Requests for one blob at a time.
 const PER_BLOB_MAX: usize = 16;
 
+/// A stream is opened with its request at hand, which is small.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams over TCP that are served at a time: to all members, and to one.
+const STREAMS_MAX: usize = 1024;
+const STREAMS_PER_PEER_MAX: usize = 100;
+
 const MASK: EventMask = EventMask {
     connected: ConnectMode::None,
     get: RequestMode::InterceptLog,
@@ -142,6 +218,21 @@ const MASK: EventMask = EventMask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_has_so_many_streams_and_leaves_room_for_others() {
+        let rooms = Rooms::default();
+        let (greedy, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut taken: Vec<Room> = (0..STREAMS_PER_PEER_MAX).map_while(|_| rooms.enter(greedy)).collect();
+        assert_eq!(taken.len(), STREAMS_PER_PEER_MAX);
+        assert!(rooms.enter(greedy).is_none());
+        assert!(rooms.enter(other).is_some());
+        taken.pop();
+        taken.extend(rooms.enter(greedy));
+        assert_eq!(taken.len(), STREAMS_PER_PEER_MAX);
+        drop(taken);
+        assert!(rooms.table().is_empty());
+    }
 
     #[tokio::test]
     async fn a_blob_is_entered_by_so_many_and_forgotten_when_left() {

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod over_tcp;
+
 struct Node {
     identity: Identity,
     data: Data,
