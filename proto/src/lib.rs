@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`event`] is the whole contract with a driver; [`replica`] routes inputs to the
 //! machines; [`record`] and [`catalog`] say what is known and what counts; [`reconcile`] makes catalogs
-//! equal; [`wants`] plans who fetches what from whom; [`verdict`] says what may be served.
+//! equal; [`wants`] plans who fetches what from whom; [`verdict`] says what may be served; [`retention`] says
+//! what may be deleted.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,12 +25,14 @@ pub mod glob;
 pub mod grant;
 pub mod id;
 pub mod index;
+pub mod leases;
 pub mod membership;
 pub mod pulls;
 pub mod ranges;
 pub mod reconcile;
 pub mod record;
 pub mod replica;
+pub mod retention;
 pub mod rounds;
 pub mod time;
 pub mod verdict;

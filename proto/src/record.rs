@@ -38,10 +38,12 @@ impl Kind {
     pub const LINK: Kind = Kind(7);
     /// [`SightingBody`].
     pub const SIGHTING: Kind = Kind(8);
+    /// [`crate::body::LeaseBody`] or [`crate::body::PinBody`]: what a node notes for itself and never sends.
+    pub const LOCAL: Kind = Kind(10);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=8).contains(&self.0)
+        matches!(self.0, 1..=8 | 10)
     }
 }
 
@@ -306,6 +308,7 @@ impl Record {
                 }
                 Ok(())
             }
+            Kind::LOCAL => Err(RecordError::Malformed("a node's own notes are of no use to others")),
             _ => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod peers;
+pub mod space;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
@@ -17,6 +18,7 @@ use crate::{
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
+    leases::Leases,
     membership::Membership,
     pulls::{self, Pulls, Wanted},
     reconcile,
@@ -38,6 +40,7 @@ pub struct Replica {
     artifacts: Artifacts,
     pulls: Pulls,
     writes: Writes,
+    leases: Leases,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
@@ -68,6 +71,7 @@ impl Replica {
             artifacts: Artifacts::default(),
             pulls: Pulls::default(),
             writes: Writes::new(key, trust),
+            leases: Leases::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             wants_timer: false,
@@ -118,6 +122,9 @@ impl Replica {
                 self.pulls.abandon(request);
                 self.wants.abandon(request, &mut out);
             }
+            Input::Lost { .. } | Input::AskLease { .. } | Input::LetGo { .. } | Input::Pin { .. } => {
+                self.space(now, input, &mut out);
+            }
             Input::Received { from, message } => self.received(now, from, message, &mut out),
             Input::PeerUp { peer, dialled } => self.peer_up(now, peer, dialled, &mut out),
             Input::PeerDown { peer } => self.peer_down(now, &peer, &mut out),
@@ -132,7 +139,6 @@ impl Replica {
             | Input::FetchFailed { .. }
             | Input::Sealed { .. }
             | Input::SealFailed { .. }
-            | Input::Lost { .. }
             | Input::IndexRead { .. } => self.progress(now, input, &mut out),
         }
         self.note_complete(now, &mut out);
@@ -176,7 +182,11 @@ impl Replica {
     fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
         let limits = Limits { records: usize::MAX, unknown: usize::MAX };
         for record in records {
-            self.catalog.apply(record, limits);
+            if record.key.kind == Kind::LOCAL {
+                self.leases.restore(now.time, &record);
+            } else {
+                self.catalog.apply(record, limits);
+            }
         }
         self.held = held.into_iter().collect();
         self.resume(now, out);
@@ -306,7 +316,9 @@ impl Replica {
 
     fn persisted(&mut self, now: Now, write: WriteId, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
-        if pending.origin != Origin::Others {
+        if pending.origin == Origin::Local {
+            pending.records.iter().for_each(|record| self.leases.durable(record, true, out));
+        } else if pending.origin != Origin::Others {
             for record in &pending.records {
                 self.writes.said(&record.key);
                 let applied = self.apply(now, record.clone(), out);
@@ -325,6 +337,9 @@ impl Replica {
 
     fn persist_failed(&mut self, write: WriteId, why: String, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
+        if pending.origin == Origin::Local {
+            pending.records.iter().for_each(|record| self.leases.durable(record, false, out));
+        }
         match pending.request {
             Some(request) => {
                 out.push(Output::Notify(Event::Refused { request, refusal: Refusal::Storage(why) }));
@@ -452,10 +467,6 @@ impl Replica {
                 self.wants.sealed(hash, out)
             }
             Input::SealFailed { hash, why } => self.wants.not_stored(time, hash, why, out),
-            Input::Lost { hash } => {
-                self.held.remove(&hash);
-                None
-            }
             Input::IndexRead { hash, index } => {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let mut means = Means { now: time, held: &self.held, wants: &mut self.wants, world: &world };
@@ -530,6 +541,7 @@ impl Replica {
                 }
                 let again = self.writes.again(&self.catalog, now.wall);
                 self.persist_own(again, None, None, out);
+                self.leases.tick(now.time, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
             Timer::Pulls => {

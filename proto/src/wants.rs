@@ -305,6 +305,11 @@ impl Wants {
         (self.wants.len(), self.flights.len())
     }
 
+    /// The blobs that are wanted.
+    pub fn hashes(&self) -> impl Iterator<Item = Hash> + '_ {
+        self.wants.keys().copied()
+    }
+
     /// Whether a blob is wanted.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.wants.contains_key(hash)

@@ -34,6 +34,20 @@ pub enum Message {
         /// One for each digest, in any order.
         answers: Vec<Answer>,
     },
+    /// I want to delete my copy of this artifact: do you keep yours? Answered by `LeaseAnswer`.
+    LeaseAsk {
+        /// The artifact.
+        manifest: Digest,
+        /// All that it consists of. At most [`Message::MAX_LEASED`].
+        blobs: Vec<Hash>,
+    },
+    /// Answer to `LeaseAsk`.
+    LeaseAnswer {
+        /// The artifact.
+        manifest: Digest,
+        /// Whether it is all there, and will be for [`crate::leases::Leases::SPAN`].
+        granted: bool,
+    },
 }
 
 /// What a member says about one content of an upstream.
@@ -86,6 +100,8 @@ impl Message {
     pub const MAX_ITEMS: usize = 4096;
     /// Most digests that are asked for, or answered, at once.
     pub const MAX_ASKED: usize = 64;
+    /// Most blobs of an artifact that a lease can be had for.
+    pub const MAX_LEASED: usize = 4096;
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -110,6 +126,8 @@ impl Message {
             Message::Request(ids) => ids.len(),
             Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
             Message::Tell { answers, .. } => in_bounds(answers.len())?,
+            Message::LeaseAsk { blobs, .. } => blobs.len(),
+            Message::LeaseAnswer { .. } => 0,
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

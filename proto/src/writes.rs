@@ -15,6 +15,7 @@ use crate::{
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
+    leases::Sign,
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };
@@ -55,6 +56,8 @@ pub enum Origin {
     Relied,
     /// Others', applied when they came.
     Others,
+    /// Notes of this node's for itself: neither applied nor told.
+    Local,
 }
 
 impl Writes {
@@ -73,6 +76,11 @@ impl Writes {
     /// Whose signatures count.
     pub fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What signing needs.
+    pub fn sign(&self, wall: Wall) -> Sign<'_> {
+        Sign { me: self.me, key: &self.key, mesh: &self.trust.mesh, wall }
     }
 
     /// Remembers a write until it is durable.

@@ -38,6 +38,7 @@ impl Replica {
         self.rounds.stop(peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
+        self.leases.peer_down(now.time, peer, out);
         self.dial(now, out);
     }
 
@@ -56,6 +57,10 @@ impl Replica {
             Message::Tell { repository, answers } => {
                 let (pulls, mut means) = self.pulling(now);
                 pulls.told(&mut means, from, &repository, answers, out);
+            }
+            Message::LeaseAsk { manifest, blobs } => self.lease_asked(now, from, manifest, &blobs, out),
+            Message::LeaseAnswer { manifest, granted } => {
+                self.leases.answered(now.time, from, manifest, granted, out);
             }
             Message::Reconcile(summaries) => self.compare(now, from, &summaries, out),
         }
