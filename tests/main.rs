@@ -30,6 +30,7 @@ mod cases {
     mod push_pull;
     mod restart;
     mod shutdown;
+    mod space;
     mod start_errors;
     mod tls;
     mod uploads;

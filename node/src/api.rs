@@ -17,6 +17,7 @@ use waystation_proto::{
 };
 
 use crate::{
+    gc::report::SpaceReport,
     mesh::RootKey,
     upstream::{UpstreamStatus, Upstreams},
 };
@@ -108,6 +109,9 @@ pub struct Status {
     /// How the registries do that are pulled through.
     #[serde(default)]
     pub upstreams: Vec<UpstreamStatus>,
+    /// How full disk and quota are.
+    #[serde(default)]
+    pub space: SpaceReport,
 }
 
 /// How clients of the OCI endpoint are received, since the start.
@@ -399,6 +403,7 @@ mod tests {
                 requests_limited: 13,
             },
             upstreams: vec![],
+            space: SpaceReport { used: 14, quota: 15, free: 16, reserve: 17 },
         };
         assert_eq!(
             serde_json::to_string(&status).expect("encodes"),
@@ -408,7 +413,8 @@ mod tests {
                 r#""holds_root_key":true,"uptime_seconds":4,"records":5,"sessions":[],"wants":6,"fetches":7,"#,
                 r#""blobs":8,"data_plane":{"bytes_received":9,"bytes_sent":10,"#,
                 r#""peers":[{"node":"","bytes_received":0,"bytes_sent":0}]},"#,
-                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[]}"#
+                r#""access":{"tls":true,"certificate_days":11,"logins_failed":12,"requests_limited":13},"upstreams":[],"#,
+                r#""space":{"used":14,"quota":15,"free":16,"reserve":17}}"#
             )
         );
     }

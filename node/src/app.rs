@@ -30,6 +30,7 @@ use crate::{
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
     driver::{Driver, Parts, Sources, handle::ReplicaHandle},
+    gc::Gc,
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
@@ -217,9 +218,10 @@ impl Node {
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &Ready::of(&facts))?;
         }
-        let api = Api::new(store.clone(), handle, facts.clone());
+        let gc = collector(&config, &store, &handle, &facts, &metrics)?;
+        let api = Api::new(store.clone(), handle, facts.clone(), gc.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
-        listeners.push(errands);
+        listeners.extend([errands, gc.start(serving.clone())]);
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, readiness, ready_file, serving, listeners, driving, driver, stop })
@@ -399,6 +401,19 @@ fn endpoint(
     let taken = RegistryConfig { anonymous, sparse, ..RegistryConfig::default() };
     let registry = Registry::new(store.clone(), handle.clone(), facts.node, mirror, taken, metrics.clone());
     (registry.with_access(access), errands)
+}
+
+/// What keeps the node within its quota.
+fn collector(
+    config: &Config,
+    store: &Store,
+    handle: &ReplicaHandle,
+    facts: &NodeFacts,
+    metrics: &Metrics,
+) -> Result<Gc, StartError> {
+    let (storage, upstreams) = (config.storage.clone(), facts.upstreams.clone());
+    Gc::new(store.clone(), handle.clone(), upstreams, facts.node, storage, metrics.clone())
+        .map_err(|why| system("the disk of the data directory cannot be looked at", why))
 }
 
 /// The replica, the handle to it, and the queues that will feed it.

@@ -12,6 +12,7 @@ use waystation_proto::body::Tier;
 
 use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
+    gc::config::StorageConfig,
     registry::Anonymous,
     upstream::config::{self as upstream, UpstreamConfig},
 };
@@ -36,6 +37,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// How much of the disk may be taken.
+    pub storage: StorageConfig,
     /// Foreign registries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<UpstreamConfig>,
@@ -179,6 +182,7 @@ impl Config {
         self.tls.complain(&mut wrong);
         self.auth.complain(&mut wrong);
         self.limits.complain(&mut wrong);
+        self.storage.complain(&mut wrong);
         let fixed = [
             ("registry.listen", Some(self.registry.listen)),
             ("admin.listen", self.admin.listen),
@@ -457,7 +461,7 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 8] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log"];
+const SECTIONS: [&str; 9] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log", "storage"];
 
 #[cfg(test)]
 mod tests {

@@ -113,6 +113,11 @@ impl Driver {
                 () = stop.cancelled() => break,
                 Some(input) = self.answers.recv() => self.take(input),
                 Some(event) = sources.data.recv() => self.on_data(event),
+                Some(parked) = self.effects.unparked() => {
+                    if let Some(input) = self.effects.unpark(parked) {
+                        self.take(input);
+                    }
+                }
                 Some(command) = sources.commands.recv() => self.on_command(command),
                 event = sources.control.recv() => match event {
                     Some(event) => self.on_control(event),
@@ -197,6 +202,13 @@ impl Driver {
                 // Whoever asked may be gone; nothing depends on the answer then.
                 let _ = answer.send(self.replica.may(self.now(), action, &repository));
             }
+            Command::Lease(request, input, answer) => {
+                self.waiters.lease(request, answer);
+                self.take(input);
+            }
+            Command::Kept(manifests, answer) => {
+                let _ = answer.send(self.replica.kept(self.now(), &manifests));
+            }
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {
@@ -252,6 +264,9 @@ impl Driver {
     }
 
     fn on_data(&mut self, event: DataEvent) {
+        if let DataEvent::Fetched { fetch } | DataEvent::Failed { fetch, .. } = &event {
+            self.effects.landed(*fetch);
+        }
         match event {
             DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
             DataEvent::Failed { fetch, fault, why } => {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod data;
 pub mod driver;
+pub mod gc;
 pub mod home;
 pub mod identity;
 pub mod mesh;

@@ -76,6 +76,14 @@ pub struct Metrics {
     pub messages_dropped: Counter,
     /// Artifacts of which every blob came to be here by replication.
     pub artifacts_completed: Counter,
+    /// Bytes that the data directory takes.
+    pub used: Gauge,
+    /// Bytes that it may take.
+    pub quota: Gauge,
+    /// Copies that were deleted to make room, or because nothing referred to them.
+    pub evicted: Counter,
+    /// Their bytes.
+    pub evicted_bytes: Counter,
 }
 
 /// How a request is counted.
@@ -198,6 +206,10 @@ impl Metrics {
             holders_lied: Counter::default(),
             messages_dropped: Counter::default(),
             artifacts_completed: Counter::default(),
+            used: Gauge::default(),
+            quota: Gauge::default(),
+            evicted: Counter::default(),
+            evicted_bytes: Counter::default(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -274,6 +286,14 @@ impl Metrics {
             self.artifacts_completed.clone(),
         );
         all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
+        all.register("storage_used_bytes", "Bytes that the data directory takes", self.used.clone());
+        all.register("storage_quota_bytes", "Bytes that it may take", self.quota.clone());
+        all.register(
+            "evicted_copies",
+            "Copies deleted to make room, or as nothing needs them",
+            self.evicted.clone(),
+        );
+        all.register("evicted_bytes", "Bytes of copies deleted", self.evicted_bytes.clone());
         all
     }
 }

@@ -25,6 +25,7 @@ use waystation_proto::{Hash, RepoName};
 
 use crate::{
     api::{Api, ApiError, ApiProblem, GrantRequest},
+    gc::report::{GcRequest, PinRequest},
     reference::Reference,
     registry::serve_local,
 };
@@ -139,6 +140,9 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/tags", get(tags))
         .route("/api/v1/inspect", get(inspect))
         .route("/api/v1/mesh/grant", post(grant))
+        .route("/api/v1/du", get(usage))
+        .route("/api/v1/gc", post(collect))
+        .route("/api/v1/pin", post(pin))
         .with_state(api)
 }
 
@@ -181,6 +185,18 @@ async fn inspect(State(api): State<Api>, Query(query): Query<ReferenceQuery>) ->
 
 async fn grant(State(api): State<Api>, Json(request): Json<GrantRequest>) -> Result<Response, ApiError> {
     Ok(Json(api.grant(&request).await?).into_response())
+}
+
+async fn usage(State(api): State<Api>) -> Result<Response, ApiError> {
+    Ok(Json(api.usage().await?).into_response())
+}
+
+async fn collect(State(api): State<Api>, Json(request): Json<GcRequest>) -> Result<Response, ApiError> {
+    Ok(Json(api.collect(&request).await?).into_response())
+}
+
+async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Result<Response, ApiError> {
+    Ok(Json(api.pin(&request).await?).into_response())
 }
 
 impl IntoResponse for ApiError {

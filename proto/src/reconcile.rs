@@ -278,7 +278,10 @@ mod tests {
             };
             let (here, there) = if to_a { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
             match message {
-                Message::Ask { .. } | Message::Tell { .. } => panic!("not of a reconciliation"),
+                Message::Ask { .. }
+                | Message::Tell { .. }
+                | Message::LeaseAsk { .. }
+                | Message::LeaseAnswer { .. } => panic!("not of a reconciliation"),
                 Message::Records(records) => {
                     for record in records {
                         here.apply(record, LIMITS);

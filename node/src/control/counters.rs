@@ -132,6 +132,8 @@ fn slot(way: Way, message: &Message) -> usize {
         (Way::Direct, Message::Reconcile(_)) => 2,
         (Way::Direct, Message::Request(_)) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
+        // Seldom, and small.
+        (Way::Direct, Message::LeaseAsk { .. } | Message::LeaseAnswer { .. }) => 3,
     }
 }
 

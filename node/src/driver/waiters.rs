@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
-use waystation_proto::{Refusal, RequestId, event::WantFailure};
+use waystation_proto::{
+    NodeId, Refusal, RequestId,
+    event::{LeaseRefusal, WantFailure},
+};
 
 /// Requests of HTTP and the CLI that have not been answered.
 #[derive(Debug, Default)]
 pub struct Waiters {
     writes: BTreeMap<RequestId, oneshot::Sender<Result<(), Refusal>>>,
     wants: BTreeMap<RequestId, oneshot::Sender<Result<(), WantFailure>>>,
+    leases: BTreeMap<RequestId, oneshot::Sender<Result<NodeId, LeaseRefusal>>>,
 }
 
 impl Waiters {
@@ -33,6 +37,18 @@ impl Waiters {
     /// A want ended. Whoever asked may be gone.
     pub fn want_done(&mut self, request: RequestId, result: Result<(), WantFailure>) {
         if let Some(answer) = self.wants.remove(&request) {
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Somebody waits for another node's promise.
+    pub fn lease(&mut self, request: RequestId, answer: oneshot::Sender<Result<NodeId, LeaseRefusal>>) {
+        self.leases.insert(request, answer);
+    }
+
+    /// Another node promised, or none did. Whoever asked may be gone.
+    pub fn lease_done(&mut self, request: RequestId, result: Result<NodeId, LeaseRefusal>) {
+        if let Some(answer) = self.leases.remove(&request) {
             let _ = answer.send(result);
         }
     }

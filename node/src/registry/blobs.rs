@@ -40,7 +40,12 @@ impl Registry {
         if let Some(unchanged) = content.unchanged(asked) {
             return Ok(unchanged);
         }
+        let used = link.manifest.unwrap_or(digest);
+        self.inner.store.uses().touch(&used);
         if asked.is_head() {
+            if let Some(held) = &held {
+                self.inner.store.claim(&[held.hash]).await;
+            }
             if held.is_none() && !self.is_elsewhere(&link) {
                 return Err(ApiError::blob_unknown(&digest, "not held here, and no node says to hold it"));
             }
@@ -50,7 +55,8 @@ impl Registry {
         let answered = match held {
             Some(held) => match self.answer_blob(&held, &content, &wanted).await {
                 Err(lost) if is_lost(&lost) => {
-                    self.inner.replica.lost(held.hash).await;
+                    let manifests = self.inner.store.index().artifacts_with(&digest, LOST_MAX);
+                    self.inner.replica.lost(held.hash, manifests).await;
                     tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
                     let again = self.fetch(&digest, &link).await?;
                     self.answer_blob(&again, &content, &wanted).await
@@ -155,7 +161,7 @@ pub(super) fn slice(bytes: &Bytes, part: Part) -> io::Result<Bytes> {
 }
 
 /// Whether the error says that the blob is not here, or not any more.
-fn is_lost(error: &io::Error) -> bool {
+pub(super) fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
 }
 
@@ -163,6 +169,8 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
 
+/// Artifacts of a damaged blob that are said not to be whole any more.
+const LOST_MAX: usize = 1000;
 pub(super) const BLOB_TYPE: &str = "application/octet-stream";
 /// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);

@@ -167,6 +167,8 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
             Command::Want(_, input, answer) => drop(answer.send((rules.want)(store.clone(), input).await)),
             Command::Tell(_) => {}
             Command::Status(answer) => drop(answer.send(Default::default())),
+            Command::Lease(_, _, answer) => drop(answer),
+            Command::Kept(_, answer) => drop(answer),
         }
     }
 }
