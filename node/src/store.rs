@@ -369,7 +369,7 @@ impl Store {
     /// digest or, without one, by its hash, and sync. The digest must come from an authority.
     ///
     /// # Errors
-    /// `Storage`, also where the blob is not complete.
+    /// `Busy` where the blob is not complete; `Storage`.
     pub async fn seal(&self, hash: Hash, size: u64, digest: Option<Digest>) -> Result<(), IngestError> {
         self.0.seal(hash, size, digest).await
     }
@@ -551,7 +551,7 @@ impl Inner {
                 // The store believes to have it, and would take nothing more of it.
                 self.damaged(hash);
             }
-            return Err(IngestError::Storage(format!("blob {hash} is not complete; fetch what is missing")));
+            return Err(IngestError::Busy(format!("blob {hash} is not complete; fetch what is missing")));
         }
         let failed = |error| draft::storage("the fetched blob", error);
         self.blobs.settle(hash, size).await.map_err(failed)?;

@@ -259,6 +259,12 @@ pub enum Input {
         /// Why.
         why: String,
     },
+    /// Answer to [`Output::Seal`] where some of the blob is not here after all: it was just being deleted. What is
+    /// missing is fetched again, and whoever waits goes on waiting.
+    Incomplete {
+        /// Which.
+        hash: Hash,
+    },
     /// A blob that was held is not any more: it rotted. What the artifacts lack is fetched again, where
     /// somebody has it.
     Lost {

@@ -139,6 +139,7 @@ impl Replica {
             | Input::FetchFailed { .. }
             | Input::Sealed { .. }
             | Input::SealFailed { .. }
+            | Input::Incomplete { .. }
             | Input::IndexRead { .. } => self.progress(now, input, &mut out),
         }
         self.note_complete(now, &mut out);
@@ -465,6 +466,10 @@ impl Replica {
             Input::Sealed { hash } => {
                 self.held.insert(hash);
                 self.wants.sealed(hash, out)
+            }
+            Input::Incomplete { hash } => {
+                self.wants.incomplete(time, hash, out);
+                None
             }
             Input::SealFailed { hash, why } => self.wants.not_stored(time, hash, why, out),
             Input::IndexRead { hash, index } => {

@@ -247,6 +247,17 @@ impl Wants {
         self.end_requests(hash, WantFailure::Storage(why), out)
     }
 
+    /// Some of a blob is gone again: it is fetched anew, soon, and not for ever.
+    pub fn incomplete(&mut self, now: Time, hash: Hash, out: &mut Vec<Output>) {
+        if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Sealing) {
+            want.failures = want.failures.saturating_add(1);
+            want.stage = Stage::Probing;
+            want.have = Ranges::new();
+            want.not_before = now + Span(RETRY_GONE.0 * u64::from(want.failures.min(FAILURES_MAX)));
+            out.push(Output::Probe { hash, size: want.size });
+        }
+    }
+
     /// A member said to have content with some digest, and its bytes had another.
     pub fn lied(&mut self, now: Time, node: NodeId, hash: Hash, out: &mut Vec<Output>) {
         self.avoid(now, node, RETRY_AFTER_LIE, true);
@@ -477,6 +488,8 @@ const PIECE_MAX: u64 = 64 * 1024 * 1024;
 const HOLDER_TRANSFERS_MAX: usize = 8;
 const RETRY_FIRST: Span = Span::millis(500);
 const RETRY_LAST: Span = Span::secs(60);
+/// After a blob was deleted while it was fetched.
+const RETRY_GONE: Span = Span::millis(250);
 /// After the disk refused something.
 const RETRY_STORE: Span = Span::secs(30);
 /// After this many failures in a row a holder does not count while it is avoided.

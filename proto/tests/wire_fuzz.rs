@@ -117,6 +117,7 @@ fn progress() -> impl Strategy<Value = Input> {
         (0u64..20).prop_map(|n| Input::Fetched { fetch: FetchId(n) }),
         (0u64..20, fault).prop_map(|(n, fault)| Input::FetchFailed { fetch: FetchId(n), fault }),
         hash.clone().prop_map(|hash| Input::Sealed { hash }),
+        hash.clone().prop_map(|hash| Input::Incomplete { hash }),
         hash.clone().prop_map(|hash| Input::SealFailed { hash, why: "full".into() }),
         hash.clone().prop_map(|hash| Input::Lost { hash, manifests: vec![digest(9)] }),
         (hash, any::<bool>()).prop_map(|(hash, found)| {

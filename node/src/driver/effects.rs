@@ -28,7 +28,7 @@ use crate::{
     },
     metrics::{Direction, Metrics, Plane, PlaneBytesLabels},
     mirror::{Downloads, Order},
-    store::{Fetching, Held, Store},
+    store::{Fetching, Held, IngestError, Store},
 };
 
 /// The means to perform outputs.
@@ -320,6 +320,10 @@ impl Effects {
 async fn seal(store: Store, hash: Hash, size: u64, digest: Option<Digest>) -> Input {
     match store.seal(hash, size, digest).await {
         Ok(()) => Input::Sealed { hash },
+        Err(IngestError::Busy(why)) => {
+            debug!(%hash, why, "a fetched blob is not all there; fetching it again");
+            Input::Incomplete { hash }
+        }
         Err(why) => {
             warn!(%hash, %why, "a fetched blob could not be made durable");
             Input::SealFailed { hash, why: why.to_string() }
