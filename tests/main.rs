@@ -37,6 +37,7 @@ mod cases {
     mod push_pull;
     mod restart;
     mod shutdown;
+    mod space;
     mod start_errors;
     mod streaming;
     mod tag_history;

@@ -19,6 +19,7 @@ use waystation_proto::{
 use crate::{
     budget::{Budget, BudgetStatus},
     explain::Insight,
+    gc::report::SpaceReport,
     mesh::RootKey,
     upstream::{UpstreamStatus, Upstreams},
 };
@@ -118,6 +119,9 @@ pub struct Status {
     /// What may go over links to other sites, and what did.
     #[serde(default)]
     pub budget: BudgetStatus,
+    /// How full disk and quota are.
+    #[serde(default)]
+    pub space: SpaceReport,
 }
 
 /// Body of `POST budget/reset`.
@@ -450,6 +454,7 @@ mod tests {
             },
             upstreams: vec![],
             budget: BudgetStatus { spent_down: 14, spent_up: 15, ..BudgetStatus::default() },
+            space: SpaceReport { used: 14, quota: 15, free: 16, reserve: 17 },
         };
         assert_eq!(
             serde_json::to_string(&status).expect("encodes"),
@@ -463,7 +468,8 @@ mod tests {
                 r#""budget":{"limits":{"down":"","up":"","client_down":"","background_down":"","lan_down":"","lan_up":"","#,
                 r#""client_share":50,"windows":[],"monthly":"","monthly_reserve":"0 B","month_day":1,"hard":true,"#,
                 r#""scope":"node"},"changed":false,"site_nodes":0,"monthly_bytes":null,"since":null,"#,
-                r#""spent_down":14,"spent_up":15,"blocked":[]}}"#
+                r#""spent_down":14,"spent_up":15,"blocked":[]},"#,
+                r#""space":{"used":14,"quota":15,"free":16,"reserve":17}}"#
             )
         );
     }

@@ -33,6 +33,7 @@ use crate::{
     data::{Data, DataConfig, DataError},
     driver::{Driver, Parts, Sources, handle::ReplicaHandle, witness::Witness},
     explain::{Blocker, Insight, Wanted},
+    gc::Gc,
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
@@ -235,9 +236,11 @@ impl Node {
         if let Some(path) = &config.node.ready_file {
             write_ready(path, &Ready::of(&facts))?;
         }
-        let api = Api::new(store.clone(), handle, facts.clone());
+        let gc = collector(&config, &store, &handle, &facts, &metrics)?;
+        let api = Api::new(store.clone(), handle, facts.clone(), gc.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
-        listeners.extend([errands, tokio::spawn(budget.clone().keep(serving.clone()))]);
+        let keeping = tokio::spawn(budget.clone().keep(serving.clone()));
+        listeners.extend([errands, keeping, gc.start(serving.clone())]);
         readiness.ready();
         let ready_file = config.node.ready_file;
         Ok(Node { store, budget, readiness, ready_file, serving, listeners, driving, driver, stop })
@@ -451,6 +454,19 @@ fn endpoint(
     let taken = RegistryConfig { anonymous, sparse, ..RegistryConfig::default() };
     let registry = Registry::new(store.clone(), handle.clone(), facts.node, mirror, taken, metrics.clone());
     (registry.with_access(access), errands)
+}
+
+/// What keeps the node within its quota.
+fn collector(
+    config: &Config,
+    store: &Store,
+    handle: &ReplicaHandle,
+    facts: &NodeFacts,
+    metrics: &Metrics,
+) -> Result<Gc, StartError> {
+    let (storage, upstreams) = (config.storage.clone(), facts.upstreams.clone());
+    Gc::new(store.clone(), handle.clone(), upstreams, facts.node, storage, metrics.clone())
+        .map_err(|why| system("the disk of the data directory cannot be looked at", why))
 }
 
 /// The replica, the handle to it, and the queues that will feed it.

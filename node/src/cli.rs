@@ -27,6 +27,7 @@ mod pull;
 mod push;
 mod serve;
 mod show;
+mod space;
 mod table;
 mod tag;
 mod tls;
@@ -58,6 +59,14 @@ enum Command {
     Inspect(show::InspectArgs),
     /// Publish an image (OCI layout, OCI archive, docker archive) or any file.
     Push(push::PushArgs),
+    /// Delete what need not stay here, or say what that would be.
+    Gc(space::GcArgs),
+    /// Say what takes the room on the disk.
+    Du(space::DuArgs),
+    /// Keep an artifact here whatever happens.
+    Pin(space::PinArgs),
+    /// Let an artifact that was pinned go when room is needed.
+    Unpin(space::PinArgs),
     /// Get an artifact out of the mesh into a directory, an archive or a file.
     Pull(pull::PullArgs),
     /// Make meshes, let machines join, say who may publish.
@@ -144,6 +153,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => show::inspect(args).await,
         Command::Push(args) => push::run(args).await,
         Command::Pull(args) => pull::run(args).await,
+        Command::Gc(args) => space::gc(args).await,
+        Command::Du(args) => space::du(args).await,
+        Command::Pin(args) => space::pin(args, true).await,
+        Command::Unpin(args) => space::pin(args, false).await,
         Command::Mesh(command) => mesh::run(command).await,
         Command::Policy(command) => policy::run(command).await,
         Command::ClientConfig(args) => client_config::run(args).await,

@@ -18,6 +18,7 @@ use crate::{
     access::config::{AuthConfig, LimitsConfig, TlsConfig},
     budget::BudgetConfig,
     control::Reachable,
+    gc::config::StorageConfig,
     registry::Anonymous,
     upstream::config::{self as upstream, UpstreamConfig},
 };
@@ -46,6 +47,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What may go over links to other sites.
     pub budget: BudgetConfig,
+    /// How much of the disk may be taken.
+    pub storage: StorageConfig,
     /// Foreign registries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<UpstreamConfig>,
@@ -242,6 +245,7 @@ impl Config {
         self.auth.complain(&mut wrong);
         self.limits.complain(&mut wrong);
         self.budget.complain(&mut wrong);
+        self.storage.complain(&mut wrong);
         let fixed = [
             ("registry.listen", Some(self.registry.listen)),
             ("admin.listen", self.admin.listen),
@@ -541,7 +545,8 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 9] = ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log", "budget"];
+const SECTIONS: [&str; 10] =
+    ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "log", "budget", "storage"];
 
 #[cfg(test)]
 mod tests {

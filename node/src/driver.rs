@@ -134,6 +134,11 @@ impl Driver {
                 () = stop.cancelled() => break,
                 Some(input) = self.answers.recv() => self.take(input),
                 Some(event) = sources.data.recv() => self.on_data(event),
+                Some(parked) = self.effects.unparked() => {
+                    if let Some(input) = self.effects.unpark(parked) {
+                        self.take(input);
+                    }
+                }
                 Some(command) = sources.commands.recv() => self.on_command(command),
                 event = sources.control.recv() => match event {
                     Some(event) => self.on_control(event),
@@ -253,6 +258,13 @@ impl Driver {
             }
             Command::Reconciled(answer) => self.waiters.until_reconciled(answer),
             Command::Look(look) => look(&self.replica, self.now()),
+            Command::Lease(request, input, answer) => {
+                self.waiters.lease(request, answer);
+                self.take(input);
+            }
+            Command::Kept(manifests, answer) => {
+                let _ = answer.send(self.replica.kept(self.now(), &manifests));
+            }
             Command::Status(answer) => {
                 let counts = self.replica.counts();
                 let _ = answer.send(DriverStatus {
@@ -316,6 +328,9 @@ impl Driver {
     }
 
     fn on_data(&mut self, event: DataEvent) {
+        if let DataEvent::Fetched { fetch } | DataEvent::Failed { fetch, .. } = &event {
+            self.effects.landed(*fetch);
+        }
         match event {
             DataEvent::Arriving { fetch } => self.take(Input::Arriving { fetch }),
             DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod driver;
 pub mod events;
 pub mod explain;
+pub mod gc;
 pub mod home;
 pub mod identity;
 pub mod mesh;

@@ -84,6 +84,14 @@ pub struct Metrics {
     pub budget_cap: Gauge,
     /// Whether the budget lets nothing of the class be fetched from other sites now.
     pub budget_blocked: Family<ClassLabels, Gauge>,
+    /// Bytes that the data directory takes.
+    pub used: Gauge,
+    /// Bytes that it may take.
+    pub quota: Gauge,
+    /// Copies that were deleted to make room, or because nothing referred to them.
+    pub evicted: Counter,
+    /// Their bytes.
+    pub evicted_bytes: Counter,
 }
 
 /// How a request is counted.
@@ -232,6 +240,10 @@ impl Metrics {
             budget_rate: Family::default(),
             budget_cap: Gauge::default(),
             budget_blocked: Family::default(),
+            used: Gauge::default(),
+            quota: Gauge::default(),
+            evicted: Counter::default(),
+            evicted_bytes: Counter::default(),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -309,6 +321,14 @@ impl Metrics {
         );
         all.register("holders_lied", "Holders whose bytes did not match", self.holders_lied.clone());
         self.register_budget(&mut all);
+        all.register("storage_used_bytes", "Bytes that the data directory takes", self.used.clone());
+        all.register("storage_quota_bytes", "Bytes that it may take", self.quota.clone());
+        all.register(
+            "evicted_copies",
+            "Copies deleted to make room, or as nothing needs them",
+            self.evicted.clone(),
+        );
+        all.register("evicted_bytes", "Bytes of copies deleted", self.evicted_bytes.clone());
         all
     }
 

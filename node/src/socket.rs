@@ -28,6 +28,7 @@ use crate::{
     budget::BudgetChange,
     events::stream,
     policy::{Policies, answer::Deletion},
+    gc::report::{GcRequest, PinRequest},
     reference::Reference,
     registry::serve_local,
 };
@@ -152,6 +153,9 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/policies/delete", post(delete_policy))
         .route("/api/v1/coverage", get(coverage))
         .route("/api/v1/explain", get(explain))
+        .route("/api/v1/du", get(usage))
+        .route("/api/v1/gc", post(collect))
+        .route("/api/v1/pin", post(pin))
         .with_state(api)
 }
 
@@ -264,6 +268,18 @@ struct ExplainQuery {
 async fn explain(State(api): State<Api>, Query(query): Query<ExplainQuery>) -> Result<Response, ApiError> {
     let reference: Reference = query.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
     Ok(Json(api.explain_policy(&query.whom, &reference).await?).into_response())
+}
+
+async fn usage(State(api): State<Api>) -> Result<Response, ApiError> {
+    Ok(Json(api.usage().await?).into_response())
+}
+
+async fn collect(State(api): State<Api>, Json(request): Json<GcRequest>) -> Result<Response, ApiError> {
+    Ok(Json(api.collect(&request).await?).into_response())
+}
+
+async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Result<Response, ApiError> {
+    Ok(Json(api.pin(&request).await?).into_response())
 }
 
 impl IntoResponse for ApiError {

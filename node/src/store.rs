@@ -8,6 +8,7 @@
 //!            uploads/    upload sessions, and bodies that are being received
 //!            quarantine/ the last few files that were found damaged
 //!            index/      the catalog as looked up (sled); can be deleted while no node runs
+//!            used        when what is here was last used; can be deleted while no node runs
 //! ```
 //!
 //! The store is the ground truth, by its named tags ([`ground`]); the index is derived from it. The order of
@@ -21,6 +22,7 @@
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
 
 mod blobs;
+mod collector;
 mod direct;
 mod dirs;
 mod draft;
@@ -35,9 +37,12 @@ mod recovery;
 mod rehash;
 mod room;
 mod segments;
+mod sweep;
 mod uploads;
+mod uses;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,6 +58,9 @@ use waystation_proto::{
 
 pub use incoming::{Growth, Incoming};
 pub use index::{Index, WRITES_MAX};
+pub use room::Space;
+pub use sweep::{Fetching, Inventory};
+pub use uses::{Use, Uses};
 
 /// The bytes of a request body or a file, as they come.
 pub type ByteStream = BoxStream<'static, std::io::Result<Bytes>>;
@@ -374,7 +382,7 @@ impl Store {
     /// digest or, without one, by its hash, and sync. The digest must come from an authority.
     ///
     /// # Errors
-    /// `Storage`, also where the blob is not complete.
+    /// `Busy` where the blob is not complete; `Storage`.
     pub async fn seal(&self, hash: Hash, size: u64, digest: Option<Digest>) -> Result<(), IngestError> {
         self.0.seal(hash, size, digest).await
     }
@@ -419,9 +427,102 @@ impl Store {
         self.0.persist(records).await
     }
 
-    /// Whether so many more bytes may be fetched: some of the disk is kept free for the node's own work.
+    /// Whether so many more bytes may be fetched: there is a quota, and some of the disk is kept free.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.0.dirs.room.check(room::Kind::Bulk, bytes).is_ok()
+    }
+
+    /// Waits until so many more bytes may be fetched, for as long as somebody makes room.
+    ///
+    /// # Errors
+    /// `StorageFull`, `QuotaExceeded`.
+    pub async fn wait_for_room(&self, bytes: u64) -> std::io::Result<()> {
+        self.0.dirs.room.wait_for(bytes).await
+    }
+
+    /// A part of a blob is about to be fetched: until what is returned is dropped.
+    pub fn fetching(&self, hash: Hash, bytes: u64) -> Fetching {
+        self.0.fetching(hash, bytes)
+    }
+
+    /// Sets how many bytes this node may take and how many of the disk it keeps free; the caller makes room from
+    /// now on when [`Self::pressed`] returns, and says so with [`Self::round_done`].
+    pub fn limit(&self, quota: u64, reserve: u64) {
+        self.0.dirs.room.limit(quota, reserve);
+    }
+
+    /// How full disk and quota are. Asks the system.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn space(&self) -> std::io::Result<Space> {
+        self.0.dirs.room.space()
+    }
+
+    /// Measures anew what the data directory takes, and says how full disk and quota are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn measure(&self) -> std::io::Result<Space> {
+        let dirs = self.0.dirs.clone();
+        blobs::blocking(move || {
+            dirs.room.measure();
+            dirs.room.space()
+        })
+        .await
+    }
+
+    /// Returns when somebody waits for room.
+    pub async fn pressed(&self) {
+        self.0.dirs.room.pressed().await;
+    }
+
+    /// Room was made, or could not be: whoever waits looks again.
+    pub fn round_done(&self) {
+        self.0.dirs.room.round_done();
+    }
+
+    /// Everything that is here.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn inventory(&self) -> std::io::Result<Inventory> {
+        self.0.inventory().await
+    }
+
+    /// Marks blobs for [`Self::remove`]. One that is opened or asked for from now on stays.
+    pub fn doom(&self, hashes: &BTreeSet<Hash>) {
+        self.0.doom(hashes);
+    }
+
+    /// A client was told that these are here, and may publish something that needs them: they stay for ten minutes,
+    /// unless they were leaving already, which is known in the index when this returns.
+    pub async fn claim(&self, hashes: &[Hash]) {
+        self.0.claim(hashes).await;
+    }
+
+    /// What was claimed has been published: whether these stay is for the usual reasons now.
+    pub fn release(&self, hashes: &[Hash]) {
+        self.0.release(hashes);
+    }
+
+    /// These are not to be deleted after all.
+    pub fn spare(&self, hashes: &BTreeSet<Hash>) {
+        hashes.iter().for_each(|hash| self.0.sweep.spare(hash));
+    }
+
+    /// Deletes those of these blobs that are still marked: names first, then bytes. What reads them goes on. With
+    /// `keep_links`, where they belong stays known. Returns the ones that were not marked any more.
+    ///
+    /// # Errors
+    /// What the disk says. Some may be gone then.
+    pub async fn remove(&self, hashes: &BTreeSet<Hash>, keep_links: bool) -> std::io::Result<BTreeSet<Hash>> {
+        self.0.remove(hashes, keep_links).await
+    }
+
+    /// When what is here was last used.
+    pub fn uses(&self) -> &Uses {
+        &self.0.uses
     }
 
     /// Ends when the store has stopped because its disk failed: only another start can help then.
@@ -448,11 +549,20 @@ struct Inner {
     reading: reading::Reading,
     active: ingest::Active,
     outboards: Arc<outboards::Outboards>,
+    sweep: Arc<sweep::Sweep>,
+    uses: Uses,
 }
 
 impl Inner {
     async fn link(&self, repository: &RepoName, held: &Held) -> Result<(), IngestError> {
+        let _pass = self.sweep.pass().await;
+        self.link_within(repository, held).await
+    }
+
+    /// As `link`, for who has passed the gate.
+    async fn link_within(&self, repository: &RepoName, held: &Held) -> Result<(), IngestError> {
         let Held { digest, hash, size } = *held;
+        self.sweep.spare(&hash);
         let failed = |error| draft::storage("the link", error);
         let link = ground::Ground::Link { repository: repository.clone(), digest, size };
         self.blobs.name(&link, hash).await.map_err(failed)?;
@@ -462,8 +572,14 @@ impl Inner {
     }
 
     async fn seal(&self, hash: Hash, size: u64, digest: Option<Digest>) -> Result<(), IngestError> {
+        let _pass = self.sweep.pass().await;
+        self.sweep.spare(&hash);
         if !self.is_whole(hash, size).await {
-            return Err(IngestError::Storage(format!("blob {hash} is not complete; fetch what is missing")));
+            if matches!(self.blobs.complete(hash).await, Ok(Some(_))) {
+                // The store believes to have it, and would take nothing more of it.
+                self.damaged(hash);
+            }
+            return Err(IngestError::Busy(format!("blob {hash} is not complete; fetch what is missing")));
         }
         let failed = |error| draft::storage("the fetched blob", error);
         self.blobs.settle(hash, size).await.map_err(failed)?;
@@ -481,6 +597,9 @@ impl Inner {
 
     async fn shutdown(&self) {
         let _stopped = self.segments.stop().await;
+        if let Err(error) = self.uses.save() {
+            tracing::debug!(%error, "when what is here was last used is not known to the next start");
+        }
         match self.index.leave(self.run) {
             Ok(()) => {}
             Err(error) => {

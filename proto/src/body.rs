@@ -123,6 +123,22 @@ pub struct LinkBody {
     pub removed: bool,
 }
 
+/// Kind 10, name: `lease/<slot>`. That this node keeps an artifact because another one relies on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseBody {
+    /// The artifact.
+    pub manifest: Digest,
+    /// For how long, in milliseconds, from when it was written or the node was started again.
+    pub millis: u64,
+}
+
+/// Kind 10, name: `pin/<manifest digest>`. Whether the operator wants an artifact kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinBody {
+    /// Whether it is.
+    pub pinned: bool,
+}
+
 /// Hashes and sizes of an artifact's manifest and index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactPlace {

@@ -6,7 +6,7 @@ mod told;
 use alloc::{string::String, vec::Vec};
 use core::ops::Range;
 
-pub use self::told::{Change, Event, Refusal, WantFailure};
+pub use self::told::{Change, Event, LeaseRefusal, Refusal, WantFailure};
 use crate::{
     body::{HoldingState, State},
     grant::Grant,
@@ -274,10 +274,19 @@ pub enum Input {
         /// Why.
         why: String,
     },
-    /// A blob that was held is not any more (rotten, evicted).
+    /// Answer to [`Output::Seal`] where some of the blob is not here after all: it was just being deleted. What is
+    /// missing is fetched again, and whoever waits goes on waiting.
+    Incomplete {
+        /// Which.
+        hash: Hash,
+    },
+    /// A blob that was held is not any more: it rotted. What the artifacts lack is fetched again, where
+    /// somebody has it.
     Lost {
         /// Which.
         hash: Hash,
+        /// Artifacts that it is part of.
+        manifests: Vec<Digest>,
     },
     /// Answer to [`Output::ReadIndex`].
     IndexRead {
@@ -297,6 +306,37 @@ pub enum Input {
         write: WriteId,
         /// Why.
         why: String,
+    },
+    /// This node wants to delete its copy of an artifact: have another holder promise to keep its own. Answered
+    /// by [`Event::LeaseDone`].
+    AskLease {
+        /// Whom to answer.
+        request: RequestId,
+        /// Which artifact.
+        manifest: Digest,
+        /// All that it consists of.
+        blobs: Vec<Hash>,
+    },
+    /// These blobs are about to be deleted, and with them what this node holds of these artifacts. Answered by
+    /// [`Event::Written`] when it has been said durably; or by [`Event::Refused`], and they must stay then.
+    LetGo {
+        /// Whom to answer.
+        request: RequestId,
+        /// Artifacts that are not held any more.
+        manifests: Vec<Digest>,
+        /// Those among them for which a promise was given.
+        leased: Vec<Digest>,
+        /// Blobs that are not held any more.
+        blobs: Vec<Hash>,
+    },
+    /// An artifact is to be kept here whatever happens, or not any more. Answered like `Publish`.
+    Pin {
+        /// Whom to answer.
+        request: RequestId,
+        /// Which.
+        manifest: Digest,
+        /// Whether it is to be kept.
+        pinned: bool,
     },
     /// The time of an [`Output::SetTimer`] has come.
     TimerFired(Timer),

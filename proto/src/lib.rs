@@ -8,7 +8,7 @@
 //! Reading order: [`event`] is the whole contract with a driver; [`replica`] routes inputs to the
 //! machines; [`record`] and [`catalog`] say what is known and what counts; [`reconcile`] makes catalogs
 //! equal; [`wants`] plans who fetches what from whom; [`policy`] says what is to be held where; [`verdict`] says what may
-//! be served.
+//! be served; [`retention`] says what may be deleted.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod grant;
 pub mod id;
 pub mod index;
 pub mod manners;
+pub mod leases;
 pub mod membership;
 pub mod presence;
 pub mod placement;
@@ -38,6 +39,7 @@ pub mod ranges;
 pub mod reconcile;
 pub mod record;
 pub mod replica;
+pub mod retention;
 pub mod rounds;
 pub mod surplus;
 pub mod time;

@@ -286,7 +286,9 @@ mod tests {
                 | Message::ProbeAnswer { .. }
                 | Message::LetGo
                 | Message::WhoHas { .. }
-                | Message::Progress(_) => panic!("not of a reconciliation"),
+                | Message::Progress(_)
+                | Message::LeaseAsk { .. }
+                | Message::LeaseAnswer { .. } => panic!("not of a reconciliation"),
                 Message::Records(records) => {
                     for record in records {
                         here.apply(record, LIMITS);

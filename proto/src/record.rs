@@ -41,10 +41,12 @@ impl Kind {
     pub const SIGHTING: Kind = Kind(8);
     /// [`PolicyBody`].
     pub const POLICY: Kind = Kind(9);
+    /// [`crate::body::LeaseBody`] or [`crate::body::PinBody`]: what a node notes for itself and never sends.
+    pub const LOCAL: Kind = Kind(10);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=9).contains(&self.0)
+        (1..=10).contains(&self.0)
     }
 }
 
@@ -325,6 +327,7 @@ impl Record {
                 Ok(())
             }
             Kind::POLICY => self.check_policy(),
+            Kind::LOCAL => Err(RecordError::Malformed("a node's own notes are of no use to others")),
             _ => Ok(()),
         }
     }

@@ -5,6 +5,7 @@
 mod inquiries;
 mod peers;
 mod policies;
+pub mod space;
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
@@ -21,6 +22,7 @@ use crate::{
     id::{Digest, Hash, NodeId, RepoName, Tag},
     index::ArtifactIndex,
     manners::Manners,
+    leases::Leases,
     membership::Membership,
     policy::keeper::Keeper,
     pulls::{self, Pulls, Wanted},
@@ -46,6 +48,7 @@ pub struct Replica {
     keeper: Keeper,
     writes: Writes,
     gave_way: GaveWay,
+    leases: Leases,
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
@@ -81,6 +84,7 @@ impl Replica {
             keeper: Keeper::default(),
             writes: Writes::new(key, trust),
             gave_way: GaveWay::default(),
+            leases: Leases::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
             manners: Manners::default(),
@@ -137,6 +141,9 @@ impl Replica {
                 self.pulls.abandon(request);
                 self.wants.abandon(request, &mut out);
             }
+            Input::Lost { .. } | Input::AskLease { .. } | Input::LetGo { .. } | Input::Pin { .. } => {
+                self.space(now, input, &mut out);
+            }
             Input::Received { from, message } => self.received(now, from, message, &mut out),
             Input::PeerUp { peer, dialled } => self.peer_up(now, peer, dialled, &mut out),
             Input::PeerDown { peer } => self.peer_down(now, &peer, &mut out),
@@ -155,7 +162,7 @@ impl Replica {
             | Input::FetchFailed { .. }
             | Input::Sealed { .. }
             | Input::SealFailed { .. }
-            | Input::Lost { .. }
+            | Input::Incomplete { .. }
             | Input::IndexRead { .. } => self.progress(now, input, &mut out),
         }
         self.note_complete(now, &mut out);
@@ -206,10 +213,14 @@ impl Replica {
         let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
         let mut policies = false;
         for record in records {
-            policies |= record.key.kind == Kind::POLICY;
-            self.catalog.apply(record, limits);
+            if record.key.kind == Kind::LOCAL {
+                self.leases.restore(now.time, &record);
+            } else {
+                policies |= record.key.kind == Kind::POLICY;
+                self.catalog.apply(record, limits);
+            }
         }
-        self.let_go(out);
+        self.drop_evicted(out);
         self.held = held.into_iter().collect();
         self.keeper.restored(now.time, policies, self.catalog.nodes().map(|(node, _)| *node));
         self.resume(now, out);
@@ -346,7 +357,9 @@ impl Replica {
 
     fn persisted(&mut self, now: Now, write: WriteId, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
-        if pending.origin != Origin::Others {
+        if pending.origin == Origin::Local {
+            pending.records.iter().for_each(|record| self.leases.durable(record, true, out));
+        } else if pending.origin != Origin::Others {
             for record in &pending.records {
                 self.writes.said(&record.key);
                 let applied = self.apply(now, record.clone(), out);
@@ -365,6 +378,9 @@ impl Replica {
 
     fn persist_failed(&mut self, write: WriteId, why: String, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
+        if pending.origin == Origin::Local {
+            pending.records.iter().for_each(|record| self.leases.durable(record, false, out));
+        }
         match pending.request {
             Some(request) => {
                 out.push(Output::Notify(Event::Refused { request, refusal: Refusal::Storage(why) }));
@@ -500,11 +516,11 @@ impl Replica {
                 self.held.insert(hash);
                 self.wants.sealed(hash, out)
             }
-            Input::SealFailed { hash, why } => self.wants.not_stored(time, hash, why, out),
-            Input::Lost { hash } => {
-                self.held.remove(&hash);
+            Input::Incomplete { hash } => {
+                self.wants.incomplete(time, hash, out);
                 None
             }
+            Input::SealFailed { hash, why } => self.wants.not_stored(time, hash, why, out),
             Input::IndexRead { hash, index } => {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
                 let mut means = Means { now: time, held: &self.held, wants: &mut self.wants, world: &world };
@@ -586,6 +602,7 @@ impl Replica {
                 }
                 let again = self.writes.again(&self.catalog, now.wall);
                 self.persist_own(again, None, None, out);
+                self.leases.tick(now.time, out);
                 out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
             Timer::Policies => self.look_after_policies(now, out),

@@ -241,6 +241,17 @@ impl Wants {
         self.end_requests(hash, WantFailure::Storage(why), out)
     }
 
+    /// Some of a blob is gone again: it is fetched anew, soon, and not for ever.
+    pub fn incomplete(&mut self, now: Time, hash: Hash, out: &mut Vec<Output>) {
+        if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Sealing) {
+            want.failures = want.failures.saturating_add(1);
+            want.stage = Stage::Probing;
+            want.have = Ranges::new();
+            want.not_before = now + Span(RETRY_GONE.0 * u64::from(want.failures.min(FAILURES_MAX)));
+            out.push(Output::Probe { hash, size: want.size });
+        }
+    }
+
     /// A member said to have content with some digest, and its bytes had another.
     pub fn lied(&mut self, now: Time, node: NodeId, hash: Hash, out: &mut Vec<Output>) {
         self.esteem.lied(now, node);
@@ -308,6 +319,11 @@ impl Wants {
     /// Who is not asked for how much longer, because it failed.
     pub fn avoided(&self, now: Time) -> impl Iterator<Item = (NodeId, Span)> + '_ {
         self.esteem.avoided(now)
+    }
+
+    /// The blobs that are wanted.
+    pub fn hashes(&self) -> impl Iterator<Item = Hash> + '_ {
+        self.wants.keys().copied()
     }
 
     /// Whether a blob is wanted.
@@ -409,6 +425,8 @@ impl Waiter {
     }
 }
 
+/// After a blob was deleted while it was fetched.
+const RETRY_GONE: Span = Span::millis(250);
 /// After this node's budget ended a fetch.
 const RETRY_BUDGET: Span = Span::secs(1);
 /// After the disk refused something.

@@ -58,6 +58,20 @@ pub enum Message {
     /// How far blobs are that the sender is getting, or that the receiver said it was. At most
     /// [`Message::MAX_PROGRESS`].
     Progress(Vec<Progress>),
+    /// I want to delete my copy of this artifact: do you keep yours? Answered by `LeaseAnswer`.
+    LeaseAsk {
+        /// The artifact.
+        manifest: Digest,
+        /// All that it consists of. At most [`Message::MAX_LEASED`].
+        blobs: Vec<Hash>,
+    },
+    /// Answer to `LeaseAsk`.
+    LeaseAnswer {
+        /// The artifact.
+        manifest: Digest,
+        /// Whether it is all there, and will be for [`crate::leases::Leases::SPAN`].
+        granted: bool,
+    },
 }
 
 /// What of a blob is at the sender.
@@ -137,6 +151,8 @@ impl Message {
     pub const MAX_ASKED: usize = 64;
     /// Most blobs whose progress is told at once.
     pub const MAX_PROGRESS: usize = 64;
+    /// Most blobs of an artifact that a lease can be had for.
+    pub const MAX_LEASED: usize = 4096;
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -168,6 +184,8 @@ impl Message {
             Message::Probe { .. } | Message::ProbeAnswer { .. } | Message::LetGo | Message::WhoHas { .. } => {
                 1
             }
+            Message::LeaseAsk { blobs, .. } => blobs.len(),
+            Message::LeaseAnswer { .. } => 0,
         };
         if items > Self::MAX_ITEMS {
             return Err(WireError::TooLarge("4096 items"));

@@ -17,6 +17,7 @@ use crate::{
     id::{Digest, NodeId, RepoName, Tag},
     quota::Group,
     policy::{self, Policy, PolicyBody},
+    leases::Sign,
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };
@@ -57,6 +58,8 @@ pub enum Origin {
     Relied,
     /// Others', applied when they came.
     Others,
+    /// Notes of this node's for itself: neither applied nor told.
+    Local,
 }
 
 impl Writes {
@@ -75,6 +78,11 @@ impl Writes {
     /// Whose signatures count.
     pub fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// What signing needs.
+    pub fn sign(&self, wall: Wall) -> Sign<'_> {
+        Sign { me: self.me, key: &self.key, mesh: &self.trust.mesh, wall }
     }
 
     /// Remembers a write until it is durable.

@@ -93,6 +93,8 @@ fn message() -> impl Strategy<Value = Message> {
         1 => broken,
         2 => prop::collection::vec(summary(), 0..12).prop_map(Message::Reconcile),
         1 => prop::collection::vec(record_id(), 0..12).prop_map(Message::Request),
+        1 => (8u8..10).prop_map(|n| Message::LeaseAsk { manifest: digest(n), blobs: hashes() }),
+        1 => any::<bool>().prop_map(|granted| Message::LeaseAnswer { manifest: digest(9), granted }),
     ]
 }
 
@@ -115,8 +117,9 @@ fn progress() -> impl Strategy<Value = Input> {
         (0u64..20).prop_map(|n| Input::Fetched { fetch: FetchId(n) }),
         (0u64..20, fault).prop_map(|(n, fault)| Input::FetchFailed { fetch: FetchId(n), fault }),
         hash.clone().prop_map(|hash| Input::Sealed { hash }),
+        hash.clone().prop_map(|hash| Input::Incomplete { hash }),
         hash.clone().prop_map(|hash| Input::SealFailed { hash, why: "full".into() }),
-        hash.clone().prop_map(|hash| Input::Lost { hash }),
+        hash.clone().prop_map(|hash| Input::Lost { hash, manifests: vec![digest(9)] }),
         (hash, any::<bool>()).prop_map(|(hash, found)| {
             let index = found.then(|| index(9, &[("a", 10), ("b", 20 << 20)]));
             Input::IndexRead { hash, index }
@@ -167,6 +170,16 @@ fn clients() -> impl Strategy<Value = Input> {
             manifest: digest(9),
             state: State::Revoked,
             reason: "r".repeat(length)
+        }),
+        (request.clone(), 1u8..10, any::<bool>()).prop_map(|(request, n, pinned)| Input::Pin {
+            request,
+            manifest: digest(n),
+            pinned
+        }),
+        request.clone().prop_map(|request| Input::AskLease { request, manifest: digest(9), blobs: hashes() }),
+        (request.clone(), any::<bool>()).prop_map(|(request, leased)| {
+            let leased = if leased { vec![digest(9)] } else { vec![] };
+            Input::LetGo { request, manifests: vec![digest(9)], leased, blobs: hashes() }
         }),
         (request, 1u8..3).prop_map(|(request, n)| Input::AddGrant { request, grant: (*grant(n, 1)).clone() }),
     ]

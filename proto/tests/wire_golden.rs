@@ -12,7 +12,7 @@ use harness::{
 };
 use waystation_proto::{
     Digest, Hash, Record, RecordId,
-    body::{HoldingState, LinkBody, SightingBody, State, StatusBody, TagBody, Tier},
+    body::{HoldingState, LeaseBody, LinkBody, PinBody, SightingBody, State, StatusBody, TagBody, Tier},
     grant::{Action, Actions},
     index::ArtifactIndex,
     policy::{Places, Policy, PolicyBody, TagRule, Window},
@@ -122,6 +122,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message let go", Message::LetGo),
         ("message who has", Message::WhoHas { manifest: digest(9), hops: 2 }),
         ("message progress", Message::Progress(progress.to_vec())),
+        ("message lease ask", Message::LeaseAsk { manifest: digest(9), blobs: vec![Hash([3; 32])] }),
+        ("message lease answer", Message::LeaseAnswer { manifest: digest(9), granted: true }),
     ]
 }
 
@@ -163,6 +165,22 @@ fn messages_keep_their_bytes() {
     }
 }
 
+/// Notes of a node's for itself: on its own disk only.
+#[test]
+fn notes_keep_their_bytes() {
+    let (mesh, author) = (trust().mesh, key(1));
+    let note = |name: &str| Key { kind: Kind::LOCAL, scope: String::new(), name: name.into() };
+    let lease = LeaseBody { manifest: digest(9), millis: 600_000 };
+    let lease = Record::author(&mesh, &author, None, note("lease/3"), 2, WALL, &lease);
+    let pin = note(&format!("pin/{}", digest(9)));
+    let pin = Record::author(&mesh, &author, None, pin, 1, WALL, &PinBody { pinned: true });
+    for (name, record) in [("note lease", lease), ("note pin", pin)] {
+        same(name, &record.encode());
+        assert!(record.check(&trust()).is_err(), "nobody takes another node's notes");
+        assert_eq!(Record::decode(&golden()[name]), Ok(record));
+    }
+}
+
 #[test]
 fn sightings_keep_their_bytes() {
     let key_of = Key::sighting(&repository("docker.io/library/x"), &harness::tag("v1"), &harness::node(1));
@@ -199,7 +217,7 @@ fn names_and_fingerprints_keep_their_bytes() {
 
 #[test]
 fn nothing_in_the_file_is_left_over() {
-    let others = ["sighting", "index", "id", "prefix", "mesh", "opening", "hash"];
+    let others = ["sighting", "note lease", "note pin", "index", "id", "prefix", "mesh", "opening", "hash"];
     let records: Vec<_> = records().into_iter().chain(later_records()).collect();
     let messages = messages();
     let known: Vec<&str> = records

@@ -21,6 +21,10 @@ use crate::{
     driver::handle::ReplicaHandle,
     events::Events,
     explain::{self, Explanation},
+    gc::{
+        Gc,
+        report::{GcReport, GcRequest, PinRequest, Pinned, Usage},
+    },
     reference::Reference,
     store::{ArtifactEntry, Store, WRITES_MAX},
 };
@@ -31,12 +35,39 @@ pub struct Api {
     pub(super) store: Store,
     replica: ReplicaHandle,
     pub(super) facts: Arc<NodeFacts>,
+    gc: Gc,
 }
 
 impl Api {
     /// An API over these.
-    pub fn new(store: Store, replica: ReplicaHandle, facts: NodeFacts) -> Self {
-        Api { store, replica, facts: Arc::new(facts) }
+    pub fn new(store: Store, replica: ReplicaHandle, facts: NodeFacts, gc: Gc) -> Self {
+        Api { store, replica, facts: Arc::new(facts), gc }
+    }
+
+    /// Deletes what need not stay, or says what that would be.
+    pub async fn collect(&self, request: &GcRequest) -> Result<GcReport, ApiError> {
+        self.gc.run(request).await.map_err(|why| ApiError::Refused(why.to_string()))
+    }
+
+    /// What takes the room.
+    pub async fn usage(&self) -> Result<Usage, ApiError> {
+        self.gc.usage().await.map_err(|why| ApiError::Refused(why.to_string()))
+    }
+
+    /// Keeps an artifact here whatever happens, or not any more.
+    pub async fn pin(&self, request: &PinRequest) -> Result<Pinned, ApiError> {
+        let reference: Reference =
+            request.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
+        let (repository, tag) = (&reference.repository, reference.tag_or_latest());
+        let tagged = || self.store.index().tag(repository, &tag).and_then(|entry| entry.target);
+        let digest = reference.digest.or_else(tagged).ok_or_else(|| {
+            ApiError::NotFound(format!("{repository} has no tag {tag}; see: waystation tags {repository}"))
+        })?;
+        self.replica
+            .pin(digest, request.pinned)
+            .await
+            .map_err(|refusal| ApiError::Refused(refusal.to_string()))?;
+        Ok(Pinned { digest: digest.to_string(), pinned: request.pinned })
     }
 
     /// What is on disk.
@@ -84,6 +115,7 @@ impl Api {
             access: (facts.access)(),
             upstreams: facts.upstreams.status(),
             budget: facts.budget.status(),
+            space: self.gc.space(),
         }
     }
 

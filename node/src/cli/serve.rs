@@ -10,6 +10,7 @@ use super::Failure;
 use crate::{
     config::{Config, ConfigError, LogFormat, SharingConfig, parse_anonymous, parse_endpoint, parse_listen},
     control::Reachable,
+    gc::config::Amount,
     registry::Anonymous,
 };
 
@@ -89,6 +90,9 @@ pub struct ServeArgs {
     /// Write this file once the node serves.
     #[arg(long, value_name = "FILE", env = "WAYSTATION_READY_FILE")]
     ready_file: Option<PathBuf>,
+    /// Take at most this much of the disk: a part such as 80%, or an amount such as 20GiB [default: 80%].
+    #[arg(long, value_name = "AMOUNT", env = "WAYSTATION_QUOTA")]
+    quota: Option<Amount>,
     /// How log lines look [default: human]. What is logged: the variable RUST_LOG.
     #[arg(long, value_name = "FORMAT", env = "WAYSTATION_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -123,6 +127,7 @@ impl ServeArgs {
         overlay(&mut config.registry.listen, &self.listen);
         overlay(&mut config.log.format, &self.log_format);
         overlay(&mut config.replication.sharing, &self.replication_sharing);
+        overlay(&mut config.storage.quota, &self.quota);
         config.node.ready_file = self.ready_file.clone().or(config.node.ready_file);
         config.registry.anonymous = self.anonymous.or(config.registry.anonymous);
         config.auth.htpasswd = self.htpasswd.clone().or(config.auth.htpasswd);

@@ -98,6 +98,7 @@ pub async fn status(args: StatusArgs) -> Result<(), Failure> {
         ("sessions", status.sessions.len().to_string()),
         ("records", status.records.to_string()),
         ("blobs held", status.blobs.to_string()),
+        ("disk", format!("{} of {} used", size(status.space.used), size(status.space.quota))),
         ("wants", format!("{} ({} transfers under way)", status.wants, status.fetches)),
         (
             "between nodes",

@@ -142,6 +142,8 @@ fn slot(way: Way, message: &Message) -> usize {
         ) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
         (Way::Direct, Message::Progress(_)) => 5,
+        // Seldom, and small.
+        (Way::Direct, Message::LeaseAsk { .. } | Message::LeaseAnswer { .. }) => 3,
     }
 }
 

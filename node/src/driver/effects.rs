@@ -1,13 +1,17 @@
 //! One match over what the replica wants done. No decisions, no waiting: long work is a task that answers
 //! with an input, and a queue that is full is an input too.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
-    Digest, Event, Hash, Input, NodeId, Output, Replica, RepoName,
+    Digest, Event, FetchId, Hash, Input, NodeId, Output, Replica, RepoName,
     event::{Change, Fault, Proof, PullFailure, Source},
     index::ArtifactIndex,
     ranges::Ranges,
@@ -24,7 +28,7 @@ use crate::{
     },
     metrics::{Direction, Metrics, Plane, PlaneBytesLabels},
     mirror::{Downloads, Order},
-    store::{Held, Store},
+    store::{Fetching, Held, IngestError, Store},
 };
 
 /// The means to perform outputs.
@@ -41,6 +45,15 @@ pub struct Effects {
     persist: Option<mpsc::Sender<Job>>,
     persister: Option<tokio::task::JoinHandle<()>>,
     tasks: JoinSet<()>,
+    parking: Parking,
+}
+
+/// Fetches under way, and those that wait for room on the disk.
+struct Parking {
+    flying: BTreeMap<FetchId, Fetching>,
+    parked: BTreeSet<FetchId>,
+    unpark: mpsc::Sender<(FetchOrder, bool)>,
+    unparked: mpsc::Receiver<(FetchOrder, bool)>,
 }
 
 impl Effects {
@@ -54,6 +67,7 @@ impl Effects {
         answer: mpsc::Sender<Input>,
     ) -> Self {
         let (persist, jobs) = mpsc::channel(PERSISTS_MAX);
+        let (unpark, unparked) = mpsc::channel(PARKED_MAX);
         let persister = tokio::spawn(persister::run(store.clone(), jobs, answer.clone()));
         Effects {
             store,
@@ -66,6 +80,7 @@ impl Effects {
             persist: Some(persist),
             persister: Some(persister),
             tasks: JoinSet::new(),
+            parking: Parking { flying: BTreeMap::new(), parked: BTreeSet::new(), unpark, unparked },
         }
     }
 
@@ -95,15 +110,14 @@ impl Effects {
                 }
             }
             Output::Probe { hash, size } => self.probe(hash, size),
-            Output::Fetch { fetch, range, .. } if !self.store.has_room(range.end - range.start) => {
-                return Some(Input::FetchFailed { fetch, fault: Fault::Local });
-            }
             Output::Fetch { fetch, from, addresses, hash, size, range, class } => {
-                if !self.data.fetch(FetchOrder { fetch, from, addresses, hash, size, range, class }) {
-                    return Some(Input::FetchFailed { fetch, fault: Fault::Peer });
-                }
+                return self.fetch(FetchOrder { fetch, from, addresses, hash, size, range, class });
             }
-            Output::CancelFetch { fetch } => self.data.cancel(fetch),
+            Output::CancelFetch { fetch } => {
+                self.parking.parked.remove(&fetch);
+                self.landed(fetch);
+                self.data.cancel(fetch);
+            }
             Output::Hasten { fetch } => self.data.hasten(fetch),
             Output::Seal { hash, size, digest } => {
                 let failed = Input::SealFailed { hash, why: PANICKED.to_owned() };
@@ -140,6 +154,54 @@ impl Effects {
         if !taken {
             self.metrics.messages_dropped.inc();
         }
+    }
+
+    /// Starts a fetch, or has it wait for room to be made.
+    fn fetch(&mut self, order: FetchOrder) -> Option<Input> {
+        let bytes = order.range.end - order.range.start;
+        if !self.store.has_room(bytes) {
+            let (store, unparked) = (self.store.clone(), self.parking.unpark.clone());
+            self.parking.parked.insert(order.fetch);
+            self.tasks.spawn(async move {
+                let room = store.wait_for_room(bytes).await;
+                if let Err(why) = &room {
+                    warn!(hash = %order.hash, %why, "there is no room for a blob that is wanted");
+                }
+                // The loop is gone only when the node stops.
+                let _ = unparked.send((order, room.is_ok())).await;
+            });
+            return None;
+        }
+        self.launch(order)
+    }
+
+    fn launch(&mut self, order: FetchOrder) -> Option<Input> {
+        let (fetch, hash, bytes) = (order.fetch, order.hash, order.range.end - order.range.start);
+        if !self.data.fetch(order) {
+            return Some(Input::FetchFailed { fetch, fault: Fault::Peer });
+        }
+        self.parking.flying.insert(fetch, self.store.fetching(hash, bytes));
+        None
+    }
+
+    /// The next fetch whose wait for room has ended, and whether there is room.
+    pub async fn unparked(&mut self) -> Option<(FetchOrder, bool)> {
+        self.parking.unparked.recv().await
+    }
+
+    /// Goes on with a fetch that has waited for room, unless it was cancelled.
+    pub fn unpark(&mut self, (order, room): (FetchOrder, bool)) -> Option<Input> {
+        let fetch = order.fetch;
+        if !self.parking.parked.remove(&fetch) {
+            return None;
+        }
+        // Others that waited may have taken it.
+        if room { self.fetch(order) } else { Some(Input::FetchFailed { fetch, fault: Fault::Local }) }
+    }
+
+    /// A fetch has ended.
+    pub fn landed(&mut self, fetch: FetchId) {
+        self.parking.flying.remove(&fetch);
     }
 
     /// Whether records can still be written.
@@ -196,6 +258,7 @@ impl Effects {
             Event::Refused { request, refusal } => waiters.written(request, Err(refusal)),
             Event::WantDone { request, result } => waiters.want_done(request, result),
             Event::Arrived { hash, have } => waiters.arrivals.arrived(&hash, &have),
+            Event::LeaseDone { request, result } => waiters.lease_done(request, result),
             Event::RecordsRefused { from, count, why } => {
                 self.metrics.records_refused.inc_by(count as u64);
                 warn!(peer = %from.short(), count, %why, "dropped records that do not count");
@@ -219,6 +282,7 @@ impl Effects {
             }
             Event::ArtifactComplete { manifest } => {
                 self.metrics.artifacts_completed.inc();
+                self.store.uses().touch(&manifest);
                 info!(manifest = %manifest, "artifact is complete here");
             }
             Event::Reconciled { peer } => {
@@ -268,6 +332,10 @@ impl Effects {
 async fn seal(store: Store, hash: Hash, size: u64, digest: Option<Digest>) -> Input {
     match store.seal(hash, size, digest).await {
         Ok(()) => Input::Sealed { hash },
+        Err(IngestError::Busy(why)) => {
+            debug!(%hash, why, "a fetched blob is not all there; fetching it again");
+            Input::Incomplete { hash }
+        }
         Err(why) => {
             warn!(%hash, %why, "a fetched blob could not be made durable");
             Input::SealFailed { hash, why: why.to_string() }
@@ -278,7 +346,10 @@ async fn seal(store: Store, hash: Hash, size: u64, digest: Option<Digest>) -> In
 async fn prove(store: Store, source: Source, hash: Hash, size: u64) -> Input {
     let held = Held { digest: source.digest, hash, size };
     let proof = match store.prove(&source.repository, held).await {
-        Ok(Ok(())) => Proof::Holds,
+        Ok(Ok(())) => {
+            store.uses().touch(&source.digest);
+            Proof::Holds
+        }
         Ok(Err(found)) => {
             warn!(%hash, said = %source.digest, %found, "a member's bytes have another digest than it said");
             Proof::Fails
@@ -295,6 +366,8 @@ async fn answer_with(answer: mpsc::Sender<Input>, work: impl Future<Output = Inp
 }
 
 const PANICKED: &str = "the store failed in a way that is a defect; see the node's log";
+/// Fetches whose wait for room has ended and that wait for the loop: the protocol has no more under way.
+const PARKED_MAX: usize = 64;
 /// Writes that may wait for the disk.
 const PERSISTS_MAX: usize = 4096;
 

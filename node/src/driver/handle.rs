@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use waystation_proto::{
     Digest, Hash, Input, NodeId, Now, Refusal, Replica, RepoName, RequestId, Tag, Wall,
     body::{HoldingState, State},
-    event::{BlobRef, Source, WantFailure},
+    event::{BlobRef, LeaseRefusal, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
     ranges::Ranges,
     policy::Policy,
+    replica::space::Kept,
 };
 
 /// A request on its way into the driver's loop.
@@ -32,6 +33,10 @@ pub enum Command {
     Tell(Input),
     /// Whether this node could do that there now.
     May(Action, RepoName, oneshot::Sender<Result<(), Refusal>>),
+    /// Give the replica this input and keep the sender for the promise.
+    Lease(RequestId, Input, oneshot::Sender<Result<NodeId, LeaseRefusal>>),
+    /// What must stay, and how many others hold each of these artifacts.
+    Kept(Vec<Digest>, oneshot::Sender<Kept>),
     /// Facts for `status`.
     Status(oneshot::Sender<DriverStatus>),
     /// Tell when the catalog has once been compared with a member's since the start.
@@ -222,9 +227,40 @@ impl ReplicaHandle {
         let _ = self.commands.send(Command::Tell(Input::Sealed { hash })).await;
     }
 
-    /// Tells the replica that a held blob turned out damaged and is not held any more.
-    pub async fn lost(&self, hash: Hash) {
-        let _ = self.commands.send(Command::Tell(Input::Lost { hash })).await;
+    /// Tells the replica that a held blob of these artifacts turned out damaged and is not held any more.
+    pub async fn lost(&self, hash: Hash, manifests: Vec<Digest>) {
+        let _ = self.commands.send(Command::Tell(Input::Lost { hash, manifests })).await;
+    }
+
+    /// Has another holder of an artifact promise to keep it, so that this node may delete its copy.
+    pub async fn ask_lease(&self, manifest: Digest, blobs: Vec<Hash>) -> Result<NodeId, LeaseRefusal> {
+        let (answer, answered) = oneshot::channel();
+        let request = self.request();
+        let input = Input::AskLease { request, manifest, blobs };
+        let _ = self.commands.send(Command::Lease(request, input, answer)).await;
+        answered.await.unwrap_or(Err(LeaseRefusal::Nobody))
+    }
+
+    /// Tells the mesh that these artifacts are not held here any more, and the replica that these blobs are not.
+    pub async fn let_go(
+        &self,
+        manifests: Vec<Digest>,
+        leased: Vec<Digest>,
+        blobs: Vec<Hash>,
+    ) -> Result<(), Refusal> {
+        self.write(|request| Input::LetGo { request, manifests, leased, blobs }).await
+    }
+
+    /// Keeps an artifact here whatever happens, or not any more.
+    pub async fn pin(&self, manifest: Digest, pinned: bool) -> Result<(), Refusal> {
+        self.write(|request| Input::Pin { request, manifest, pinned }).await
+    }
+
+    /// What must stay; nothing where the node is stopping.
+    pub async fn kept(&self, manifests: Vec<Digest>) -> Option<Kept> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Kept(manifests, answer)).await.ok()?;
+        answered.await.ok()
     }
 
     /// Whether this node could do that there now: asked before a client sends its bytes.

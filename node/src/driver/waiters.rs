@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
-use waystation_proto::{Refusal, RequestId, event::WantFailure};
+use waystation_proto::{
+    NodeId, Refusal, RequestId,
+    event::{LeaseRefusal, WantFailure},
+};
 
 use super::arrivals::Arrivals;
 
@@ -16,6 +19,7 @@ pub struct Waiters {
     unsettled: Option<Vec<oneshot::Sender<()>>>,
     /// Those of the wants that are read along.
     pub arrivals: Arrivals,
+    leases: BTreeMap<RequestId, oneshot::Sender<Result<NodeId, LeaseRefusal>>>,
 }
 
 impl Waiters {
@@ -64,6 +68,18 @@ impl Waiters {
         }
     }
 
+    /// Somebody waits for another node's promise.
+    pub fn lease(&mut self, request: RequestId, answer: oneshot::Sender<Result<NodeId, LeaseRefusal>>) {
+        self.leases.insert(request, answer);
+    }
+
+    /// Another node promised, or none did. Whoever asked may be gone.
+    pub fn lease_done(&mut self, request: RequestId, result: Result<NodeId, LeaseRefusal>) {
+        if let Some(answer) = self.leases.remove(&request) {
+            let _ = answer.send(result);
+        }
+    }
+
     /// Whoever waited for this want is gone.
     pub fn abandoned(&mut self, request: RequestId) {
         self.wants.remove(&request);
@@ -76,6 +92,7 @@ impl Default for Waiters {
         Waiters {
             writes: BTreeMap::new(),
             wants: BTreeMap::new(),
+            leases: BTreeMap::new(),
             unsettled: Some(Vec::new()),
             arrivals: Arrivals::default(),
         }

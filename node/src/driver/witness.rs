@@ -92,7 +92,7 @@ impl Witness {
                     }
                 });
             }
-            Input::Lost { hash } => {
+            Input::Lost { hash, .. } => {
                 self.journal.gone(hash);
                 self.events.tell(What::Evicted { blob: self.blob(hash) });
             }

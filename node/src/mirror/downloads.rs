@@ -128,7 +128,10 @@ impl Downloads {
             self.blob_once(&upstream, &path, &source, size).await
         };
         match &result {
-            Ok((_, size)) => self.inner.metrics.pulled(&namespace, *size),
+            Ok((_, size)) => {
+                self.inner.store.uses().touch(&source.digest);
+                self.inner.metrics.pulled(&namespace, *size);
+            }
             Err(PullFailure::Unknown) => {}
             Err(why) => {
                 tracing::warn!(upstream = namespace, digest = %source.digest, repository = %source.repository,

@@ -45,7 +45,12 @@ impl Registry {
         if let Some(unchanged) = content.unchanged(asked) {
             return Ok(unchanged);
         }
+        let used = link.manifest.unwrap_or(digest);
+        self.inner.store.uses().touch(&used);
         if asked.is_head() {
+            if let Some(held) = &held {
+                self.inner.store.claim(&[held.hash]).await;
+            }
             if held.is_none() && !self.is_elsewhere(&link) {
                 return Err(ApiError::blob_unknown(&digest, "not held here, and no node says to hold it"));
             }
@@ -55,7 +60,8 @@ impl Registry {
         let answered = match held {
             Some(held) => match self.answer_blob(&held, &content, &wanted).await {
                 Err(lost) if is_lost(&lost) => {
-                    self.inner.replica.lost(held.hash).await;
+                    let manifests = self.inner.store.index().artifacts_with(&digest, LOST_MAX);
+                    self.inner.replica.lost(held.hash, manifests).await;
                     tracing::warn!(%digest, why = %lost, "a held blob could not be read; fetching it again");
                     let again = self.fetch(&digest, &link).await?;
                     self.answer_blob(&again, &content, &wanted).await
@@ -184,7 +190,7 @@ pub(super) fn slice(bytes: &Bytes, part: Part) -> io::Result<Bytes> {
 }
 
 /// Whether the error says that the blob is not here, or not any more.
-fn is_lost(error: &io::Error) -> bool {
+pub(super) fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
 }
 
@@ -194,6 +200,8 @@ fn too_short() -> io::Error {
 
 /// Blobs of more bytes lie in files, which can be read while they grow.
 const IN_FILES: u64 = 16 * 1024;
+/// Artifacts of a damaged blob that are said not to be whole any more.
+const LOST_MAX: usize = 1000;
 pub(super) const BLOB_TYPE: &str = "application/octet-stream";
 /// How long a GET waits for indexes that may link the blob.
 const GET_PATIENCE: Duration = Duration::from_secs(5);

@@ -47,6 +47,7 @@ impl Registry {
             Verdict::Deny(reason) => return Err(ApiError::denied(format!("{reference}: {reason}"))),
         };
         self.supply(repository, &digest, !asked.is_head()).await?;
+        self.inner.store.uses().touch(&digest);
         let held = self.inner.store.index().held(&digest);
         let (hash, size) =
             held.map_or((entry.place.manifest, entry.place.manifest_size), |h| (h.hash, h.size));
@@ -147,6 +148,13 @@ impl Registry {
         parsed.depend_on(depends);
         let (store, replica) = (&self.inner.store, &self.inner.replica);
         let hash = waystation_proto::Hash::of(&bytes);
+        // From here on nothing that it needs is deleted; what is gone already is not found below.
+        let needed: Vec<waystation_proto::Hash> = parsed
+            .edges()
+            .iter()
+            .filter_map(|edge| store.index().held(&edge.digest).map(|held| held.hash))
+            .collect();
+        store.claim(&needed).await;
         // Only what is linked here; what this node computed itself goes before what the link says.
         let sparse = self.inner.config.sparse;
         let index = parsed.into_index(digest, hash, sparse, |blob| {
@@ -166,7 +174,10 @@ impl Registry {
                 self.sealed_later(hash).await;
             }
         }
-        Ok(replica.publish(repository.clone(), tags, index, index_hash, size).await?)
+        store.uses().touch(&digest);
+        replica.publish(repository.clone(), tags, index, index_hash, size).await?;
+        store.release(&needed);
+        Ok(())
     }
 
     /// DELETE of a manifest: by tag takes the tag away, by digest the artifact with all its tags.

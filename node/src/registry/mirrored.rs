@@ -1,18 +1,23 @@
 //! Contents of upstreams at the endpoint: which requests mean an upstream's, and their answers. What the mesh has
 //! of its own under such a name goes first. How contents are got is the mirror's business.
 
+use std::io;
+
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, Method, header},
     response::Response,
 };
 use serde_json::json;
-use waystation_oci::path::{Reference, Route};
+use waystation_oci::{
+    path::{Reference, Route},
+    range,
+};
 use waystation_proto::{Digest, RepoName};
 
 use super::{
     Asked, Origin, Registry,
-    blobs::{BLOB_TYPE, slice},
+    blobs::{BLOB_TYPE, is_lost, slice},
     error::{ApiError, Code},
     listing::Page,
     parts::Content,
@@ -166,6 +171,7 @@ impl Registry {
         };
         let manifest = self.inner.mirror.manifest(place, digest, !asked.is_head()).await;
         let manifest = manifest.map_err(|error| not_given(error, Code::ManifestUnknown, &digest))?;
+        self.inner.store.uses().touch(&digest);
         let (media_type, size) = (manifest.parsed.media_type(), manifest.bytes.len() as u64);
         let content = Content { digest: &digest, media_type, size };
         let mut response = if let Some(unchanged) = content.unchanged(asked) {
@@ -194,6 +200,7 @@ impl Registry {
             return Ok(content(size).head());
         }
         let blob = self.inner.mirror.blob(place, digest).await.map_err(unknown)?;
+        self.inner.store.uses().touch(&digest);
         let size = match &blob {
             Blob::Held(held) => held.size,
             Blob::Coming(_, size) => *size,
@@ -203,17 +210,31 @@ impl Registry {
             return Ok(unchanged);
         }
         let wanted = content.wanted(asked)?;
+        let held = if let Blob::Held(held) = &blob { Some(held.hash) } else { None };
+        match (self.give(blob, &content, &wanted).await, held) {
+            (Err(lost), Some(hash)) if is_lost(&lost) => {
+                // It was damaged, or deleted just now; it comes again.
+                self.inner.replica.lost(hash, Vec::new()).await;
+                let again = self.inner.mirror.blob(place, digest).await.map_err(unknown)?;
+                self.give(again, &content, &wanted).await
+            }
+            (answered, _) => answered,
+        }
+        .map_err(ApiError::storage)
+    }
+
+    /// A blob that is here, or as it comes.
+    async fn give(&self, blob: Blob, content: &Content<'_>, wanted: &range::Wanted) -> io::Result<Response> {
         match blob {
-            Blob::Held(held) => self.answer_blob(&held, &content, &wanted).await,
+            Blob::Held(held) => self.answer_blob(&held, content, wanted).await,
             Blob::Coming(download, size) => {
                 let readers = self.inner.growing.clone();
-                content.get(&wanted, move |part| {
+                content.get(wanted, move |part| {
                     let stream = readers.stream(download.clone(), size, part.start, part.end);
                     Ok(Body::from_stream(stream))
                 })
             }
         }
-        .map_err(ApiError::storage)
     }
 
     async fn mirrored_tags(&self, asked: &Asked, place: &Place) -> Result<Response, ApiError> {

@@ -206,6 +206,8 @@ async fn replica(store: Store, mut queue: mpsc::Receiver<Command>, rules: Arc<Mu
             Command::Tell(_) | Command::Reconciled(_) => {}
             Command::Status(answer) => drop(answer.send(Default::default())),
             Command::Look(_) => {}
+            Command::Lease(_, _, answer) => drop(answer),
+            Command::Kept(_, answer) => drop(answer),
         }
     }
 }

@@ -34,6 +34,7 @@ impl Registry {
         if let Some(mount) = asked.parameter("mount") {
             let digest = path::digest(mount)?;
             if let Some(held) = self.mountable(asked, repository, asked.parameter("from"), digest) {
+                self.inner.store.claim(&[held.hash]).await;
                 self.inner.store.link(repository, &held).await?;
                 self.relinked(repository, digest).await?;
                 return Ok(stored(repository, &digest));
@@ -42,6 +43,7 @@ impl Registry {
             let digest = path::digest(digest)?;
             let limit = self.blob_limit(asked)?;
             let held = self.inner.store.ingest(Some(repository), digest, limit, incoming(body)).await?;
+            self.inner.store.claim(&[held.hash]).await;
             self.sealed(&held).await;
             self.relinked(repository, digest).await?;
             return Ok(stored(repository, &digest));
@@ -111,6 +113,7 @@ impl Registry {
             self.append(asked, body, repository, id).await?;
         }
         let held = self.inner.store.upload_finish(repository, id, digest).await?;
+        self.inner.store.claim(&[held.hash]).await;
         self.sealed(&held).await;
         self.relinked(repository, digest).await?;
         Ok(stored(repository, &digest))

@@ -1,8 +1,7 @@
 //! The iroh-blobs store with what it leaves to its user: fsync, one sync for many, limits on what it is
 //! asked at once, and names. Verifying bytes before they are served is for `reading.rs`.
 //!
-//! No garbage collection is configured: nothing that the store knows is ever deleted, so a download that is
-//! still partial needs no protection.
+//! What is to be deleted, and when, is said by `sweep.rs`; `collector.rs` has the store do it.
 
 use std::{
     fs::{self, File},
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use waystation_proto::{Hash, ranges::Ranges};
 
 use super::{
+    collector::Collector,
     dirs::{Dirs, sync_dir},
     ground::Ground,
     room::Kind,
@@ -43,6 +43,7 @@ pub(super) struct Blobs {
     ran: AtomicU64,
     /// Cancelled when the database has stopped: nothing can be stored or looked up until the next start.
     stopped: CancellationToken,
+    pub(super) collector: Arc<Collector>,
     reads: Semaphore,
     imports: Semaphore,
 }
@@ -56,7 +57,10 @@ pub(super) struct Named {
 impl Blobs {
     /// Opens the database, making it if there is none.
     pub async fn open(dirs: Arc<Dirs>) -> io::Result<Self> {
-        let fs = FsStore::load(dirs.blobs()).await.map_err(io::Error::other)?;
+        let collector = Arc::new(Collector::default());
+        let options = collector.options(&dirs.blobs());
+        let database = dirs.blobs().join(DATABASE);
+        let fs = FsStore::load_with_opts(database, options).await.map_err(io::Error::other)?;
         // The entries of the database and of the directories, where they have just been made.
         let made = dirs.blobs();
         blocking(move || sync_dir(&made)).await?;
@@ -67,6 +71,7 @@ impl Blobs {
             covered: Mutex::new(0),
             ran: AtomicU64::new(0),
             stopped: CancellationToken::new(),
+            collector,
             reads: Semaphore::new(MAX_READS),
             imports: Semaphore::new(MAX_IMPORTS),
         })
@@ -82,10 +87,15 @@ impl Blobs {
         self.stopped.cancelled().await;
     }
 
+    /// Says that it has stopped.
+    pub fn stop(&self) {
+        self.stopped.cancel();
+    }
+
     /// Adds bytes that are in memory. They are durable after [`Self::settle`] and [`Self::sync`].
     pub async fn add_bytes(&self, bytes: Bytes) -> io::Result<Hash> {
         let kind = if bytes.len() as u64 <= INLINE { Kind::Rows } else { Kind::Bulk };
-        self.dirs.room.check(kind, bytes.len() as u64)?;
+        self.dirs.room.take_small(kind, bytes.len() as u64)?;
         let _turn = self.imports.acquire().await.map_err(io::Error::other)?;
         let tag = self.fs.blobs().add_bytes(bytes).temp_tag().await.map_err(io::Error::other)?;
         Ok(ours(tag.hash()))
@@ -195,11 +205,16 @@ impl Blobs {
         (self.asked.load(Ordering::Relaxed), self.ran.load(Ordering::Relaxed))
     }
 
+    /// All hashes that the store knows.
+    pub async fn hashes(&self) -> io::Result<Vec<Hash>> {
+        let hashes = self.fs.blobs().list().hashes().await.map_err(io::Error::other)?;
+        Ok(hashes.into_iter().map(ours).collect())
+    }
+
     /// All hashes that the store knows, and the sizes of those that are complete.
     pub async fn list(&self) -> io::Result<Vec<(Hash, Option<u64>)>> {
-        let hashes = self.fs.blobs().list().hashes().await.map_err(io::Error::other)?;
-        stream::iter(hashes)
-            .map(|hash| async move { Ok((ours(hash), self.complete(ours(hash)).await?)) })
+        stream::iter(self.hashes().await?)
+            .map(|hash| async move { Ok((hash, self.complete(hash).await?)) })
             .buffer_unordered(LIST_AT_ONCE)
             .collect::<Vec<_>>()
             .await
@@ -213,6 +228,12 @@ impl Blobs {
             BlobStatus::Complete { size } => Ok(Some(size)),
             BlobStatus::Partial { .. } | BlobStatus::NotFound => Ok(None),
         }
+    }
+
+    /// Whether the store has nothing of a blob.
+    pub async fn is_unknown(&self, hash: Hash) -> io::Result<bool> {
+        let status = self.fs.blobs().status(theirs(hash)).await.map_err(io::Error::other)?;
+        Ok(matches!(status, BlobStatus::NotFound))
     }
 
     /// Which whole groups of a partial blob are here and verified.
@@ -290,10 +311,12 @@ fn ours(hash: iroh_blobs::Hash) -> Hash {
     Hash(*hash.as_bytes())
 }
 
-fn theirs(hash: Hash) -> iroh_blobs::Hash {
+pub(super) fn theirs(hash: Hash) -> iroh_blobs::Hash {
     iroh_blobs::Hash::from_bytes(hash.0)
 }
 
+/// The store's database.
+pub(super) const DATABASE: &str = "blobs.db";
 /// Blobs up to this many bytes lie in the store's database, larger ones in files. iroh-blobs' default.
 pub(super) const INLINE: u64 = 16 * 1024;
 /// BLAKE3's unit.

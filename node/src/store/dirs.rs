@@ -82,6 +82,17 @@ impl Dirs {
         self.paths.data_path(&iroh_blobs::Hash::from_bytes(hash.0))
     }
 
+    /// All that the store may have of a blob.
+    pub fn of_store(&self, hash: &Hash) -> [PathBuf; 4] {
+        let hash = iroh_blobs::Hash::from_bytes(hash.0);
+        [
+            self.paths.data_path(&hash),
+            self.paths.outboard_path(&hash),
+            self.paths.sizes_path(&hash),
+            self.paths.bitfield_path(&hash),
+        ]
+    }
+
     /// A blob's outboard, where it is too large for the store's database.
     pub fn outboard(&self, hash: &Hash) -> PathBuf {
         self.paths.outboard_path(&iroh_blobs::Hash::from_bytes(hash.0))
@@ -115,6 +126,11 @@ impl Dirs {
     /// Files whose bytes turned out not to be what they were.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    /// When what is here was last used.
+    pub fn uses(&self) -> PathBuf {
+        self.root.join("used")
     }
 
     /// The catalog's index.

@@ -24,7 +24,6 @@ use super::{
     direct::DirectWriter,
     dirs::Dirs,
     lane::Lane,
-    room::Kind,
 };
 use crate::sparse::SparseWriter;
 
@@ -170,7 +169,7 @@ impl Draft {
             let writing = tail.ready(least);
             if writing > 0 {
                 self.start_flush(flushing).await.map_err(|error| self.spoilt(error))?;
-                body.dirs.room.check(Kind::Bulk, writing).map_err(failed)?;
+                body.dirs.room.wait(writing).await.map_err(failed)?;
                 self.unsynced += writing;
                 tail.start(least);
             }
@@ -424,9 +423,12 @@ async fn flushed(flushing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Resul
 /// The error of a disk that failed or is full.
 pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull => {
             IngestError::Full(format!("{what}: {error}; free space on the disk of the data directory"))
         }
+        io::ErrorKind::QuotaExceeded => IngestError::Full(format!(
+            "{what}: {error}; raise the quota, or free space by deleting or unpinning artifacts (waystation du)"
+        )),
         _ => IngestError::Storage(format!("{what}: {error}")),
     }
 }

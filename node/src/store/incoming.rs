@@ -106,8 +106,9 @@ impl Inner {
         held: Held,
     ) -> Result<Result<(), Digest>, IngestError> {
         let Held { digest, hash, size } = held;
+        let _pass = self.sweep.pass().await;
         if self.index.held(&digest) == Some(held) {
-            return self.link(repository, &held).await.map(Ok);
+            return self.link_within(repository, &held).await.map(Ok);
         }
         let failed = |error| storage("a fetched blob could not be read", error);
         let gone = || failed(io::ErrorKind::NotFound.into());

@@ -239,6 +239,51 @@ impl Index {
         self.logged(self.removed.contains_key(key)).unwrap_or(true)
     }
 
+    /// Config, layers and the manifest itself of an artifact whose index has been seen here, with their hashes and
+    /// sizes in bytes.
+    pub fn closure(&self, repository: &RepoName, manifest: &Digest) -> Vec<Held> {
+        let prefix = keys::in_repository(repository, manifest);
+        self.rows(self.reached.scan_prefix(&prefix))
+            .filter_map(|(key, _)| {
+                let (digest, _) = keys::read_digest(&key[prefix.len()..])?;
+                let row: LinkRow = self.row(&self.links, &keys::link(repository, &digest, Some(manifest)))?;
+                Some(Held { digest, hash: row.hash, size: row.size })
+            })
+            .collect()
+    }
+
+    /// Artifacts that a blob is part of, at most `limit`, in at most that many repositories.
+    pub fn artifacts_with(&self, digest: &Digest, limit: usize) -> Vec<Digest> {
+        let mut found = Vec::new();
+        for repository in self.repositories_with(digest, limit) {
+            let prefix = keys::in_repository(&repository, digest);
+            let makers = self.rows(self.links.scan_prefix(&prefix));
+            found.extend(
+                makers.filter_map(|(key, _)| keys::read_link_maker(&key[prefix.len()..])).take(limit),
+            );
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit);
+        found
+    }
+
+    /// Artifacts that a node says to hold something of.
+    pub fn held_by(&self, node: &NodeId) -> Vec<(Digest, HoldingState)> {
+        self.rows(self.holders.iter())
+            .filter_map(|(key, value)| {
+                let (manifest, rest) = keys::read_digest(&key)?;
+                (rest == node.0).then_some(())?;
+                Some((manifest, decode(&value)?))
+            })
+            .collect()
+    }
+
+    /// Whether some of it could not be read or written, so that what is not found may yet be there.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
     /// What a node says to hold of it.
     pub fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
         self.row(&self.holders, &keys::holder(manifest, node))
@@ -369,6 +414,11 @@ impl Index {
         let media_type = "application/octet-stream".to_owned();
         let row = LinkRow { hash: held.hash, size: held.size, media_type };
         self.write(|| put(&self.links, keys::link(repository, &held.digest, None), &row));
+    }
+
+    /// It was pulled, pushed or mounted there, and is not any more.
+    pub(super) fn unlink_local(&self, repository: &RepoName, digest: &Digest) {
+        self.write(|| self.links.remove(keys::link(repository, digest, None)).map(|_| ()));
     }
 
     /// As a bad disk would leave a row.

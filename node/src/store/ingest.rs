@@ -71,6 +71,7 @@ impl Inner {
             return Err(error);
         }
         let size = bytes.len() as u64;
+        let _pass = self.sweep.pass().await;
         self.keep_bytes(names.hash, bytes).await.map_err(|error| storage("the blob", error))?;
         self.admit(repository, Held { digest: expected, hash: names.hash, size }).await
     }
@@ -88,6 +89,7 @@ impl Inner {
         }
         let failed = |error| storage("the artifact index", error);
         let (size, hash) = (index.len() as u64, Hash::of(&index));
+        let _pass = self.sweep.pass().await;
         let kept = tokio::join!(self.keep_bytes(hash, index), self.keep_bytes(names.hash, bytes.clone()));
         kept.0.map_err(failed)?;
         kept.1.map_err(|error| storage("the manifest", error))?;
@@ -100,6 +102,7 @@ impl Inner {
     /// Names a blob that is in the store, in one sync, and puts it into the index.
     pub async fn admit(&self, repository: Option<&RepoName>, held: Held) -> Result<Held, IngestError> {
         let Held { digest, hash, size } = held;
+        self.sweep.spare(&hash);
         let failed = |error| storage("the name of the blob", error);
         self.blobs.name(&Ground::Blob { digest, size }, hash).await.map_err(failed)?;
         if let Some(repository) = repository {
@@ -142,6 +145,7 @@ impl Inner {
             remove_file(draft.path());
             return (None, Err(error));
         }
+        let _pass = self.sweep.pass().await;
         let (draft, kept) = match bytes {
             Some(bytes) => (Some(draft), self.keep_bytes(names.hash, bytes).await.map(|()| None)),
             None => self.keep_file(names, size, draft).await,

@@ -76,6 +76,11 @@ impl Reading {
         state.turns.entry(hash).or_default().clone()
     }
 
+    /// A blob is not here any more.
+    pub fn forget(&self, hash: &Hash) {
+        self.state().forget(hash);
+    }
+
     fn small(&self, hash: &Hash) -> Option<Bytes> {
         self.state().small.get(hash).cloned()
     }
@@ -126,6 +131,7 @@ impl Mark {
 impl Inner {
     /// See [`super::Store::open_blob`].
     pub async fn open_blob(&self, hash: Hash, size: u64) -> io::Result<BlobReader> {
+        self.sweep.spare(&hash);
         if size <= INLINE {
             return self.small(hash, size).await.map(BlobReader::Memory);
         }
@@ -148,6 +154,7 @@ impl Inner {
 
     /// See [`super::Store::read`].
     pub async fn read(&self, hash: Hash, max: u64) -> io::Result<Bytes> {
+        self.sweep.spare(&hash);
         if let Some(bytes) = self.reading.small(&hash).filter(|bytes| bytes.len() as u64 <= max) {
             return Ok(bytes);
         }
@@ -176,6 +183,9 @@ impl Inner {
 
     /// See [`super::Store::probe`].
     pub async fn probe(&self, hash: Hash, size: u64) -> Ranges {
+        self.healed(&hash).await;
+        let _pass = self.sweep.pass().await;
+        self.sweep.spare(&hash);
         if self.is_whole(hash, size).await {
             return Ranges::all(size);
         }
@@ -251,6 +261,7 @@ impl Inner {
         if let Err(error) = self.forget(hash).await {
             tracing::error!(%hash, %error, "a damaged blob's digests could not be forgotten");
         }
+        self.damaged(hash);
     }
 
     async fn small(&self, hash: Hash, size: u64) -> io::Result<Bytes> {

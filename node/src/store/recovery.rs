@@ -12,14 +12,16 @@ use waystation_proto::{Hash, Record, catalog, event::Change, index::ArtifactInde
 
 use super::{
     Held, Index, Inner, OpenError, Opened, Store,
-    blobs::{Blobs, INLINE, Named, blocking, remove_file},
+    blobs::{Blobs, DATABASE, INLINE, Named, blocking, remove_file},
     dirs::Dirs,
     ground::Ground,
     outboards::Outboards,
     reading::Reading,
     room::Kind,
     segments::Segments,
+    sweep::Sweep,
     uploads::Uploads,
+    uses::Uses,
 };
 
 /// See [`Store::open`].
@@ -60,6 +62,7 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
     let run = last_run.unwrap_or(0).wrapping_add(1);
     blobs.name_run(run).await?;
     let (index, stale) = open_index(&dirs, last_run.filter(|_| !forgotten)).await?;
+    let uses = Uses::open(dirs.uses());
     let inner = Arc::new(Inner {
         dirs,
         blobs,
@@ -70,7 +73,10 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         reading: Reading::default(),
         active: Arc::default(),
         outboards: Arc::new(Outboards::new()),
+        sweep: Arc::new(Sweep::new()),
+        uses,
     });
+    inner.heal_always();
     inner.reading.recover(old_files(&known, &names));
     let records = inner.read_segments(&names).await?;
     if stale {
@@ -343,7 +349,5 @@ fn unusable(dir: &Path, error: io::Error) -> OpenError {
 
 /// An outboard has less than one of so many bytes of its blob.
 const OUTBOARD_PART: u64 = 128;
-/// The store's database.
-const DATABASE: &str = "blobs.db";
 /// What the store calls its files, after the hash.
 const STORE_FILES: [&str; 4] = ["data", "obao4", "sizes4", "bitfield"];

@@ -170,6 +170,8 @@ impl Inner {
         for part in parts(records) {
             let bytes = encode(&part);
             let hash = Hash::of(&bytes);
+            // Until it has its name.
+            let _pass = self.sweep.pass().await;
             self.keep_bytes(hash, bytes).await?;
             let sequence = self.segments.state().next();
             self.blobs.name(&Ground::Segment(sequence), hash).await?;

@@ -166,6 +166,13 @@ pub enum Event {
         /// All of it that is here.
         have: Ranges,
     },
+    /// Answer to [`super::Input::AskLease`].
+    LeaseDone {
+        /// By whom it was asked.
+        request: RequestId,
+        /// Who promised it.
+        result: Result<NodeId, LeaseRefusal>,
+    },
     /// A member sent records that do not count; they were dropped.
     RecordsRefused {
         /// Who.
@@ -258,4 +265,18 @@ pub enum WantFailure {
     /// It could not be stored.
     #[error("could not be stored: {0}")]
     Storage(String),
+}
+
+/// Why nobody promised to keep an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseRefusal {
+    /// No node that has all of it can be reached and promises.
+    #[error("no other node that can be reached has all of it and promises to keep it")]
+    Nobody,
+    /// It is being asked for already, or too much is; or the artifact has too many blobs.
+    #[error("too many such promises are being asked for")]
+    Busy,
+    /// Another node wants to delete its copy too, and goes first.
+    #[error("another node deletes its copy")]
+    Yielded,
 }

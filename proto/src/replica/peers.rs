@@ -50,6 +50,7 @@ impl Replica {
         self.keeper.parted(now.time, *peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
+        self.leases.peer_down(now.time, peer, out);
         self.dial(now, out);
     }
 
@@ -83,6 +84,10 @@ impl Replica {
             Message::Tell { repository, answers } => {
                 let (pulls, mut means) = self.pulling(now);
                 pulls.told(&mut means, from, &repository, answers, out);
+            }
+            Message::LeaseAsk { manifest, blobs } => self.lease_asked(now, from, manifest, &blobs, out),
+            Message::LeaseAnswer { manifest, granted } => {
+                self.leases.answered(now.time, from, manifest, granted, out);
             }
             Message::Reconcile(summaries) => self.compare(now, from, &summaries, out),
             Message::Progress(progress) => {
@@ -234,7 +239,7 @@ impl Replica {
                 out.push(Output::ReadIndex { hash: place.index });
             }
             out.extend(change.map(Output::Catalog));
-            self.let_go(out);
+            self.drop_evicted(out);
             if node.is_some_and(|node| !self.membership.is_up(&node)) {
                 self.dial(now, out);
             }
@@ -244,7 +249,7 @@ impl Replica {
 
     /// What follows for records that had to go because their author has too many: neither the disk nor what
     /// clients look up keeps them. Where they are this node's own and still so, it says them again.
-    pub(super) fn let_go(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn drop_evicted(&mut self, out: &mut Vec<Output>) {
         let evicted = self.catalog.take_evicted();
         if evicted.is_empty() {
             return;
