@@ -183,7 +183,8 @@ impl Control {
         let stop = CancellationToken::new();
         let (behaviour, streams, incoming) = streams::streams();
         let swarm = behaviour::swarm(identity, mesh.admission(), &config, behaviour)?;
-        let mut session = Session::new(swarm, identity.node_id(), (mesh.trust(), &config), events, counting.clone());
+        let mut session =
+            Session::new(swarm, identity.node_id(), (mesh.trust(), &config), events, counting.clone());
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
         let stop = stop.drop_guard();

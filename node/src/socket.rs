@@ -27,8 +27,8 @@ use crate::{
     api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest},
     budget::BudgetChange,
     events::stream,
-    policy::{Policies, answer::Deletion},
     gc::report::{GcRequest, PinRequest},
+    policy::{Policies, answer::Deletion},
     reference::Reference,
     registry::serve_local,
 };

@@ -15,9 +15,9 @@ use crate::{
     event::{Change, Refusal, RequestId, WriteId},
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
-    quota::Group,
-    policy::{self, Policy, PolicyBody},
     leases::Sign,
+    policy::{self, Policy, PolicyBody},
+    quota::Group,
     record::{Key, Kind, Record, Trust},
     time::Wall,
 };

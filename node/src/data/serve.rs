@@ -32,7 +32,10 @@ use crate::budget::Way;
 /// Answers requests until the connection ends.
 pub(super) async fn serve(link: Arc<Link>, means: Means, hot: Arc<HotBlobs>) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
-    tokio::join!(accept(link.clone(), means.clone(), events), judge(link.peer(), Some(link), received, hot, means));
+    tokio::join!(
+        accept(link.clone(), means.clone(), events),
+        judge(link.peer(), Some(link), received, hot, means)
+    );
 }
 
 /// Takes requests. For whom the other node fetches, a request does not say: all that is sent is one class.
@@ -47,12 +50,7 @@ async fn accept(link: Arc<Link>, means: Means, events: EventSender) {
 }
 
 /// Answers the one request of a stream, by the same rules.
-pub(super) async fn serve_stream(
-    peer: NodeId,
-    stream: Stream,
-    means: Means,
-    hot: Arc<HotBlobs>,
-) {
+pub(super) async fn serve_stream(peer: NodeId, stream: Stream, means: Means, hot: Arc<HotBlobs>) {
     let (events, received) = EventSender::channel(EVENTS_MAX, MASK);
     let (send, receive) = transport::halves(stream);
     let send = Paced::new(send, means.budget.meter(&peer, Way::Up, Class::Client));

@@ -16,8 +16,8 @@ use waystation_proto::{
     event::{BlobRef, LeaseRefusal, Source, WantFailure},
     grant::{Action, Grant},
     index::ArtifactIndex,
-    ranges::Ranges,
     policy::Policy,
+    ranges::Ranges,
     replica::space::Kept,
 };
 
