@@ -54,8 +54,14 @@ impl Node {
     }
 
     async fn next(&mut self) -> DataEvent {
-        let event = tokio::time::timeout(Duration::from_secs(30), self.events.recv()).await;
-        event.expect("an event in time").expect("the plane runs")
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(30), self.events.recv()).await;
+            let event = event.expect("an event in time").expect("the plane runs");
+            // A fetch that takes long says so.
+            if !matches!(event, DataEvent::Arriving { .. }) {
+                return event;
+            }
+        }
     }
 
     async fn failed(&mut self) -> (FetchId, Fault, String) {

@@ -86,8 +86,7 @@ async fn udp_that_does_not_pass_is_not_waited_for_twice() {
         let (hash, size) = (b.node.add(&bytes).await, bytes.len() as u64);
         let order = FetchOrder { addresses: addresses.clone(), ..b.order(fetch, hash, size, 0..size) };
         assert!(a.node.data.fetch(order));
-        let event = a.node.events.recv().await;
-        assert_eq!(event, Some(DataEvent::Fetched { fetch: FetchId(fetch) }));
+        assert_eq!(a.node.next().await, DataEvent::Fetched { fetch: FetchId(fetch) });
         if fetch == 0 {
             assert!(links.dialling(b.node.id(), &addresses).await.is_err());
         }
