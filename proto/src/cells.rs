@@ -138,7 +138,7 @@ mod tests {
         #[test]
         fn a_grid_covers_any_blob_without_gaps(size in prop_oneof![0..1u64 << 24, any::<u64>()]) {
             let grid = Grid::of(size);
-            prop_assert!(grid.count() <= Grid::CELLS_MAX && grid.cell_bytes() % 16_384 == 0);
+            prop_assert!(grid.count() <= Grid::CELLS_MAX && grid.cell_bytes().is_multiple_of(16_384));
             prop_assert_eq!(grid.bytes(0..grid.count()), 0..size);
             let middle = grid.count() / 2;
             prop_assert_eq!(grid.bytes(0..middle).end, grid.bytes(middle..grid.count()).start);

@@ -80,7 +80,7 @@ async fn udp_that_does_not_pass_is_not_waited_for_twice() {
     // Takes datagrams and never answers.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
     let addresses = vec![silent.local_addr().expect("bound").to_string()];
-    let links = &a.node.data.links;
+    let links = a.node.data.links.clone();
     for fetch in 0..3 {
         let bytes = random(100 + fetch as usize);
         let (hash, size) = (b.node.add(&bytes).await, bytes.len() as u64);
