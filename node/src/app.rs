@@ -1,6 +1,7 @@
 //! The composition root: builds the process in the order of dependencies, runs it, and takes it down in
 //! the reverse order. Each part is given the parts that it needs and never the whole.
 
+mod blockers;
 mod guard;
 
 use std::{
@@ -17,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use waystation_proto::{
     NodeId, Replica, ReplicaConfig, Wall,
-    event::Class,
     glob::Glob,
     grant::{Action, Actions},
 };
@@ -32,12 +32,12 @@ use crate::{
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
     driver::{Driver, Parts, Sources, handle::ReplicaHandle, witness::Witness},
-    explain::{Blocker, Insight, Wanted},
     gc::Gc,
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
     mirror::{Downloads, Mirror, MirrorConfig},
+    platform::this_platform,
     registry::{self, Origin, Registry, RegistryConfig},
     shutdown::Signals,
     socket::{LocalSocket, SocketError},
@@ -179,19 +179,11 @@ impl Node {
         let mesh_listen = planes.listen;
         let (counters, addresses) = (planes.data.counting(), planes.addresses(&config));
         let blobs = store.clone();
-        let upstreams =
-            Upstreams::new(&config.upstream).map_err(ServeError::from)?.of_node(&home.identity.node_id());
+        let upstreams = upstreams(&config, &home)?;
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
-        let others = home.shared || !config.mesh.join.is_empty();
-        let mirror = MirrorConfig {
-            names: config.registry.names.clone(),
-            others,
-            entitled: Some(config.node.data_dir.join("entitled.json")),
-        };
+        let mirror = mirror_config(&config, &home);
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
-        let came = counters.clone();
-        let insight =
-            Insight { came: Arc::new(move || came.who_came()), ..insight(&config, &store, &budget) };
+        let insight = blockers::insight(&config, &store, &budget, &counters);
         let parts = Parts {
             witness: Witness::new(&insight, upstreams.clone(), config.node.site.clone()),
             replica,
@@ -409,23 +401,15 @@ impl Ready<'_> {
     }
 }
 
-/// What the node knows of its own doing.
-fn insight(config: &Config, store: &Store, budget: &Budget) -> Insight {
-    let blockers: Vec<Arc<dyn Blocker>> = vec![Arc::new(store.clone()), Arc::new(budget.clone())];
-    Insight::new(rand_seed() & 0xffff_ffff, config.registry.names.clone(), blockers)
+fn upstreams(config: &Config, home: &Home) -> Result<Upstreams, ServeError> {
+    Ok(Upstreams::new(&config.upstream)?.of_node(&home.identity.node_id()))
 }
 
-impl Blocker for Store {
-    fn blocks(&self, wanted: &Wanted<'_>) -> Option<String> {
-        let full = wanted.from.is_none() && !self.has_room(wanted.size);
-        full.then(|| "the disk of the data directory has no room for it; free some".to_owned())
-    }
-}
-
-impl Blocker for Budget {
-    fn blocks(&self, wanted: &Wanted<'_>) -> Option<String> {
-        let far = wanted.from.is_some_and(|place| place.kind == "member" && place.far);
-        far.then(|| self.blocks(Class::Client)).flatten().map(|blocked| blocked.to_string())
+fn mirror_config(config: &Config, home: &Home) -> MirrorConfig {
+    MirrorConfig {
+        names: config.registry.names.clone(),
+        others: home.shared || !config.mesh.join.is_empty(),
+        entitled: Some(config.node.data_dir.join("entitled.json")),
     }
 }
 
@@ -483,7 +467,7 @@ fn assemble(config: &Config, home: &Home, events: Events) -> (Replica, ReplicaHa
         region: config.node.region.clone(),
         labels: config.node.labels.clone(),
         metered: config.node.metered,
-        platform: format!("{}/{}", std::env::consts::OS, architecture()),
+        platform: this_platform(),
         ..ReplicaConfig::default()
     };
     let replica = Replica::new(protocol, home.identity.signing_key(), home.mesh.trust());
@@ -582,16 +566,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 fn reachable(bound: SocketAddr) -> SocketAddr {
     let ip = if bound.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { bound.ip() };
     SocketAddr::new(ip, bound.port())
-}
-
-/// This machine's, as OCI (as Go) names it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
 }
 
 fn wall() -> Wall {

@@ -545,19 +545,8 @@ const MAX_JOINED: usize = 64;
 const MAX_ENDPOINT: usize = 255;
 /// "Not asked for", in the file.
 const AUTO: &str = "auto";
-const SECTIONS: [&str; 11] = [
-    "node",
-    "registry",
-    "tls",
-    "auth",
-    "limits",
-    "admin",
-    "mesh",
-    "replication",
-    "log",
-    "budget",
-    "storage",
-];
+const SECTIONS: [&str; 11] =
+    ["node", "registry", "tls", "auth", "limits", "admin", "mesh", "replication", "log", "budget", "storage"];
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod mesh;
 pub mod metrics;
 pub mod mirror;
+pub mod platform;
 pub mod policy;
 pub mod reference;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! Policies as people write and read them. The form of a file is [`file`]'s, what the node answers about them
+//! Policies as people write and read them. The form of a file is [`mod@file`]'s, what the node answers about them
 //! [`answer`]'s; what a policy means and how it is carried out is the protocol's.
 
 pub mod answer;

@@ -26,6 +26,7 @@ mod collector;
 mod direct;
 mod dirs;
 mod draft;
+mod entries;
 mod ground;
 mod incoming;
 mod index;
@@ -49,13 +50,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use waystation_proto::{
-    Digest, Hash, NodeId, RepoName, Wall,
-    body::{ArtifactPlace, State},
-    ranges::Ranges,
-    record::Record,
-};
+use waystation_proto::{Digest, Hash, RepoName, ranges::Ranges, record::Record};
 
+pub use entries::{ArtifactEntry, LinkEntry, SightingEntry, TagEntry, WriteEntry};
 pub use incoming::{Growth, Incoming};
 pub use index::{Index, WRITES_MAX};
 pub use room::Space;
@@ -157,65 +154,6 @@ pub enum IngestError {
     /// The disk failed.
     #[error("could not be stored: {0}")]
     Storage(String),
-}
-
-/// Where a tag points.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TagEntry {
-    /// The manifest, or nothing where the tag was deleted.
-    pub target: Option<Digest>,
-    /// The counter of the write.
-    pub version: u64,
-    /// Who wrote it.
-    pub author: NodeId,
-}
-
-/// One write of a tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriteEntry {
-    /// The manifest that it points at, or nothing where it deletes the tag.
-    pub target: Option<Digest>,
-    /// The counter of the write.
-    pub version: u64,
-    /// Who wrote it.
-    pub author: NodeId,
-    /// When, by that node's clock.
-    pub authored: Wall,
-}
-
-/// An artifact in a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArtifactEntry {
-    /// Hashes and sizes.
-    pub place: ArtifactPlace,
-    /// What its publishers say of it, and why.
-    pub status: Option<(State, String)>,
-}
-
-/// A blob that is visible in a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkEntry {
-    /// What peers name it by.
-    pub hash: Hash,
-    /// Its size in bytes.
-    pub size: u64,
-    /// An artifact of the repository whose closure it is in; absent for blobs that were only uploaded.
-    pub manifest: Option<Digest>,
-    /// As the manifest says; `application/octet-stream` for blobs that were only uploaded.
-    pub media_type: String,
-}
-
-/// Where a node saw a tag of an upstream point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SightingEntry {
-    /// Who.
-    pub node: NodeId,
-    /// The manifest.
-    pub manifest: Digest,
-    /// When, by that node's clock.
-    pub seen: Wall,
-    /// Whether the node may publish there.
-    pub granted: bool,
 }
 
 /// How bytes of a held blob are read.

@@ -313,23 +313,25 @@ impl Record {
                 }
                 self.grant.as_ref().map_or(Ok(()), |_| self.check_grant(Action::Publish))
             }
-            Kind::GRANT => {
-                let grant: Grant = self.read()?;
-                if self.key.name != grant.name() || !self.key.scope.is_empty() {
-                    return Err(RecordError::Malformed("grant under another name"));
-                }
-                if self.version != grant.serial {
-                    return Err(RecordError::Malformed("grant under another version than its serial"));
-                }
-                if !grant.is_signed_by(&trust.mesh, &trust.root) {
-                    return Err(RecordError::Grant);
-                }
-                Ok(())
-            }
+            Kind::GRANT => self.check_grant_record(trust),
             Kind::POLICY => self.check_policy(),
             Kind::LOCAL => Err(RecordError::Malformed("a node's own notes are of no use to others")),
             _ => Ok(()),
         }
+    }
+
+    fn check_grant_record(&self, trust: &Trust) -> Result<(), RecordError> {
+        let grant: Grant = self.read()?;
+        if self.key.name != grant.name() || !self.key.scope.is_empty() {
+            return Err(RecordError::Malformed("grant under another name"));
+        }
+        if self.version != grant.serial {
+            return Err(RecordError::Malformed("grant under another version than its serial"));
+        }
+        if !grant.is_signed_by(&trust.mesh, &trust.root) {
+            return Err(RecordError::Grant);
+        }
+        Ok(())
     }
 
     fn check_policy(&self) -> Result<(), RecordError> {

@@ -18,6 +18,7 @@ use crate::{
     api::NodeFacts,
     driver::handle::DriverStatus,
     mirror::{Names, Place as UpstreamPlace, Target},
+    platform::this_platform,
     reference::Reference,
     store::Store,
 };
@@ -336,18 +337,6 @@ impl Walk<'_> {
             plan.blocks.push("none of those who have it may be asked now".into());
         }
     }
-}
-
-/// This machine's, as OCI (as Go) names it. Containers are Linux, whatever runs here.
-fn this_platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    };
-    format!("linux/{architecture}")
 }
 
 /// Indexes within indexes.

@@ -9,6 +9,7 @@ use crate::cli::{
     bundle::{Blob, blob_path},
     local::digest_of,
 };
+use crate::platform::architecture;
 
 /// An image that is to be built.
 #[derive(Clone, Debug)]
@@ -106,15 +107,6 @@ impl Image {
         std::fs::write(dir.join("index.json"), serde_json::to_vec(&index)?)?;
         std::fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(digest_of(&manifest))
-    }
-}
-
-/// This machine's, as images name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn write(name: &RepoName, tag: &Tag, version: u64, author: &NodeId) -
     key
 }
 
-/// Reads what a key of [`write`] has after its start: the counter and who wrote it.
+/// Reads what a key of [`write()`] has after its start: the counter and who wrote it.
 pub(super) fn read_write(rest: &[u8]) -> Option<(u64, NodeId)> {
     let (version, author) = rest.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*version), NodeId(author.try_into().ok()?)))

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     MeshId, NodeId, Tag,
-    body::{ArtifactBody, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, TagBody, Tier},
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, State, StatusBody,
+        TagBody, Tier,
+    },
     event::Change,
     glob::Glob,
     grant::{Actions, Grant},
