@@ -18,6 +18,7 @@ use core::ops::Range;
 
 use self::{
     esteem::{Esteem, RETRY_LAST, RETRY_LAST_WAITED},
+    plan::Piece,
     want::{Stage, Want},
 };
 use crate::{
@@ -75,6 +76,8 @@ pub enum Waiter {
 pub struct Holder {
     /// Not on this node's site.
     pub far: bool,
+    /// Not in this node's region either.
+    pub abroad: bool,
     /// Who.
     pub node: NodeId,
     /// Where it can be reached.
@@ -331,28 +334,16 @@ impl Wants {
         self.wants.contains_key(hash)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a request has so many parts")]
-    fn launch(
-        &mut self,
-        now: Time,
-        hash: Hash,
-        size: u64,
-        range: Range<u64>,
-        class: Class,
-        holder: Holder,
-        doubled: bool,
-        out: &mut Vec<Output>,
-    ) {
+    fn launch(&mut self, now: Time, hash: Hash, piece: Piece, doubled: bool, out: &mut Vec<Output>) {
+        let Some(want) = self.wants.get_mut(&hash) else { return };
         self.last_fetch += 1;
-        let fetch = FetchId(self.last_fetch);
-        *self.busy.entry(holder.node).or_default() += 1;
-        let Holder { far, node: from, addresses } = holder;
+        let (fetch, size, class) = (FetchId(self.last_fetch), want.size, want.class());
+        let Piece { range, holder: Holder { far, node: from, addresses, .. } } = piece;
+        want.telling.news |= far;
+        want.telling.news_far |= far;
+        *self.busy.entry(from).or_default() += 1;
         let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
         self.flights.insert(fetch, flight);
-        if let Some(want) = self.wants.get_mut(&hash) {
-            want.telling.news |= far;
-            want.telling.news_far |= far;
-        }
         out.push(Output::Fetch { fetch, from, addresses, hash, size, range, class });
     }
 

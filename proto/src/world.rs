@@ -50,7 +50,9 @@ impl Holders for World<'_> {
 
     fn member(&self, node: &NodeId) -> Option<Holder> {
         let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
-        Some(Holder { far: body.site != self.config.site, node: *node, addresses: body.addresses })
+        let far = body.site != self.config.site;
+        let abroad = far && body.region != self.config.region;
+        Some(Holder { far, abroad, node: *node, addresses: body.addresses })
     }
 
     fn me(&self) -> NodeId {

@@ -20,7 +20,7 @@ struct World {
 
 impl Holders for World {
     fn holders(&self, _: &Digest) -> Vec<Holder> {
-        vec![Holder { far: self.far, node: node(2), addresses: vec!["node-2:4717".into()] }]
+        vec![Holder { far: self.far, abroad: false, node: node(2), addresses: vec!["node-2:4717".into()] }]
     }
 
     fn member(&self, _: &NodeId) -> Option<Holder> {

@@ -69,7 +69,7 @@ fn hash(n: u8) -> Hash {
 }
 
 fn holder(n: u8, far: bool) -> Holder {
-    Holder { far, node: node(n), addresses: vec![format!("node-{n}:4717")] }
+    Holder { far, abroad: false, node: node(n), addresses: vec![format!("node-{n}:4717")] }
 }
 
 fn request(n: u64) -> Waiter {
@@ -530,4 +530,65 @@ fn an_artifact_in_two_repositories_has_the_holders_of_both() {
     bench.act(|wants, now, out| wants.want(now, order, out));
     bench.probed(hash(1), Ranges::new());
     assert_eq!(bench.asked(), [node(3)]);
+}
+
+#[test]
+fn a_holder_of_this_region_comes_before_others() {
+    let abroad = |n| Holder { abroad: true, ..holder(n, true) };
+    let mut bench = Bench::new(&[abroad(2), holder(3, true), abroad(4)]);
+    bench.want_new(hash(1), 1000, request(1));
+    assert_eq!(bench.asked(), [node(3)]);
+}
+
+#[test]
+fn what_nobody_waits_for_leaves_room_for_clients() {
+    let mut bench = Bench::new(&[holder(2, false)]);
+    for n in 0..20 {
+        bench.want_new(hash(n), 1000, Waiter::Closure(digest(1)));
+    }
+    assert_eq!(bench.flights.len(), 6);
+    bench.want_new(hash(200), 1000, request(1));
+    assert!(bench.flights.iter().any(|flight| flight.hash == hash(200)));
+}
+
+#[test]
+fn where_a_liar_alone_has_it_clients_are_told_soon() {
+    let mut bench = Bench::new(&[holder(2, false)]);
+    bench.want(hash(1), 64 * MIB, request(1));
+    bench.probed(hash(1), Ranges::all(MIB));
+    bench.failed(&bench.flights[0].clone(), Fault::Lied);
+    while let Some(flight) = bench.flights.first().cloned() {
+        bench.failed(&flight, Fault::Peer);
+    }
+    bench.probed(hash(1), Ranges::all(MIB));
+    bench.pass(1_000);
+    assert_eq!(bench.failures(), [&WantFailure::NoHolder], "also though some has come");
+}
+
+#[test]
+fn a_holder_that_falls_silent_is_asked_around_once() {
+    let mut bench = Bench::new(&[holder(2, false), holder(3, false)]);
+    bench.want_new(hash(1), 100_000, request(1));
+    let silent = bench.flights[0].clone();
+    bench.pass(1_500);
+    assert_eq!(bench.flights.len(), 1, "it may be slow");
+    bench.pass(10_000);
+    assert_eq!(bench.flights.len(), 2, "and nobody is asked a third time");
+    let second = bench.flights[1].clone();
+    assert!(second.from != silent.from && second.range == silent.range);
+    bench.fetched(&second);
+    assert_eq!((&bench.cancelled[..], &bench.sealing[..]), (&[silent.fetch][..], &[hash(1)][..]));
+}
+
+#[test]
+fn a_transfer_that_goes_on_is_not_taken_for_dead() {
+    let mut bench = Bench::new(&[holder(2, true), holder(3, true)]);
+    bench.want_new(hash(1), 100_000, request(1));
+    for _ in 0..20 {
+        bench.pass(1_000);
+        bench.act(|wants, now, _| wants.arriving(now, FetchId(1)));
+    }
+    assert_eq!(bench.flights.len(), 1);
+    bench.pass(50_000);
+    assert!(bench.ended.is_empty(), "bytes have come, so it is waited for");
 }

@@ -85,7 +85,12 @@ impl Holders for View<'_> {
 
     fn member(&self, node: &NodeId) -> Option<Holder> {
         let n = self.number(node)?;
-        Some(Holder { far: self.sites[n] != self.sites[self.me], node: *node, addresses: vec![] })
+        Some(Holder {
+            far: self.sites[n] != self.sites[self.me],
+            abroad: false,
+            node: *node,
+            addresses: vec![],
+        })
     }
 
     fn me(&self) -> NodeId {

@@ -50,9 +50,9 @@ struct Plan<'a> {
 }
 
 /// A request to be made.
-struct Piece {
-    range: Range<u64>,
-    holder: Holder,
+pub(super) struct Piece {
+    pub(super) range: Range<u64>,
+    pub(super) holder: Holder,
 }
 
 /// Transfers from other sites under way.
@@ -88,10 +88,9 @@ impl Wants {
         out: &mut Vec<Output>,
     ) {
         let Some(want) = self.wants.get_mut(&hash) else { return };
-        let (size, class) = (want.size, want.class());
-        if want.have.missing(size).is_empty() {
+        if want.have.missing(want.size).is_empty() {
             want.stage = Stage::Sealing;
-            out.push(Output::Seal { hash, size, digest: want.digest });
+            out.push(Output::Seal { hash, size: want.size, digest: want.digest });
             return;
         }
         // Who could send is not looked up for thousands of wants that have to wait anyway.
@@ -106,13 +105,13 @@ impl Wants {
             pieces.extend(plan.others_work());
         }
         let slow = plan.slow(&flights, &self.esteem);
-        for Piece { range, holder } in pieces {
-            self.launch(now, hash, size, range, class, holder, false, out);
+        for piece in pieces {
+            self.launch(now, hash, piece, false, out);
         }
-        for (fetch, Piece { range, holder }) in slow {
+        for (fetch, piece) in slow {
             if let Some(flight) = self.flights.get_mut(&fetch) {
                 flight.doubled = true;
-                self.launch(now, hash, size, range, class, holder, true, out);
+                self.launch(now, hash, piece, true, out);
             }
         }
     }
@@ -140,12 +139,17 @@ impl Wants {
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
         let lanes_first = if now < want.telling.settled_far { 1 } else { lanes_max };
         let me = world.me();
+        // Slots that are full of what nobody waits for would make a client wait.
+        let (of_holder, in_all) = match want.class() {
+            Class::Client => (HOLDER_TRANSFERS_MAX, config.fetches_max),
+            Class::Background => (HOLDER_TRANSFERS_MAX * 3 / 4, config.fetches_max * 3 / 4),
+        };
         let sources = sources(want, config.sharing, world).into_iter().filter_map(|(holder, has)| {
             let node = holder.node;
             let busy = self.busy.get(&node).copied().unwrap_or(0);
             let lanes = lanes.get(&node).copied().unwrap_or(0);
             let lanes_max = if holder.far && has.is_none() { lanes_first } else { lanes_max };
-            let room = lanes_max.saturating_sub(lanes).min(HOLDER_TRANSFERS_MAX.saturating_sub(busy));
+            let room = lanes_max.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
             let rate = self.esteem.rate(&node);
             self.esteem.may_be_asked(now, &node).then_some(Source { holder, has, lanes, room, rate })
         });
@@ -156,7 +160,7 @@ impl Wants {
             sources: sources.collect(),
             shares: want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed),
             open,
-            free: config.fetches_max.saturating_sub(self.flights.len()),
+            free: in_all.saturating_sub(self.flights.len()),
             far: self.may_ask_far(now, want, world),
             for_others: false,
             for_other_sites: false,
@@ -202,17 +206,25 @@ impl Plan<'_> {
     /// What this node is to fetch.
     fn pieces(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
+        if !self.has_room() {
+            return pieces;
+        }
         let open_bytes = self.open.len();
         for cell in self.order() {
             while self.free > 0 {
                 let Some(piece) = self.piece_at(cell, open_bytes) else { break };
                 pieces.push(piece);
             }
-            if self.free == 0 || self.sources.iter().all(|source| source.room == 0) {
+            if !self.has_room() {
                 break;
             }
         }
         pieces
+    }
+
+    /// Whether anybody may be asked for anything more.
+    fn has_room(&self) -> bool {
+        self.free > 0 && self.sources.iter().any(|source| source.room > 0)
     }
 
     /// Something that is another's to fetch, because this node has nothing else to do.
@@ -220,7 +232,7 @@ impl Plan<'_> {
         let idle = self.now.since(self.want.idle_since.max(self.want.telling.settled?));
         self.for_others = idle >= IDLE && self.sharing == Sharing::Swarm;
         self.for_other_sites = idle >= IDLE_SITE && self.sharing == Sharing::Swarm;
-        if !self.for_others {
+        if !self.for_others || !self.has_room() {
             return None;
         }
         let count = self.want.grid.count();
@@ -268,14 +280,15 @@ impl Plan<'_> {
     }
 
     /// Whom to ask for a cell: near before far, those who have a part before those who have all and are asked by
-    /// everybody, the least busy, the fastest.
+    /// everybody, this region before others, the least busy, the fastest.
     fn best(&self, cell: usize) -> Option<usize> {
         let sources = self.sources.iter().enumerate();
         let able = sources.filter(|(_, source)| source.room > 0 && self.may_ask(source, cell));
         let best = able.min_by_key(|(_, source)| {
             let spread = mix(number(&source.holder.node.0) ^ cell as u64);
             let whole_far = source.holder.far && source.has.is_none();
-            (source.holder.far, whole_far, source.lanes, Reverse(source.rate), spread)
+            let Holder { far, abroad, .. } = source.holder;
+            (far, whole_far, abroad, source.lanes, Reverse(source.rate), spread)
         });
         best.map(|(at, _)| at)
     }
