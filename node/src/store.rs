@@ -535,6 +535,7 @@ impl Inner {
 
     async fn shutdown(&self) {
         let _stopped = self.segments.stop().await;
+        self.sweep.close().await;
         if let Err(error) = self.uses.save() {
             tracing::debug!(%error, "when what is here was last used is not known to the next start");
         }

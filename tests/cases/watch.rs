@@ -85,8 +85,8 @@ fn the_command_prints_events_for_people_and_for_machines() {
     let mut n = 0;
     until_true("events are printed", || {
         n += 1;
-        node.registry().push("app", &format!("v{n}"), &Image::random(3, &[1000]));
-        people.has_printed() && machines.has_printed()
+        node.registry().push("app", &format!("v{n}"), &Image::random(3 + n, &[1000]));
+        people.has_printed("app:v") && machines.has_printed("published")
     });
     let line = people.line_with("app:v");
     assert!(line.contains("published") && line.contains("sha256:"), "{line}");
@@ -123,14 +123,14 @@ impl Watch {
         Watch { child, lines, seen: vec![] }
     }
 
-    fn has_printed(&mut self) -> bool {
+    fn has_printed(&mut self, part: &str) -> bool {
         self.seen.extend(self.lines.try_iter());
-        !self.seen.is_empty()
+        self.seen.iter().any(|line| line.contains(part))
     }
 
     fn line_with(&mut self, part: &str) -> String {
         crate::harness::wait::until("a line is printed", || {
-            self.has_printed();
+            self.has_printed(part);
             self.seen.iter().find(|line| line.contains(part)).cloned()
         })
     }

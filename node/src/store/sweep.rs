@@ -28,6 +28,8 @@ pub(super) struct Sweep {
     damage: Notify,
     /// Raised whenever damaged blobs have left.
     healed: watch::Sender<u64>,
+    /// Held while damaged blobs leave; whether the store has been shut down.
+    closed: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -64,7 +66,13 @@ pub struct Fetching {
 impl Sweep {
     pub fn new() -> Self {
         let (gate, state) = (RwLock::default(), Mutex::default());
-        Sweep { gate, state, damage: Notify::new(), healed: watch::Sender::new(0) }
+        let closed = tokio::sync::Mutex::new(false);
+        Sweep { gate, state, damage: Notify::new(), healed: watch::Sender::new(0), closed }
+    }
+
+    /// Nothing leaves any more by itself; waits for what is leaving.
+    pub async fn close(&self) {
+        *self.closed.lock().await = true;
     }
 
     /// Held while a blob is put in and named, or looked at for being here.
@@ -286,7 +294,9 @@ impl Inner {
         tokio::spawn(async move {
             loop {
                 sweep.damage.notified().await;
-                match weak.upgrade() {
+                let closed = sweep.closed.lock().await;
+                // Let go of before `closed` is, so that nobody who shut the store down finds it in use.
+                match weak.upgrade().filter(|_| !*closed) {
                     Some(inner) => inner.heal().await,
                     None => return,
                 }
