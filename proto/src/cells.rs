@@ -77,11 +77,23 @@ impl Cells {
         Cells { words: alloc::vec![0; count.div_ceil(64)], count }
     }
 
+    /// All of `count`.
+    pub fn all(count: usize) -> Self {
+        let mut cells = Cells::none(count);
+        (0..count).for_each(|cell| cells.insert(cell));
+        cells
+    }
+
     /// Adds a cell. One that the blob does not have is not added.
     pub fn insert(&mut self, cell: usize) {
         if cell < self.count {
             self.words[cell / 64] |= 1 << (cell % 64);
         }
+    }
+
+    /// Adds all that are in another set of the same blob.
+    pub fn join(&mut self, other: &Cells) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
     }
 
     /// Whether a cell is in the set.

@@ -37,6 +37,10 @@ struct Plan<'a> {
     sharing: Sharing,
     sources: Vec<Source<'a>>,
     shares: Shares,
+    /// What neighbours have and what they are bringing in: not to be asked of other sites.
+    near: Cells,
+    /// What other sites that have not got all of it have, or are bringing there.
+    elsewhere: Cells,
     /// Nobody has been asked for these bytes.
     open: Ranges,
     /// Transfers that may be started.
@@ -153,12 +157,16 @@ impl Wants {
             let rate = self.esteem.rate(&node);
             self.esteem.may_be_asked(now, &node).then_some(Source { holder, has, lanes, room, rate })
         });
+        let sources: Vec<Source<'_>> = sources.collect();
+        let (near, elsewhere) = taken_care_of(now, want, &sources);
         Plan {
             now,
             want,
             sharing: config.sharing,
-            sources: sources.collect(),
             shares: want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed),
+            near,
+            elsewhere,
+            sources,
             open,
             free: in_all.saturating_sub(self.flights.len()),
             far: self.may_ask_far(now, want, world),
@@ -197,6 +205,24 @@ fn sources<'a>(want: &'a Want, sharing: Sharing, world: &impl Holders) -> Vec<Ha
         Sharing::Swarm | Sharing::SiteCache => all.extend(members),
     }
     all
+}
+
+/// What neighbours have or bring in, and what other sites that have not got all of it have or bring to theirs.
+fn taken_care_of(now: Time, want: &Want, sources: &[Source<'_>]) -> (Cells, Cells) {
+    let mut near = want.sharers.coming(now, &want.grid);
+    let mut elsewhere = Cells::none(want.grid.count());
+    for Source { holder, has, .. } in sources {
+        match (holder.far, has) {
+            (false, Some(has)) => near.join(has),
+            (false, None) => near = Cells::all(want.grid.count()),
+            (true, Some(has)) => elsewhere.join(has),
+            (true, None) => {}
+        }
+        if let Some(brings) = want.sharers.brings(now, &holder.node).filter(|_| holder.far) {
+            elsewhere.join(brings);
+        }
+    }
+    (near, elsewhere)
 }
 
 /// Somebody, and which cells it has; all where that is nothing.
@@ -301,9 +327,7 @@ impl Plan<'_> {
         if self.sharing == Sharing::Origin || !source.holder.far {
             return self.far || !source.holder.far;
         }
-        let near = self.sources.iter().filter(|other| !other.holder.far);
-        let is_near = near.into_iter().any(|other| other.has.is_none_or(|has| has.contains(cell)));
-        if is_near || !self.far || self.want.sharers.is_coming(self.now, cell) {
+        if !self.far || self.near.contains(cell) {
             return false;
         }
         // One cache a site: the same node for the whole blob.
@@ -315,11 +339,7 @@ impl Plan<'_> {
             return true;
         }
         // It has left the origin, or is about to, and can be had there.
-        let is_there = |other: &Source<'_>| {
-            let has = other.has.is_some_and(|has| has.contains(cell));
-            has || self.want.sharers.is_bringing(self.now, &other.holder.node, cell)
-        };
-        if self.sources.iter().any(|other| other.holder.far && is_there(other)) {
+        if self.elsewhere.contains(cell) {
             return false;
         }
         self.for_other_sites || self.shares.is_my_sites(cell)

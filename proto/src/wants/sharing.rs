@@ -108,14 +108,17 @@ impl Sharers {
         self.sharers.values().any(|sharer| sharer.have.is_some())
     }
 
-    /// Whether a node of this site is bringing a cell in.
-    pub(super) fn is_coming(&self, now: Time, cell: usize) -> bool {
-        self.sharers.values().any(|s| !s.far && s.coming.contains(cell) && s.is_heard(now))
+    /// What nodes of this site are bringing in.
+    pub(super) fn coming(&self, now: Time, grid: &Grid) -> Cells {
+        let mut coming = Cells::none(grid.count());
+        let near = self.sharers.values().filter(|sharer| !sharer.far && sharer.is_heard(now));
+        near.into_iter().for_each(|sharer| coming.join(&sharer.coming));
+        coming
     }
 
-    /// Whether this node is bringing a cell into its site.
-    pub(super) fn is_bringing(&self, now: Time, node: &NodeId, cell: usize) -> bool {
-        self.sharers.get(node).is_some_and(|sharer| sharer.is_bringing(cell) && sharer.is_heard(now))
+    /// What a node is bringing into its site.
+    pub(super) fn brings(&self, now: Time, node: &NodeId) -> Option<&Cells> {
+        self.sharers.get(node).filter(|sharer| sharer.is_heard(now)).map(|sharer| &sharer.coming)
     }
 
     /// How many have a cell.
@@ -302,8 +305,9 @@ mod tests {
         let extent = Extent::Partial { have: Vec::new(), coming: coming.to_bytes() };
         let mut sharers = Sharers::default();
         assert!(sharers.told(Time(0), (node(1), false, 1), &grid, &extent));
-        assert!(sharers.is_coming(Time(1_000), 3) && !sharers.is_coming(Time(1_000), 4));
-        assert!(!sharers.is_coming(Time(1_600), 3), "silent");
+        let coming = |now| sharers.coming(Time(now), &grid);
+        assert!(coming(1_000).contains(3) && !coming(1_000).contains(4));
+        assert!(coming(1_600).is_empty(), "silent");
         // It says the same for ever; where nobody gets more it is the link, and otherwise it is that node.
         for now in (0..10_000).step_by(500) {
             assert!(sharers.told(Time(now), (node(1), false, 1), &grid, &extent));
