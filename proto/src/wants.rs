@@ -191,7 +191,7 @@ impl Wants {
         let mut arrived = Ranges::new();
         arrived.insert(flight.range);
         want.arrived(flight.hash, &arrived, out);
-        self.cancel_overtaken(now, flight.hash, out);
+        self.cancel_overtaken(now, (flight.hash, flight.started), out);
     }
 
     /// A range did not arrive whole. What did arrive is found by probing again.
@@ -370,14 +370,15 @@ impl Wants {
         }
     }
 
-    /// Stops transfers of what came from elsewhere in the meantime. Whoever was overtaken was slow.
-    fn cancel_overtaken(&mut self, now: Time, hash: Hash, out: &mut Vec<Output>) {
+    /// Stops transfers of what came from elsewhere in the meantime, by one that was begun then. Whoever began
+    /// earlier was slow.
+    fn cancel_overtaken(&mut self, now: Time, (hash, begun): (Hash, Time), out: &mut Vec<Output>) {
         let Some(want) = self.wants.get(&hash) else { return };
         let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == hash);
         let overtaken = of_blob.filter(|(_, flight)| want.have.contains(&flight.range));
         let fetches: Vec<FetchId> = overtaken.map(|(fetch, _)| *fetch).collect();
         for fetch in fetches {
-            if let Some(flight) = self.land(fetch).filter(|flight| flight.doubled) {
+            if let Some(flight) = self.land(fetch).filter(|flight| flight.started < begun) {
                 self.esteem.failed(now, flight.from, RETRY_LAST_WAITED);
             }
             out.push(Output::CancelFetch { fetch });

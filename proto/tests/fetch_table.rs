@@ -2,7 +2,10 @@
 
 mod harness;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use harness::{digest, node};
 use waystation_proto::{
@@ -10,6 +13,7 @@ use waystation_proto::{
     event::{Fault, WantFailure},
     ranges::Ranges,
     wants::{Ended, Holder, Holders, Order, Waiter, Wants},
+    wire::{Extent, Message, Progress},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -166,6 +170,7 @@ impl Bench {
                 }
                 Output::Seal { hash, .. } => self.sealing.push(hash),
                 Output::Probe { .. } => self.probes += 1,
+                Output::Send { message: Message::Progress(_), .. } => {}
                 Output::Hasten { .. } => {}
                 Output::Notify(Event::HolderLied { node, .. }) => self.lies.push(node),
                 Output::Notify(Event::Arrived { have, .. }) => assert!(!have.is_empty()),
@@ -591,4 +596,44 @@ fn a_transfer_that_goes_on_is_not_taken_for_dead() {
     assert_eq!(bench.flights.len(), 1);
     bench.pass(50_000);
     assert!(bench.ended.is_empty(), "bytes have come, so it is waited for");
+}
+
+/// A member says how far it is with the first blob.
+fn says(bench: &mut Bench, from: NodeId, extent: Extent) {
+    let progress = vec![Progress { hash: hash(1), extent }];
+    let world = World(bench.world.0.clone());
+    bench.act(|wants, now, out| wants.heard(now, from, progress, &BTreeSet::new(), &world, out));
+}
+
+#[test]
+fn what_a_neighbour_says_to_bring_and_never_does_is_fetched_after_a_while() {
+    let mut bench = Bench::new(&[holder(2, true)]);
+    // Known as a member, not as a holder of this.
+    bench.world.0.insert(digest(9), vec![holder(3, false)]);
+    bench.want(hash(1), 4 * MIB, request(1));
+    let all = || Extent::Partial { have: vec![], coming: vec![255; 4] };
+    says(&mut bench, node(3), all());
+    bench.probed(hash(1), Ranges::new());
+    for _ in 0..15 {
+        bench.pass(1_000);
+        says(&mut bench, node(3), all());
+        assert!(bench.flights.is_empty(), "it is on its way");
+    }
+    for _ in 0..8 {
+        bench.pass(1_000);
+        says(&mut bench, node(3), all());
+    }
+    assert!(!bench.flights.is_empty() && bench.ended.is_empty());
+}
+
+#[test]
+fn who_comes_later_is_told_what_is_wanted() {
+    let mut bench = Bench::new(&[holder(2, true)]);
+    bench.world.0.insert(digest(9), vec![holder(3, false)]);
+    bench.want_new(hash(1), 4 * MIB, request(1));
+    let (world, config, mut out) = (World(bench.world.0.clone()), ReplicaConfig::default(), Vec::new());
+    bench.wants.welcome(&config, &node(3), &world, &mut out);
+    let told = matches!(&out[..], [Output::Send { to, message: Message::Progress(progress) }]
+        if *to == node(3) && progress.len() == 1 && progress[0].hash == hash(1));
+    assert!(told, "{out:?}");
 }

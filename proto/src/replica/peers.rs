@@ -32,6 +32,8 @@ impl Replica {
             return;
         }
         self.wants.peer_up(&peer);
+        let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
+        self.wants.welcome(&self.config, &peer, &world, out);
         self.pulls.peer_up(peer, out);
         out.extend(self.gave_way.message().map(|message| Output::Send { to: peer, message }));
         // Both ends see the session; one of them starts.

@@ -209,7 +209,10 @@ fn sources<'a>(want: &'a Want, sharing: Sharing, world: &impl Holders) -> Vec<Ha
 
 /// What neighbours have or bring in, and what other sites that have not got all of it have or bring to theirs.
 fn taken_care_of(now: Time, want: &Want, sources: &[Source<'_>]) -> (Cells, Cells) {
-    let mut near = want.sharers.coming(now, &want.grid);
+    let mut near = match now.since(want.idle_since.max(want.progressed)) < DISTRUST {
+        true => want.sharers.coming(now, &want.grid),
+        false => Cells::none(want.grid.count()),
+    };
     let mut elsewhere = Cells::none(want.grid.count());
     for Source { holder, has, .. } in sources {
         match (holder.far, has) {
@@ -419,5 +422,8 @@ const HOLDER_TRANSFERS_MAX: usize = 8;
 const IDLE: Span = Span::millis(500);
 /// or another site's.
 const IDLE_SITE: Span = Span::millis(2_000);
+/// A node to which nothing has come for this long does not believe any more that others are bringing it: a
+/// neighbour that says so for ever must not keep a site from what it wants.
+const DISTRUST: Span = Span::secs(20);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.
 const LATE: Span = Span::millis(300);

@@ -68,15 +68,35 @@ impl Wants {
             let alone = !shared || members.iter().all(|(_, far)| *far);
             // Nobody has to be waited for where there is no neighbour.
             want.telling.settled = Some(if alone { now } else { now + SETTLE });
-            let far = members.iter().filter(|(_, far)| *far).count();
-            // One of them is where it comes from.
-            let some = shared && want.size >= SHARED_FAR_MIN && far > 1;
+            let holders = want.possible_holders(world);
+            let has_it = |node: &NodeId| holders.iter().any(|holder| holder.node == *node);
+            let could_want = members.iter().any(|(node, far)| *far && !has_it(node));
+            let some = shared && want.size >= SHARED_FAR_MIN && could_want;
             want.telling.settled_far = if some { now + SETTLE_FAR } else { now };
             let told = members.iter().filter(|(_, far)| shared && (!far || want.size >= SHARED_FAR_MIN));
             for (node, _) in told {
                 letters.add(*node, *hash, want.extent(config, &Cells::none(want.grid.count())));
             }
             (want.telling.told, want.telling.told_far) = (now, now);
+        }
+        letters.send(out);
+    }
+
+    /// A member with a new session is told what is wanted here: it may have begun with the same meanwhile.
+    pub fn welcome(
+        &self,
+        config: &ReplicaConfig,
+        member: &NodeId,
+        world: &impl Holders,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(holder) = world.member(member).filter(|_| config.sharing != Sharing::Origin) else { return };
+        let least = if holder.far { SHARED_FAR_MIN } else { SHARED_MIN };
+        let mut letters = Letters::default();
+        let told = self.wants.iter().filter(|(_, want)| want.telling.settled.is_some() && want.size >= least);
+        for (hash, want) in told {
+            let coming = coming(want, self.flights.values().filter(|flight| flight.hash == *hash));
+            letters.add(*member, *hash, want.extent(config, &coming));
         }
         letters.send(out);
     }
