@@ -1,6 +1,8 @@
 //! The planner of transfers as a table: what happens to a want, and what is asked of whom because of it.
 
 mod harness;
+#[path = "fetch_table/told.rs"]
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -583,57 +585,4 @@ fn a_holder_that_falls_silent_is_asked_around_once() {
     assert!(second.from != silent.from && second.range == silent.range);
     bench.fetched(&second);
     assert_eq!((&bench.cancelled[..], &bench.sealing[..]), (&[silent.fetch][..], &[hash(1)][..]));
-}
-
-#[test]
-fn a_transfer_that_goes_on_is_not_taken_for_dead() {
-    let mut bench = Bench::new(&[holder(2, true), holder(3, true)]);
-    bench.want_new(hash(1), 100_000, request(1));
-    for _ in 0..20 {
-        bench.pass(1_000);
-        bench.act(|wants, now, _| wants.arriving(now, FetchId(1)));
-    }
-    assert_eq!(bench.flights.len(), 1);
-    bench.pass(50_000);
-    assert!(bench.ended.is_empty(), "bytes have come, so it is waited for");
-}
-
-/// A member says how far it is with the first blob.
-fn says(bench: &mut Bench, from: NodeId, extent: Extent) {
-    let progress = vec![Progress { hash: hash(1), extent }];
-    let world = World(bench.world.0.clone());
-    bench.act(|wants, now, out| wants.heard(now, from, progress, &BTreeSet::new(), &world, out));
-}
-
-#[test]
-fn what_a_neighbour_says_to_bring_and_never_does_is_fetched_after_a_while() {
-    let mut bench = Bench::new(&[holder(2, true)]);
-    // Known as a member, not as a holder of this.
-    bench.world.0.insert(digest(9), vec![holder(3, false)]);
-    bench.want(hash(1), 4 * MIB, request(1));
-    let all = || Extent::Partial { have: vec![], coming: vec![255; 4] };
-    says(&mut bench, node(3), all());
-    bench.probed(hash(1), Ranges::new());
-    for _ in 0..15 {
-        bench.pass(1_000);
-        says(&mut bench, node(3), all());
-        assert!(bench.flights.is_empty(), "it is on its way");
-    }
-    for _ in 0..8 {
-        bench.pass(1_000);
-        says(&mut bench, node(3), all());
-    }
-    assert!(!bench.flights.is_empty() && bench.ended.is_empty());
-}
-
-#[test]
-fn who_comes_later_is_told_what_is_wanted() {
-    let mut bench = Bench::new(&[holder(2, true)]);
-    bench.world.0.insert(digest(9), vec![holder(3, false)]);
-    bench.want_new(hash(1), 4 * MIB, request(1));
-    let (world, config, mut out) = (World(bench.world.0.clone()), ReplicaConfig::default(), Vec::new());
-    bench.wants.welcome(&config, &node(3), &world, &mut out);
-    let told = matches!(&out[..], [Output::Send { to, message: Message::Progress(progress) }]
-        if *to == node(3) && progress.len() == 1 && progress[0].hash == hash(1));
-    assert!(told, "{out:?}");
 }
