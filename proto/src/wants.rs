@@ -270,6 +270,7 @@ impl Wants {
     pub fn peer_down(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
         for want in self.wants.values_mut() {
             want.sharers.forget(peer);
+            want.telling.answered(now, peer);
         }
         let of_peer = self.flights.iter().filter(|(_, flight)| flight.from == *peer);
         let fetches: Vec<FetchId> = of_peer.map(|(fetch, _)| *fetch).collect();

@@ -95,7 +95,8 @@ pub enum Extent {
     },
     /// All of it.
     Whole,
-    /// It is not wanted there any more.
+    /// It is not wanted there, or not any more. Whoever says [`Extent::Partial`] to a member for which that is so is
+    /// told, so that it need not wait.
     Dropped,
 }
 

@@ -20,9 +20,9 @@ use waystation_proto::{
 
 const MIB: u64 = 1024 * 1024;
 
-/// Who holds what: near and far members with a session.
-#[derive(Default)]
-struct World(BTreeMap<Digest, Vec<Holder>>);
+/// Who holds what: near and far members with a session; and those that are told what is wanted.
+#[derive(Clone, Default)]
+struct World(BTreeMap<Digest, Vec<Holder>>, Vec<(NodeId, bool)>);
 
 impl Holders for World {
     fn holders(&self, manifest: &Digest) -> Vec<Holder> {
@@ -40,7 +40,7 @@ impl Holders for World {
     }
 
     fn sessions(&self) -> Vec<(NodeId, bool)> {
-        Vec::new()
+        self.1.clone()
     }
 
     fn site(&self, node: &NodeId) -> u64 {
@@ -87,7 +87,7 @@ impl Bench {
     fn new(holders: &[Holder]) -> Self {
         Bench {
             wants: Wants::default(),
-            world: World([(digest(1), holders.to_vec())].into()),
+            world: World([(digest(1), holders.to_vec())].into(), Vec::new()),
             config: ReplicaConfig::default(),
             now: 0,
             flights: Vec::new(),

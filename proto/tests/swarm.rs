@@ -27,6 +27,8 @@ struct Swarm {
     origin: u64,
     lan: u64,
     size: u64,
+    /// How long a message is under way within a site, and to another.
+    delays: (u64, u64),
     now: u64,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -126,6 +128,7 @@ impl Swarm {
             origin: origin * 125,
             lan: lan * 125,
             size,
+            delays: (1, 25),
             now: 0,
             events: BinaryHeap::new(),
             happenings: BTreeMap::new(),
@@ -236,7 +239,8 @@ impl Swarm {
                 }
                 Output::Send { to, message: Message::Progress(progress) } => {
                     let to = (0..self.nodes.len()).find(|m| name(*m) == to).expect("known");
-                    let delay = if self.nodes[to].site == self.nodes[n].site { 1 } else { 25 };
+                    let (near, far) = self.delays;
+                    let delay = if self.nodes[to].site == self.nodes[n].site { near } else { far };
                     self.at(self.now + delay, to, Happening::Hear(n, progress));
                 }
                 _ => {}
@@ -315,6 +319,18 @@ fn a_blob_enters_a_site_once_however_many_want_it() {
             "{took} ms of {least}, {apart} ms between"
         );
     }
+}
+
+/// Small machines that all begin at once are busy: what they say comes late.
+#[test]
+fn neighbours_that_answer_late_are_waited_for() {
+    let mut swarm = Swarm::new(1, 8, 20 * MIB, (1000, 50, 1000));
+    swarm.delays = (120, 120);
+    swarm.ticking(120_000);
+    swarm.start(5);
+    swarm.run(120_000);
+    assert!(swarm.entered() <= 1010, "{} of 1000 entered the site", swarm.entered());
+    assert!(swarm.last() <= at_rate(20 * MIB, 50) * 12 / 10, "{} ms", swarm.last());
 }
 
 #[test]

@@ -32,11 +32,13 @@ impl Wants {
         let mut letters = Letters::default();
         for Progress { hash, extent } in progress {
             if let Some(want) = self.wants.get_mut(&hash) {
+                want.telling.answered(now, &from);
                 if want.sharers.told(now, (from, member.far, world.site(&from)), &want.grid, &extent) {
                     self.give_way(now, &hash, &from, world, out);
                 }
-            } else if held.contains(&hash) && matches!(extent, Extent::Partial { .. }) {
-                letters.add(from, hash, Extent::Whole);
+            } else if matches!(extent, Extent::Partial { .. }) {
+                // Who has just begun with it waits for an answer.
+                letters.add(from, hash, if held.contains(&hash) { Extent::Whole } else { Extent::Dropped });
             }
         }
         letters.send(out);
@@ -65,18 +67,24 @@ impl Wants {
             }
             let members = sessions.get_or_insert_with(|| world.sessions());
             let shared = want.size >= SHARED_MIN && config.sharing != Sharing::Origin;
-            let alone = !shared || members.iter().all(|(_, far)| *far);
-            // Nobody has to be waited for where there is no neighbour.
-            want.telling.settled = Some(if alone { now } else { now + SETTLE });
             let holders = want.possible_holders(world);
             let has_it = |node: &NodeId| holders.iter().any(|holder| holder.node == *node);
             let could_want = members.iter().any(|(node, far)| *far && !has_it(node));
-            let some = shared && want.size >= SHARED_FAR_MIN && could_want;
-            want.telling.settled_far = if some { now + SETTLE_FAR } else { now };
-            let told = members.iter().filter(|(_, far)| shared && (!far || want.size >= SHARED_FAR_MIN));
-            for (node, _) in told {
-                letters.add(*node, *hash, want.extent(config, &Cells::none(want.grid.count())));
+            let far_too = want.size >= SHARED_FAR_MIN;
+            let extent = want.extent(config, &Cells::none(want.grid.count()));
+            let telling = &mut want.telling;
+            for (node, far) in members.iter().filter(|(_, far)| shared && (!far || far_too)) {
+                letters.add(*node, *hash, extent.clone());
+                match far {
+                    true if could_want => drop(telling.unanswered_far.insert(*node)),
+                    true => {}
+                    false => drop(telling.unanswered.insert(*node)),
+                }
             }
+            // Nobody has to be waited for where there is nobody.
+            let wait = |whom: &BTreeSet<NodeId>, span| if whom.is_empty() { now } else { now + span };
+            telling.settled = Some(wait(&telling.unanswered, SETTLE));
+            telling.settled_far = wait(&telling.unanswered_far, SETTLE_FAR);
             (want.telling.told, want.telling.told_far) = (now, now);
         }
         letters.send(out);
@@ -219,10 +227,11 @@ impl Letters {
 const SHARED_MIN: u64 = 16 * 1024;
 /// and of these other sites are not told.
 const SHARED_FAR_MIN: u64 = 1024 * 1024;
-/// How long neighbours are given to say that they want the same, before it is fetched from another site.
-const SETTLE: Span = Span::millis(40);
+/// How long neighbours are given to say whether they want the same, before it is fetched from another site. Those
+/// that are there and not busy have answered after a few milliseconds, and then nobody is waited for.
+const SETTLE: Span = Span::millis(250);
 /// How long other sites are given; until then little is asked of where all of it is.
-const SETTLE_FAR: Span = Span::millis(200);
+const SETTLE_FAR: Span = Span::millis(400);
 /// A transfer of this age has brought little yet.
 const JUST_BEGUN: Span = Span::millis(500);
 /// How soon something new is told, and how often that there is nothing new: to neighbours,

@@ -43,12 +43,16 @@ pub(super) struct Want {
 }
 
 /// What the others have been told of a want.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Telling {
     /// Once members were told that it is wanted here: when those who want the same have had the time to say so.
     pub(super) settled: Option<Time>,
     /// And when those of other sites have.
     pub(super) settled_far: Time,
+    /// Neighbours that have not said yet whether they want it too,
+    pub(super) unanswered: BTreeSet<NodeId>,
+    /// and members of other sites.
+    pub(super) unanswered_far: BTreeSet<NodeId>,
     /// Whether something has changed since the neighbours were told,
     pub(super) news: bool,
     /// and since other sites were.
@@ -62,6 +66,18 @@ pub(super) enum Stage {
     Probing,
     Fetching,
     Sealing,
+}
+
+impl Telling {
+    /// A member has said how it stands there, or is gone. Once all have, nobody is waited for.
+    pub(super) fn answered(&mut self, now: Time, member: &NodeId) {
+        if self.unanswered.remove(member) && self.unanswered.is_empty() {
+            self.settled = self.settled.map(|at| at.min(now));
+        }
+        if self.unanswered_far.remove(member) && self.unanswered_far.is_empty() {
+            self.settled_far = self.settled_far.min(now);
+        }
+    }
 }
 
 impl Want {
