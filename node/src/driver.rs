@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 use waystation_proto::{
     DialTarget, Input, NodeId, Now, Replica, Time, Wall,
     body::NodeBody,
@@ -333,7 +333,10 @@ impl Driver {
         }
         match event {
             DataEvent::Arriving { fetch } => self.take(Input::Arriving { fetch }),
-            DataEvent::Fetched { fetch } => self.take(Input::Fetched { fetch }),
+            DataEvent::Fetched { fetch } => {
+                trace!(fetch = fetch.0, "fetched");
+                self.take(Input::Fetched { fetch });
+            }
             DataEvent::Failed { fetch, fault: Fault::Budget, why } => {
                 debug!(fetch = fetch.0, why, "the budget ended a transfer");
                 // First, or it would be planned again at once.

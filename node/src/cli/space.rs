@@ -11,11 +11,9 @@ use super::{
     table::{short, size, span, table},
 };
 use crate::{
-    gc::{
-        config::Amount,
-        report::{ArtifactUsage, Deleted, GcReport, GcRequest, PinRequest, Pinned, SpaceReport, Usage},
-    },
+    gc::report::{ArtifactUsage, Deleted, GcReport, GcRequest, PinRequest, Pinned, SpaceReport, Usage},
     reference::Reference,
+    units::Size,
 };
 
 /// `waystation gc`
@@ -25,8 +23,8 @@ pub struct GcArgs {
     #[arg(long)]
     dry_run: bool,
     /// Free this much, such as 5GiB, also where the quota has room: what was used least recently goes first.
-    #[arg(long, value_name = "AMOUNT")]
-    free: Option<Amount>,
+    #[arg(long, value_name = "SIZE")]
+    free: Option<Size>,
     #[command(flatten)]
     node: NodeArgs,
     /// Print the answer as JSON.
@@ -59,13 +57,7 @@ pub struct PinArgs {
 
 /// Deletes what need not stay.
 pub async fn gc(args: GcArgs) -> Result<(), Failure> {
-    let free = match args.free {
-        None => 0,
-        Some(Amount::Bytes(bytes)) => bytes,
-        Some(Amount::Percent(_)) => {
-            return Err(Failure::Usage("--free takes an amount such as 5GiB, not a part".to_owned()));
-        }
-    };
+    let free = args.free.unwrap_or_default().0;
     let request = GcRequest { dry_run: args.dry_run, free };
     let report: GcReport = Client::local(&args.node.data_dir()?)?.tell("gc", &request).await?;
     if args.json {

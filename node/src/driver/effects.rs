@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 use waystation_proto::{
     Digest, Event, FetchId, Hash, Input, NodeId, Output, Replica, RepoName,
     event::{Change, Fault, Proof, PullFailure, Source},
@@ -114,6 +114,7 @@ impl Effects {
                 return self.fetch(FetchOrder { fetch, from, addresses, hash, size, range, class });
             }
             Output::CancelFetch { fetch } => {
+                trace!(fetch = fetch.0, "cancelled");
                 self.parking.parked.remove(&fetch);
                 self.landed(fetch);
                 self.data.cancel(fetch);
@@ -177,6 +178,8 @@ impl Effects {
 
     fn launch(&mut self, order: FetchOrder) -> Option<Input> {
         let (fetch, hash, bytes) = (order.fetch, order.hash, order.range.end - order.range.start);
+        let (from, range, class) = (order.from.short(), &order.range, order.class);
+        trace!(fetch = fetch.0, %from, hash = %hash.short(), ?range, ?class, "fetching");
         if !self.data.fetch(order) {
             return Some(Input::FetchFailed { fetch, fault: Fault::Peer });
         }

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::units::Size;
+
 /// `[storage]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -78,20 +80,15 @@ impl FromStr for Amount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "{text:?} is no amount of storage; write such as \"80%\", \"20 GiB\", \"500 MB\" or bytes"
-            )
-        };
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-        let unit = text[digits..].trim();
-        if unit == "%" {
-            return u8::try_from(number).ok().filter(|n| *n <= 100).map(Amount::Percent).ok_or_else(wrong);
+        let wrong =
+            || format!("{text:?} is no amount of storage; write such as \"80%\", \"20 GiB\" or \"500 MB\"");
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent = percent.trim_end();
+            let digits = percent.bytes().all(|byte| byte.is_ascii_digit());
+            let number = percent.parse().ok().filter(|number| digits && *number <= 100);
+            return number.map(Amount::Percent).ok_or_else(wrong);
         }
-        let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?.1;
-        number.checked_mul(factor).map(Amount::Bytes).ok_or_else(wrong)
+        text.parse::<Size>().map(|size| Amount::Bytes(size.0)).map_err(|_| wrong())
     }
 }
 
@@ -99,11 +96,7 @@ impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Amount::Percent(percent) => write!(f, "{percent}%"),
-            Amount::Bytes(bytes) => {
-                let fits = |factor: &&(&str, u64)| *bytes > 0 && bytes.is_multiple_of(factor.1);
-                let (unit, factor) = BINARY.iter().rev().find(fits).copied().unwrap_or(("B", 1));
-                write!(f, "{} {unit}", bytes / factor)
-            }
+            Amount::Bytes(bytes) => Size(*bytes).fmt(f),
         }
     }
 }
@@ -136,21 +129,6 @@ mod span {
     }
 }
 
-const BINARY: [(&str, u64); 5] =
-    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-const UNITS: [(&str, u64); 10] = [
-    ("", 1),
-    ("B", 1),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,15 +138,16 @@ mod tests {
         for (text, amount, again) in [
             ("80%", Amount::Percent(80), "80%"),
             ("20 GiB", Amount::Bytes(20 << 30), "20 GiB"),
-            ("500MB", Amount::Bytes(500_000_000), "500000000 B"),
-            ("1024", Amount::Bytes(1024), "1 KiB"),
-            (" 0 B ", Amount::Bytes(0), "0 B"),
+            ("500MB", Amount::Bytes(500_000_000), "500 MB"),
+            ("1.5 GiB", Amount::Bytes(3 << 29), "1.5 GiB"),
+            ("5 %", Amount::Percent(5), "5%"),
+            ("0 B", Amount::Bytes(0), "0 B"),
         ] {
             assert_eq!(text.parse(), Ok(amount), "{text}");
             assert_eq!(amount.to_string(), again);
             assert_eq!(again.parse(), Ok(amount));
         }
-        for text in ["", "%", "101%", "-1", "1.5 GiB", "20 GiBs", "99999999999 TiB"] {
+        for text in ["", "%", "101%", "+5%", "-1", "1024", "20 GiBs", "99999999999 TiB"] {
             assert!(text.parse::<Amount>().is_err(), "{text}");
         }
         assert_eq!(Amount::Percent(80).of(1000), 800);
