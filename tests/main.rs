@@ -27,6 +27,7 @@ mod cases {
     mod explain;
     mod grants;
     mod isolation;
+    mod marks;
     mod nat;
     mod one_fetch;
     mod own_names;

@@ -25,9 +25,11 @@ use crate::{
 };
 
 mod answer;
+mod mark;
 mod pulled;
 
 pub use answer::{Api, ApiError};
+pub use mark::{Mark, MarkRequest, Marked};
 
 /// Facts about the process that neither store nor replica know. Filled once, when everything is bound.
 #[derive(Clone)]

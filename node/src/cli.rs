@@ -20,6 +20,7 @@ mod file;
 mod layout;
 mod limits;
 mod local;
+mod mark;
 mod mesh;
 mod policy;
 mod progress;
@@ -67,6 +68,8 @@ enum Command {
     Pin(space::PinArgs),
     /// Let an artifact that was pinned go when room is needed.
     Unpin(space::PinArgs),
+    /// Say that an artifact is being checked, put aside, good, bad or taken back: all nodes act on it.
+    Mark(mark::MarkArgs),
     /// Get an artifact out of the mesh into a directory, an archive or a file.
     Pull(pull::PullArgs),
     /// Make meshes, let machines join, say who may publish.
@@ -155,6 +158,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args).await,
         Command::Gc(args) => space::gc(args).await,
         Command::Du(args) => space::du(args).await,
+        Command::Mark(args) => mark::run(args).await,
         Command::Pin(args) => space::pin(args, true).await,
         Command::Unpin(args) => space::pin(args, false).await,
         Command::Mesh(command) => mesh::run(command).await,

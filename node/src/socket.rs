@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use waystation_proto::{Hash, RepoName};
 
 use crate::{
-    api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest},
+    api::{Api, ApiError, ApiProblem, BudgetReset, GrantRequest, MarkRequest},
     budget::BudgetChange,
     events::stream,
     gc::report::{GcRequest, PinRequest},
@@ -156,6 +156,7 @@ fn routes(api: Api) -> Router {
         .route("/api/v1/du", get(usage))
         .route("/api/v1/gc", post(collect))
         .route("/api/v1/pin", post(pin))
+        .route("/api/v1/mark", post(mark))
         .with_state(api)
 }
 
@@ -276,6 +277,10 @@ async fn usage(State(api): State<Api>) -> Result<Response, ApiError> {
 
 async fn collect(State(api): State<Api>, Json(request): Json<GcRequest>) -> Result<Response, ApiError> {
     Ok(Json(api.collect(&request).await?).into_response())
+}
+
+async fn mark(State(api): State<Api>, Json(request): Json<MarkRequest>) -> Result<Response, ApiError> {
+    Ok(Json(api.mark(&request).await?).into_response())
 }
 
 async fn pin(State(api): State<Api>, Json(request): Json<PinRequest>) -> Result<Response, ApiError> {

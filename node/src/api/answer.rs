@@ -58,11 +58,7 @@ impl Api {
     pub async fn pin(&self, request: &PinRequest) -> Result<Pinned, ApiError> {
         let reference: Reference =
             request.reference.parse().map_err(|e| ApiError::Invalid(format!("{e}")))?;
-        let (repository, tag) = (&reference.repository, reference.tag_or_latest());
-        let tagged = || self.store.index().tag(repository, &tag).and_then(|entry| entry.target);
-        let digest = reference.digest.or_else(tagged).ok_or_else(|| {
-            ApiError::NotFound(format!("{repository} has no tag {tag}; see: waystation tags {repository}"))
-        })?;
+        let digest = self.digest_of(&reference)?;
         self.replica
             .pin(digest, request.pinned)
             .await
@@ -406,7 +402,7 @@ pub enum ApiError {
     Refused(String),
 }
 
-fn state_name(state: State) -> &'static str {
+pub(super) fn state_name(state: State) -> &'static str {
     match state {
         State::Validating => "validating",
         State::Quarantined => "quarantined",
