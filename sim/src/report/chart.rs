@@ -10,7 +10,7 @@ use super::{axis::Axis, unit::Unit};
 /// Of the coordinates of a plot, before the page scales it.
 pub const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 70.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = HEIGHT - 48.0;
@@ -324,7 +324,7 @@ mod tests {
         let text = chart(vec![series]).draw().into_string();
         assert!(text.contains("One &amp; two</title>") && text.contains("<desc id=\"a-d\">Three"));
         assert!(text.contains("&lt;b&gt;") && !text.contains("<b>"));
-        assert!(text.contains("M64 232H240V34"), "{text}");
+        assert!(text.contains("M70 232H243V34"), "{text}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub struct Group {
     /// What is only kept of groups that are shown in detail.
     pub detail: Option<Detail>,
     seen: BTreeSet<(u64, u64, u64)>,
+    between: bool,
 }
 
 /// Curves over time and matrices.
@@ -143,6 +144,7 @@ impl Group {
                 }
             }
             Measurement::Between { run, from, to, bytes } => {
+                self.between = true;
                 if from != to && Some(*to) != outline.origin() {
                     self.entered = self.entered.saturating_add(*bytes);
                 }
@@ -237,7 +239,7 @@ impl Group {
     /// How often what a site pulled came into it, where that could be told.
     pub fn site_copies(&self) -> Option<f64> {
         let all_seen = self.seen.len() <= NEEDED_MAX;
-        (all_seen && self.needed > 0).then(|| self.entered as f64 / self.needed as f64)
+        (self.between && all_seen && self.needed > 0).then(|| self.entered as f64 / self.needed as f64)
     }
 
     /// Bytes of the control plane for each node and hour.

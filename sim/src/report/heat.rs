@@ -22,6 +22,8 @@ pub struct Heat<'a> {
     pub title: String,
     /// Of rows and columns.
     pub names: &'a [String],
+    /// The same in short.
+    pub labels: &'a [String],
     /// Bytes, row by row.
     pub cells: &'a [f64],
     /// The largest of all matrices that are to be compared.
@@ -35,6 +37,7 @@ impl Heat<'_> {
         let size = ((WIDTH - LEFT - 8.0) / n as f64).min(40.0);
         let height = TOP + size * n as f64 + 26.0;
         let sum: f64 = self.cells.iter().sum();
+        let (all, cell) = (round(size * n as f64 - 0.6), round(size - 0.6));
         html! {
             figure class="plot" {
                 figcaption { (self.title) }
@@ -44,23 +47,26 @@ impl Heat<'_> {
                         "A row for each site that sends, a column for each that receives; " (Unit::Bytes.text(sum)) " in all."
                     }
                     text class="label" x="4" y="14" { "from ↓ to →" }
+                    rect class="h0" x=(LEFT) y=(TOP) width=(all) height=(all) {}
                     @for (row, name) in self.names.iter().enumerate() {
                         @let at = TOP + size * row as f64;
                         @if self.is_named(row, size) {
-                            text class="tick" x=(LEFT - 5.0) y=(round(at + size / 2.0 + 4.0)) text-anchor="end" { (short(name, 9)) title { (name) } }
+                            text class="tick" x=(LEFT - 5.0) y=(round(at + size / 2.0 + 4.0)) text-anchor="end" { (short(self.labels.get(row).unwrap_or(name), 9)) title { (name) } }
                         }
                         @for (column, to) in self.names.iter().enumerate() {
                             @let bytes = self.cells.get(row * n + column).copied().unwrap_or_default();
-                            rect class=(format!("heat h{}", shade(bytes, self.most))) x=(round(LEFT + size * column as f64)) y=(round(at))
-                                width=(round(size - 0.6)) height=(round(size - 0.6)) {
-                                @if bytes > 0.0 { title { (name) " to " (to) ": " (Unit::Bytes.text(bytes)) } }
+                            @if bytes > 0.0 {
+                                rect class=(format!("h{}", shade(bytes, self.most))) x=(round(LEFT + size * column as f64))
+                                    y=(round(at)) width=(cell) height=(cell) {
+                                    title { (name) " → " (to) ": " (Unit::Bytes.text(bytes)) }
+                                }
                             }
                         }
                     }
                     @for (column, name) in self.names.iter().enumerate() {
                         @if self.is_named_below(column, size) {
                             text class="tick" x=(round(LEFT + size * (column as f64 + 0.5))) y=(round(height - 10.0)) text-anchor="middle" {
-                                (short(name, if size >= 36.0 { 5 } else { 9 })) title { (name) }
+                                (short(self.labels.get(column).unwrap_or(name), if size >= 36.0 { 5 } else { 9 })) title { (name) }
                             }
                         }
                     }
@@ -95,7 +101,7 @@ pub fn key(most: f64) -> Markup {
                 };
                 li {
                     svg class="swatch" viewBox="0 0 28 12" aria-hidden="true" {
-                        rect class=(format!("heat h{shade}")) x="2" y="1" width="24" height="10" {}
+                        rect class=(format!("h{shade}")) x="2" y="1" width="24" height="10" {}
                     }
                     (text)
                 }
@@ -117,13 +123,14 @@ fn shade(bytes: f64, most: f64) -> usize {
     (1..SHADES).find(|shade| bytes <= most / factor(SHADES - shade)).unwrap_or(SHADES)
 }
 
-/// The first letters of a name, and that there are more.
+/// The last letters of a name, which tell it from others, and that there are more.
 fn short(name: &str, letters: usize) -> String {
-    if name.chars().count() <= letters {
+    let all = name.chars().count();
+    if all <= letters {
         return name.to_owned();
     }
-    let begin: String = name.chars().take(letters - 1).collect();
-    format!("{begin}…")
+    let end: String = name.chars().skip(all + 1 - letters).collect();
+    format!("…{end}")
 }
 
 #[cfg(test)]
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_between_letters() {
-        assert_eq!(short("übermäßig", 5), "über…");
+        assert_eq!(short("übermäßig", 5), "…äßig");
         assert_eq!(short("edge", 5), "edge");
     }
 
@@ -150,11 +157,12 @@ mod tests {
             id: "h".into(),
             title: "Bytes".into(),
             names: &names,
+            labels: &names,
             cells: &[0.0, 5.0, 7.0, 0.0],
             most: 7.0,
         };
         let text = heat.draw().into_string();
-        assert_eq!(text.matches("<rect").count(), 4);
-        assert!(text.contains("a to &lt;b&gt;: 5 B") && !text.contains("<b>"));
+        assert_eq!(text.matches("<rect").count(), 1 + 2);
+        assert!(text.contains("a → &lt;b&gt;: 5 B") && !text.contains("<b>"));
     }
 }

@@ -8,6 +8,8 @@ const ROWS_MAX: usize = 32;
 pub struct Matrix {
     /// Of rows and columns.
     pub names: Vec<String>,
+    /// Of the first site of each row.
+    pub labels: Vec<String>,
     /// Row by row.
     pub cells: Vec<f64>,
     /// Sites that share a row; 1 where none do.
@@ -23,7 +25,8 @@ impl Matrix {
         let origin = origin.and_then(|site| usize::try_from(site).ok()).filter(|site| *site < count);
         let (together, origin) =
             if count <= ROWS_MAX { (1, None) } else { (count.div_ceil(ROWS_MAX - 2).max(2), origin) };
-        let mut matrix = Matrix { names: vec![], cells: vec![], together, sites: count, origin };
+        let mut matrix =
+            Matrix { names: vec![], labels: vec![], cells: vec![], together, sites: count, origin };
         let mut rows: Vec<Vec<usize>> = vec![];
         for site in 0..count {
             let row = matrix.row(site);
@@ -34,10 +37,11 @@ impl Matrix {
         }
         let name = |row: &Vec<usize>| match (row.first(), row.last()) {
             (Some(one), Some(other)) if one == other => sites[*one].clone(),
-            (Some(one), Some(other)) => format!("{} to {}", sites[*one], sites[*other]),
+            (Some(one), Some(other)) => format!("{} … {}", sites[*one], sites[*other]),
             _ => String::new(),
         };
         matrix.names = rows.iter().map(name).collect();
+        matrix.labels = rows.iter().filter_map(|row| sites.get(*row.first()?).cloned()).collect();
         matrix.cells = vec![0.0; rows.len() * rows.len()];
         matrix
     }
@@ -86,7 +90,7 @@ mod tests {
     fn many_sites_share_rows_but_the_origin_does_not() {
         let mut matrix = Matrix::new(&names(1000), Some(500));
         assert!(matrix.names.len() <= ROWS_MAX, "{}", matrix.names.len());
-        assert_eq!((matrix.names[0].as_str(), matrix.names[1].as_str()), ("s500", "s0 to s33"));
+        assert_eq!((matrix.names[0].as_str(), matrix.names[1].as_str()), ("s500", "s0 … s33"));
         let rows = matrix.names.len();
         for site in 0..1000 {
             matrix.add(500, site, 1);

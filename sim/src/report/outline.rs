@@ -197,6 +197,8 @@ mod tests {
         run.origin_sent = Some(100);
         assert_eq!(run.origin(), Some(1));
         assert_eq!(run.busiest(2), [0, 2]);
+        run.origin_sent = Some(200);
+        assert_eq!(run.origin(), None);
         run.origin = Some(2);
         assert_eq!(run.origin(), Some(2));
         assert_eq!(run.site(7), "site 7");

@@ -86,7 +86,7 @@ fn every_section_is_there_when_there_is_data_for_it() {
     ] {
         assert!(text.contains(&format!("<section id=\"{id}\"")), "{id} is missing");
     }
-    for words in ["edge rollout", "T_min 10 s", "1.25 GB", "availability of what was held", "p99 × T_min"] {
+    for words in ["edge rollout", "T_min 10 s", "1.25 GB", "availability of what was held", "p99 / T_min"] {
         assert!(text.contains(words), "does not say {words}");
     }
 }

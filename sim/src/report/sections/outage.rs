@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{Section, filled, shown, table};
 use crate::report::{
     axis::Axis,
-    chart::{Chart, Look, Series},
+    chart::{Chart, Look, Series, share_axis},
     gather::Gathered,
     group::{Detail, Group},
     unit::{Unit, count},
@@ -51,6 +51,7 @@ pub fn section(gathered: &Gathered) -> Option<Section> {
 fn plot(at: usize, group: &Group, detail: &Detail) -> Chart {
     let (served, failed) = &detail.served;
     let begin = served.points().next().map_or(0.0, |point| point.0);
+    let all: Vec<f64> = served.points().zip(failed.points()).map(|(a, b)| a.1 + b.1).collect();
     let series = [(served, "ended", 2), (failed, "did not end", 1)]
         .into_iter()
         .filter(|(bins, ..)| bins.used())
@@ -58,11 +59,14 @@ fn plot(at: usize, group: &Group, detail: &Detail) -> Chart {
             name: format!("{name}: {}", count(bins.total() as u64)),
             colour,
             look: Look::Columns,
-            points: bins.points().map(|(from, sum)| (from - begin, sum)).collect(),
+            points: bins
+                .points()
+                .zip(&all)
+                .map(|((from, sum), all)| (from - begin, sum / all.max(1.0)))
+                .collect(),
         })
         .collect::<Vec<_>>();
     let parts = served.points().count() as f64;
-    let most = served.points().zip(failed.points()).map(|(a, b)| a.1 + b.1).fold(0.0, f64::max);
     let label = if detail.outage_known { "since the cloud went away" } else { "since the run began" };
     Chart {
         id: format!("outage-{at}"),
@@ -74,7 +78,7 @@ fn plot(at: usize, group: &Group, detail: &Detail) -> Chart {
             count(failed.total() as u64)
         ),
         x: Axis::linear(label, Unit::Seconds, [parts * served.width()]),
-        y: Axis::linear(&format!("pulls in {}", Unit::Seconds.text(served.width())), Unit::Count, [most]),
+        y: share_axis(&format!("pulls asked for in each {}", Unit::Seconds.text(served.width()))),
         series,
         marks: vec![],
     }

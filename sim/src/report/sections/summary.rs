@@ -22,7 +22,7 @@ pub fn section(gathered: &Gathered) -> Option<Section> {
     let head: Vec<&str> = ["System", "Variant", "Nodes"]
         .into_iter()
         .chain(columns.iter().map(|column| column.name))
-        .chain(["Broken promises"])
+        .chain(["Broken"])
         .collect();
     let rows = html! {
         @for group in gathered.groups.iter().take(ROWS_MAX) {
@@ -44,10 +44,10 @@ pub fn section(gathered: &Gathered) -> Option<Section> {
         }
         p class="how" {
             "Completion: from asking for an artifact until a node has all of it; p99 is the time within which 99 % of the pulls ended. "
-            "T_min is what no system can beat over the tightest cut of the network; p99 × T_min compares each pull with its own. "
+            "T_min is what no system can beat over the tightest cut of the network; p99 / T_min compares each pull with its own. "
             "Origin copies: what left the origin's site over the content that was pulled. "
             "Copies per site: what came into the other sites over what they pulled, each artifact once (below 1 where artifacts share layers). "
-            "Spread: until 99 % of the nodes knew of a publication, the median of all."
+            "First byte: the median. Control: bytes of the control plane for each node and hour. Spread: until 99 % of the nodes knew of a publication, the median of all; missed: nodes that had not heard in the end. Broken: promises that checkers found broken."
         }
     };
     Some(Section { id: "summary", short: "Summary", title: "Summary", alarm: false, body })
@@ -66,11 +66,11 @@ const COLUMNS: [Column; 14] = [
     Column { name: "p99.9", unit: Unit::Seconds, value: |group| group.completion.at(0.999) },
     Column { name: "max", unit: Unit::Seconds, value: |group| group.completion.most() },
     Column { name: "T_min", unit: Unit::Seconds, value: |group| group.bound().map(|bound| bound.seconds) },
-    Column { name: "p99 × T_min", unit: Unit::Times, value: |group| group.ratio.at(0.99) },
-    Column { name: "First byte p50", unit: Unit::Seconds, value: |group| group.first_byte.at(0.5) },
+    Column { name: "p99 / T_min", unit: Unit::Times, value: |group| group.ratio.at(0.99) },
+    Column { name: "First byte", unit: Unit::Seconds, value: |group| group.first_byte.at(0.5) },
     Column { name: "Origin copies", unit: Unit::Times, value: Group::origin_copies },
     Column { name: "Copies per site", unit: Unit::Times, value: Group::site_copies },
-    Column { name: "Control per node and hour", unit: Unit::Bytes, value: Group::control_rate },
+    Column { name: "Control / node / h", unit: Unit::Bytes, value: Group::control_rate },
     Column { name: "Spread to 99 %", unit: Unit::Seconds, value: |group| median(&group.spread[1]) },
     Column { name: "Missed", unit: Unit::Count, value: |group| known(group.published, group.missed) },
     Column {

@@ -98,6 +98,7 @@ pub fn matrix(gathered: &Gathered) -> Option<Section> {
                     id: format!("matrix-{at}"),
                     title: format!("From site to site: {}", group.system),
                     names: &detail.matrix.names,
+                    labels: &detail.matrix.labels,
                     cells: &detail.matrix.cells,
                     most,
                 }.draw())
