@@ -52,7 +52,7 @@ fn plot(at: usize, group: &Group, detail: &Detail) -> Chart {
     let (served, failed) = &detail.served;
     let begin = served.points().next().map_or(0.0, |point| point.0);
     let all: Vec<f64> = served.points().zip(failed.points()).map(|(a, b)| a.1 + b.1).collect();
-    let series = [(served, "ended", 2), (failed, "did not end", 1)]
+    let series = [(served, "ended", 0), (failed, "did not end", 1)]
         .into_iter()
         .filter(|(bins, ..)| bins.used())
         .map(|(bins, name, colour)| Series {
@@ -85,11 +85,11 @@ fn plot(at: usize, group: &Group, detail: &Detail) -> Chart {
 }
 
 fn availability(gathered: &Gathered) -> Markup {
-    let mut any = false;
+    let measured = |name: &str| name.starts_with("availability");
+    let any = gathered.groups.iter().any(|group| group.figures.keys().any(|name| measured(name)));
     let rows = html! {
         @for group in &gathered.groups {
-            @for (name, figure) in group.figures.iter().filter(|(name, _)| name.starts_with("availability")) {
-                @let _ = any = true;
+            @for (name, figure) in group.figures.iter().filter(|(name, _)| measured(name)) {
                 tr {
                     th scope="row" { (group.name()) }
                     td { (name) }
