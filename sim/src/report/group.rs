@@ -112,7 +112,8 @@ impl Group {
         }
         self.seeds.insert(run.seed);
         self.nodes = self.nodes.max(outline.nodes);
-        self.node_hours += outline.nodes as f64 * outline.end / 3600.0;
+        let counted = if outline.control_until > 0.0 { outline.control_until } else { outline.end };
+        self.node_hours += outline.nodes as f64 * counted / 3600.0;
     }
 
     /// Curves and matrices are wanted of it.
@@ -188,17 +189,17 @@ impl Group {
         let Measurement::Pull { run, artifact, bytes, site, asked, first_byte, done, .. } = pull else {
             return;
         };
-        if let Some(first_byte) = first_byte {
-            self.first_byte.add(first_byte - asked);
+        let add = |quantiles: &mut Quantiles, value: Option<f64>| match value {
+            Some(value) => quantiles.add(value),
+            None => quantiles.add_never(),
+        };
+        let took = done.map(|done| done - asked);
+        add(&mut self.first_byte, first_byte.map(|first| first - asked));
+        add(&mut self.completion, took);
+        if let Some(bound) = outline.bounds.get(artifact).filter(|bound| bound.seconds > 0.0) {
+            add(&mut self.ratio, took.map(|took| took / bound.seconds));
         }
-        if let Some(done) = done {
-            self.completion.add(done - asked);
-            if let Some(bound) = outline.bounds.get(artifact).filter(|bound| bound.seconds > 0.0) {
-                self.ratio.add((done - asked) / bound.seconds);
-            }
-        } else {
-            self.failed += 1;
-        }
+        self.failed += u64::from(done.is_none());
         if let Some(detail) = &mut self.detail {
             let bins = if done.is_some() { &mut detail.served.0 } else { &mut detail.served.1 };
             bins.put(*asked, 1.0);

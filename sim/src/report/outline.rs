@@ -36,6 +36,8 @@ pub struct RunOutline {
     pub bounds: BTreeMap<u64, Bound>,
     /// When the last thing was measured.
     pub end: f64,
+    /// Until when the control plane was counted.
+    pub control_until: f64,
     /// When the last byte of a blob crossed a line.
     pub busy_until: f64,
     /// By site: bytes of blobs out of it and into it.
@@ -87,7 +89,11 @@ impl Outline {
                 (line.0, line.1) = (line.0.saturating_add(up), line.1.saturating_add(down));
             }
             Measurement::Pull { run, asked, done, .. } => self.run(run)?.lasted(done.unwrap_or(asked)),
-            Measurement::Control { run, from, seconds, .. } => self.run(run)?.lasted(from + seconds),
+            Measurement::Control { run, from, seconds, .. } => {
+                let known = self.run(run)?;
+                known.lasted(from + seconds);
+                known.control_until = known.control_until.max(from + seconds);
+            }
             Measurement::Staleness { run, at, .. } | Measurement::Violation { run, at, .. } => {
                 self.run(run)?.lasted(at);
             }
@@ -118,12 +124,14 @@ impl Outline {
 }
 
 impl RunOutline {
-    /// The number of the origin's site: as the run tells, or else the site whose line sent what the origin sent.
+    /// The number of the origin's site: as the run tells, or else the site whose line sent about what the origin did.
     pub fn origin(&self) -> Option<u64> {
-        let sent = self.origin_sent.unwrap_or_default();
-        let nearest =
-            || self.lines.iter().min_by_key(|(_, line)| line.0.abs_diff(sent)).map(|(site, _)| *site);
-        self.origin.or_else(|| self.origin_sent.and_then(|_| nearest()))
+        self.origin.or_else(|| {
+            let sent = self.origin_sent?;
+            let off = |line: &(u64, u64)| line.0.abs_diff(sent);
+            let (site, line) = self.lines.iter().min_by_key(|(_, line)| off(line))?;
+            (off(line) <= sent / 20).then_some(*site)
+        })
     }
 
     /// The busiest sites but the origin, by bytes over their lines.

@@ -12,6 +12,7 @@ pub struct Quantiles {
     /// By the leading bits of the value: for positive numbers these are in the order of the values.
     classes: BTreeMap<u64, u64>,
     count: u64,
+    never: u64,
     least: f64,
     most: f64,
 }
@@ -29,7 +30,12 @@ impl Quantiles {
         self.count += 1;
     }
 
-    /// How many there are.
+    /// Counts something that never came to a value: it is above all values.
+    pub fn add_never(&mut self) {
+        self.never += 1;
+    }
+
+    /// How many values there are.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -44,10 +50,13 @@ impl Quantiles {
         (self.count > 0).then_some(self.least)
     }
 
-    /// The least value that at least `share` (0 to 1) of them do not exceed, to within 0.02 %.
+    /// The least value that at least `share` (0 to 1) of all do not exceed, to within 0.02 %; infinite where too many
+    /// never came to one.
     pub fn at(&self, share: f64) -> Option<f64> {
-        let wanted = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
-        self.steps().find(|(_, sum)| *sum >= wanted).map(|(value, _)| value)
+        let all = self.count + self.never;
+        let wanted = (libm::ceil(share * all as f64) as u64).clamp(1, all.max(1));
+        let found = self.steps().find(|(_, sum)| *sum >= wanted).map(|(value, _)| value);
+        found.or_else(|| (all > 0).then_some(f64::INFINITY))
     }
 
     /// Each value with how many are not above it, in order.
@@ -91,6 +100,8 @@ mod tests {
         let mut one = Quantiles::default();
         one.add(10.5);
         assert_eq!([one.at(0.0), one.at(0.5), one.at(1.0)], [Some(10.5); 3]);
+        one.add_never();
+        assert_eq!([one.at(0.5), one.at(0.9), one.most()], [Some(10.5), Some(f64::INFINITY), Some(10.5)]);
         one.add(0.0);
         assert_eq!(one.at(0.1), Some(0.0));
     }

@@ -20,6 +20,9 @@ pub enum Unit {
 impl Unit {
     /// As in "1.25 GB", "10.5 s", "50 Mbit/s".
     pub fn text(self, value: f64) -> String {
+        if value == f64::INFINITY {
+            return "never".to_owned();
+        }
         if !value.is_finite() {
             return "–".to_owned();
         }
@@ -117,6 +120,7 @@ mod tests {
             (Unit::Count, 0.25, "0.25"),
             (Unit::Times, 1.056, "1.06 ×"),
             (Unit::Times, f64::NAN, "–"),
+            (Unit::Seconds, f64::INFINITY, "never"),
         ] {
             assert_eq!(unit.text(value), text);
         }

@@ -57,7 +57,11 @@ fn plot(gathered: &Gathered, number: usize, variant: &str) -> Chart {
     bounds.sort_by(f64::total_cmp);
     bounds.dedup_by(|a, b| *a <= *b * 1.005);
     // A few that ended at once must not stretch an axis of factors.
-    let ends = groups.iter().flat_map(|group| [group.completion.at(0.01), group.completion.most()]).flatten();
+    let ends = groups
+        .iter()
+        .flat_map(|group| [group.completion.at(0.01), group.completion.most()])
+        .flatten()
+        .filter(|v| v.is_finite());
     let values: Vec<f64> = ends.chain(bounds.iter().copied().filter(|seconds| *seconds > 0.0)).collect();
     let x = Axis::log_where_wide("time after asking", Unit::Seconds, values, WIDE);
     let series = groups

@@ -108,8 +108,9 @@ fn by_system(
 ) -> Vec<Series> {
     let of = |system: &String| -> Vec<(f64, f64)> {
         let own = points.iter().filter(|(_, group)| &group.system == system);
-        let mut own: Vec<(f64, f64)> =
-            own.filter_map(|(nodes, group)| Some((*nodes, value(group)?))).collect();
+        let mut own: Vec<(f64, f64)> = own
+            .filter_map(|(nodes, group)| Some((*nodes, value(group).filter(|value| value.is_finite())?)))
+            .collect();
         own.sort_by(|a, b| a.0.total_cmp(&b.0));
         own
     };

@@ -13,10 +13,13 @@ use crate::report::{
 
 /// Where pulls did not end, or availability was measured, or an outage began.
 pub fn section(gathered: &Gathered) -> Option<Section> {
-    let wanted = gathered.detailed().any(|group| {
-        let measured = group.figures.keys().any(|name| name.starts_with("availability"));
-        group.failed > 0 || measured || group.first.outage_from.is_some()
-    });
+    let called = gathered.outline.scenarios.iter().any(|name| name.contains("outage"));
+    let wanted = called
+        || gathered.detailed().any(|group| {
+            // The availability of all pulls is measured in any run.
+            let of_some = group.figures.keys().any(|name| name.starts_with("availability "));
+            group.failed > 0 || of_some || group.first.outage_from.is_some()
+        });
     if !wanted {
         return None;
     }

@@ -43,7 +43,7 @@ pub fn section(gathered: &Gathered) -> Option<Section> {
             p { "Only the first " (ROWS_MAX) " lines are shown." }
         }
         p class="how" {
-            "Completion: from asking for an artifact until a node has all of it; p99 is the time within which 99 % of the pulls ended. "
+            "Completion: from asking for an artifact until a node has all of it; p99 is the time within which 99 % of the pulls ended, never where more than 1 % did not. "
             "T_min is what no system can beat over the tightest cut of the network; p99 / T_min compares each pull with its own. "
             "Origin copies: what left the origin's site over the content that was pulled. "
             "Copies per site: what came into the other sites over what they pulled, each artifact once (below 1 where artifacts share layers). "

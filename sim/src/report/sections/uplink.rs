@@ -91,7 +91,10 @@ fn plot(gathered: &Gathered, bound: &Bound) -> Chart {
 /// Time and rate of a group, where it is about as many bytes.
 fn simulated(group: &Group, bytes: u64) -> Option<(f64, f64)> {
     let bound = group.bound().filter(|bound| bound.bytes == bytes && bound.seconds > 0.0)?;
-    Some((bound.seconds * group.ratio.at(0.99)?, rate(bound.bytes, bound.seconds)))
+    Some((
+        bound.seconds * group.ratio.at(0.99).filter(|ratio| ratio.is_finite())?,
+        rate(bound.bytes, bound.seconds),
+    ))
 }
 
 fn deadlines(gathered: &Gathered, bound: &Bound) -> Markup {
