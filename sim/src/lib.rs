@@ -21,6 +21,7 @@ pub mod measure;
 pub mod network;
 pub mod options;
 pub mod random;
+pub mod report;
 pub mod rogue;
 pub mod setup;
 pub mod trace;
