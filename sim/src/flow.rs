@@ -241,7 +241,14 @@ impl Flows {
             self.requests.len() as u32 - 1
         });
         let request = &mut self.requests[slot as usize];
-        *request = Request { session: index, bytes, class, arrives: Some(at), ..request.next_life() };
+        *request = Request {
+            session: index,
+            bytes,
+            class,
+            arrives: Some(at),
+            first_byte: at,
+            ..request.next_life()
+        };
         let life = request.life;
         self.queue.arrival(at, slot);
         if capped_anew {
@@ -274,6 +281,11 @@ impl Flows {
     pub fn moved(&self, now: Nanos, flow: FlowId) -> u64 {
         let Some(request) = self.request(flow).filter(|request| request.arrives.is_none()) else { return 0 };
         self.sessions[request.session as usize].moved(now, request)
+    }
+
+    /// When the first byte of a request arrives, or did; nothing where there is no such request any more.
+    pub fn first_byte(&self, flow: FlowId) -> Option<Nanos> {
+        self.request(flow).map(|request| request.first_byte)
     }
 
     /// Bytes per second at which the requests between two nodes arrive now, together.

@@ -11,6 +11,7 @@
 //! Reading order: [`options`], [`world`], [`host`], [`check`].
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod check;
 pub mod content;
 pub mod cost;

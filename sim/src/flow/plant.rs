@@ -6,15 +6,18 @@ use std::collections::BTreeSet;
 use waystation_topology::{Delay, Place, Topology};
 
 use super::{Flows, Path, Resource, Route};
-use crate::setup::{Nanos, Network, Setup};
+use crate::setup::{MILLISECOND, Nanos, Network, Setup};
+
+/// One way within a site whose file says nothing.
+const LAN_DELAY: Nanos = MILLISECOND / 10;
 
 /// The resources of a setup.
 pub struct Plant {
     sites: Vec<Site>,
     nodes: Vec<Node>,
     efficiency: u32,
-    /// (from, to) site between which nothing goes.
-    cut: BTreeSet<(usize, usize)>,
+    /// Sites that are cut from all others, for each partition that holds.
+    cuts: Vec<BTreeSet<usize>>,
 }
 
 struct Site {
@@ -49,14 +52,17 @@ impl Plant {
     /// As [`Plant::of`].
     pub fn build(topology: &Topology, network: &Network, flows: &mut Flows) -> Self {
         let efficiency = network.efficiency;
-        let mut plant = Plant { sites: vec![], nodes: vec![], efficiency, cut: BTreeSet::new() };
+        let mut plant = Plant { sites: vec![], nodes: vec![], efficiency, cuts: vec![] };
         for (number, site) in topology.sites.iter().enumerate() {
             plant.sites.push(Site {
                 first: plant.nodes.len(),
                 nodes: site.nodes,
                 up: flows.resource(goodput(site.uplink.up.bits(), efficiency)),
                 down: flows.resource(goodput(site.uplink.down.bits(), efficiency)),
-                lan: nanos(site.lan.delay),
+                lan: match nanos(site.lan.delay) {
+                    0 => LAN_DELAY,
+                    delay => delay,
+                },
                 line: nanos(site.uplink.delay),
             });
             let link = goodput(site.lan.rate.bits(), efficiency);
@@ -157,29 +163,26 @@ impl Plant {
         flows.set_capacity(now, line.down, goodput(down, self.efficiency));
     }
 
-    /// From now on nothing gets from one of these sites to another one, nor back if `both`; or everything does
-    /// again.
-    pub fn partition(&mut self, now: Nanos, flows: &mut Flows, sites: &[usize], both: bool, heal: bool) {
-        let inside: BTreeSet<usize> = sites.iter().copied().collect();
-        for from in &inside {
-            for to in (0..self.sites.len()).filter(|site| !inside.contains(site)) {
-                let pairs = [Some((*from, to)), both.then_some((to, *from))];
-                for pair in pairs.into_iter().flatten() {
-                    if heal {
-                        self.cut.remove(&pair)
-                    } else {
-                        self.cut.insert(pair)
-                    };
-                }
-            }
-        }
+    /// From now on nothing goes between these sites and the others. One way or both is the same here: whoever sends
+    /// needs to hear what arrived.
+    pub fn cut(&mut self, now: Nanos, flows: &mut Flows, sites: &[usize]) {
+        self.cuts.push(sites.iter().copied().collect());
         flows.set_caps(now, |from, to| self.cap(from as usize, to as usize));
     }
 
-    /// Whether bytes and what acknowledges them get through. A cut in either direction stops a connection.
+    /// Ends one [`Plant::cut`] of these sites.
+    pub fn mend(&mut self, now: Nanos, flows: &mut Flows, sites: &[usize]) {
+        let sites: BTreeSet<usize> = sites.iter().copied().collect();
+        if let Some(place) = self.cuts.iter().position(|cut| *cut == sites) {
+            self.cuts.remove(place);
+            flows.set_caps(now, |from, to| self.cap(from as usize, to as usize));
+        }
+    }
+
+    /// Whether no cut lies between two nodes.
     pub fn is_open(&self, from: usize, to: usize) -> bool {
         let (here, there) = (self.nodes[from].site, self.nodes[to].site);
-        !self.cut.contains(&(here, there)) && !self.cut.contains(&(there, here))
+        !self.cuts.iter().any(|cut| cut.contains(&here) != cut.contains(&there))
     }
 
     /// Bytes that a site's line has carried, out of it and into it.

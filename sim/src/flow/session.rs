@@ -19,6 +19,8 @@ pub struct Request {
     pub moved: u64,
     /// When its first byte arrives, until then.
     pub arrives: Option<Nanos>,
+    /// When its first byte arrives, or did.
+    pub first_byte: Nanos,
     /// What each request of its lane had got when it began.
     pub began: Amount,
 }
@@ -33,6 +35,7 @@ impl Default for Request {
             bytes: 0,
             moved: 0,
             arrives: None,
+            first_byte: 0,
             began: 0,
         }
     }
