@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use waystation_proto::{Hash, Record, ranges::Ranges, record::Key};
+use waystation_proto::{Hash, Shared, ranges::Ranges, record::Key};
 
 use crate::random::happens;
 
 /// One node's disk.
 pub struct Disk {
-    records: BTreeMap<Key, Record>,
+    records: BTreeMap<Key, Shared>,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
     /// Writes become durable in the order in which they were asked for.
@@ -37,7 +37,7 @@ impl Disk {
     }
 
     /// Makes records durable: each replaces what was kept under its key.
-    pub fn keep(&mut self, records: Vec<Record>) {
+    pub fn keep(&mut self, records: Vec<Shared>) {
         self.records.extend(records.into_iter().map(|record| (record.key.clone(), record)));
     }
 
@@ -47,7 +47,7 @@ impl Disk {
     }
 
     /// Every record kept.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<Shared> {
         self.records.values().cloned().collect()
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    Hash, Input, NodeId, Output, Record, Replica, ReplicaConfig,
+    Hash, Input, NodeId, Output, Replica, ReplicaConfig, Shared,
     body::Tier,
     record::Trust,
     time::{Now, Span, Time, Wall},
@@ -88,7 +88,7 @@ impl Host {
     }
 
     /// Stops at once. Returns its own words, which it had told others.
-    pub fn crash(&mut self) -> Vec<Record> {
+    pub fn crash(&mut self) -> Vec<Shared> {
         self.peers.clear();
         self.seen.clear();
         self.disk.crash();

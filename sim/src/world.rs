@@ -12,7 +12,7 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RepoName, RequestId, Tag,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, RepoName, RequestId, Shared, Tag,
     Timer,
     event::WriteId,
     glob::Glob,
@@ -56,11 +56,11 @@ pub struct World {
     transfers: Transfers,
     workload: Workload,
     rogue: Rogue,
-    planted: Vec<Record>,
+    planted: Vec<Shared>,
     /// Whether the part with faults is over.
     healed: bool,
     changes: u64,
-    own_words: BTreeMap<usize, Vec<Record>>,
+    own_words: BTreeMap<usize, Vec<Shared>>,
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
     checks: Checks,
@@ -149,7 +149,7 @@ enum Occurrence {
 
 /// What a disk is doing.
 enum Operating {
-    Persist(WriteId, Vec<Record>),
+    Persist(WriteId, Vec<Shared>),
     Seal(Hash, u64),
     Probe(Hash),
     ReadIndex(Hash),
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// The same, with the trace printed if wanted, and these records on every disk from the start.
-    pub fn with(options: Options, print: bool, records: &[Record]) -> Self {
+    pub fn with(options: Options, print: bool, records: &[Shared]) -> Self {
         let root = root(&options);
         let root_id = NodeId(root.verifying_key().to_bytes());
         let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
@@ -291,7 +291,7 @@ impl World {
     }
 
     /// A host learns a record from a neighbour that nobody else hears.
-    pub fn teach(&mut self, host: usize, record: Record) {
+    pub fn teach(&mut self, host: usize, record: Shared) {
         let from = self.hosts[host].id;
         self.tell(host, Input::Received { from, message: Message::Records(vec![record]) });
     }
@@ -358,7 +358,7 @@ impl World {
         convergence::equal(&self.hosts, &self.planted)
     }
 
-    fn populate(&mut self, records: &[Record]) {
+    fn populate(&mut self, records: &[Shared]) {
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.keep(records.to_vec());
             let at = self.rng.u64(0..1_000);
@@ -456,7 +456,7 @@ impl World {
     }
 
     /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
-    pub fn plant(&mut self, via: usize) -> Option<Record> {
+    pub fn plant(&mut self, via: usize) -> Option<Shared> {
         let record = self.rogue.of_unknown_kind();
         let sent = self.spread(via, Message::Records(vec![record.clone()]));
         sent.then(|| self.planted.push(record.clone()))?;
