@@ -32,7 +32,7 @@ mod whole_blob;
 use crate::{
     account::Account,
     measure::{RunId, Sink},
-    setup::Setup,
+    setup::{Nanos, Setup},
 };
 use stage::{Policy, Stage};
 
@@ -70,10 +70,17 @@ impl Baseline {
     }
 }
 
-/// Carries a setup out and writes what came of it. `variant` and `source` go into the measurements.
-pub fn run(setup: &Setup, baseline: Baseline, variant: &str, source: &str, sink: &mut impl Sink) {
-    let run = RunId { system: baseline.name().to_owned(), seed: setup.seed, variant: variant.to_owned() };
-    let account = Account::begin(setup, run, source, sink);
+/// Carries a setup out and writes all its measurements. `run` should name the baseline; `source` says where the
+/// scenario's numbers come from. `progress` hears the time and how many transfers ended.
+pub fn carry_out(
+    setup: &Setup,
+    baseline: Baseline,
+    run: &RunId,
+    source: &str,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(Nanos, u64),
+) {
+    let account = Account::begin(setup, run.clone(), source, sink);
     let mut stage = Stage::new(setup, account);
     let mut policy: Box<dyn Policy> = match baseline {
         Baseline::Origin => Box::new(origin::Origin),
@@ -81,7 +88,7 @@ pub fn run(setup: &Setup, baseline: Baseline, variant: &str, source: &str, sink:
         Baseline::WholeBlob => Box::new(whole_blob::WholeBlob::new(setup)),
         Baseline::Central => Box::new(central::Central::new(setup)),
     };
-    stage.carry_out(&mut *policy, sink);
+    stage.carry_out(&mut *policy, sink, progress);
     stage.end(sink);
 }
 

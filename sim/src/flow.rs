@@ -277,6 +277,25 @@ impl Flows {
         moved
     }
 
+    /// A client waits for a request now, so that it goes before others of its session.
+    pub fn hasten(&mut self, now: Nanos, flow: FlowId) {
+        self.run(now, false);
+        let Some(request) = self.request(flow).filter(|request| request.class != Class::Client) else {
+            return;
+        };
+        let (index, waiting) = (request.session, request.arrives.is_some());
+        if !waiting {
+            self.settle(now, index);
+            self.sessions[index as usize].remove(flow.slot);
+        }
+        let request = &mut self.requests[flow.slot as usize];
+        request.class = Class::Client;
+        if !waiting {
+            self.sessions[index as usize].add(flow.slot, request);
+            self.attend(now, index);
+        }
+    }
+
     /// How many bytes of a request have arrived. 0 where there is no such request any more.
     pub fn moved(&self, now: Nanos, flow: FlowId) -> u64 {
         let Some(request) = self.request(flow).filter(|request| request.arrives.is_none()) else { return 0 };

@@ -157,6 +157,7 @@ struct Step {
 enum What {
     Start { session: usize, bytes: u64, client: bool },
     Cancel { which: usize },
+    Hasten { which: usize },
     Capacity { resource: usize, bytes: u64 },
     Cap { session: usize, cap: Option<u64> },
 }
@@ -166,6 +167,7 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), 0..30_000_000_u64, any::<bool>())
             .prop_map(|(session, bytes, client)| What::Start { session, bytes, client }),
         2 => any::<usize>().prop_map(|which| What::Cancel { which }),
+        1 => any::<usize>().prop_map(|which| What::Hasten { which }),
         1 => (any::<usize>(), prop_oneof![Just(0), 1_000..100_000_000_u64])
             .prop_map(|(resource, bytes)| What::Capacity { resource, bytes }),
         1 => (any::<usize>(), prop::option::of(0..50_000_000_u64))
@@ -223,7 +225,10 @@ fn history(case: &Case, steps: &[Step]) -> History {
                 let (flow, _) = under_way.swap_remove(which % under_way.len());
                 arrived += flows.cancel(now, flow);
             }
-            What::Cancel { .. } => {}
+            What::Hasten { which } if !under_way.is_empty() => {
+                flows.hasten(now, under_way[which % under_way.len()].0);
+            }
+            What::Cancel { .. } | What::Hasten { .. } => {}
             What::Capacity { resource, bytes } => {
                 let place = resource % resources.len();
                 capacities[place] = *bytes;

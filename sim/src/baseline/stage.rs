@@ -68,6 +68,8 @@ pub struct Stage<'a> {
     /// Sites whose lines carry nothing.
     dark: Vec<bool>,
     transfers: BTreeMap<FlowId, Transfer>,
+    /// Transfers that ended.
+    happened: u64,
     timers: BTreeSet<(Nanos, usize, usize)>,
     /// What happens, beside what the setup says: nodes that start again, partitions that end.
     later: BTreeMap<(Nanos, usize), Later>,
@@ -118,6 +120,7 @@ impl<'a> Stage<'a> {
             sizes,
             artifacts,
             transfers: BTreeMap::new(),
+            happened: 0,
             timers: BTreeSet::new(),
             later: BTreeMap::new(),
             pulls: vec![],
@@ -238,7 +241,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Until the end, or until nothing can happen any more.
-    pub fn carry_out(&mut self, policy: &mut dyn Policy, sink: &mut impl Sink) {
+    pub fn carry_out(
+        &mut self,
+        policy: &mut dyn Policy,
+        sink: &mut dyn Sink,
+        progress: &mut dyn FnMut(Nanos, u64),
+    ) {
         let setup = self.setup;
         let mut actions = setup.actions.iter().peekable();
         loop {
@@ -251,6 +259,7 @@ impl<'a> Stage<'a> {
             let next = times.into_iter().flatten().min();
             let at = next.unwrap_or(Nanos::MAX).max(self.now).min(self.account.bucket_ends()).min(setup.end);
             self.now = at;
+            progress(at, self.happened);
             while let Some((_, action)) = actions.next_if(|(time, _)| *time <= at) {
                 self.act(policy, action);
             }
@@ -265,6 +274,7 @@ impl<'a> Stage<'a> {
                 policy.rings(self, node, blob);
             }
             for flow in self.flows.advance(at) {
+                self.happened += 1;
                 self.arrive(policy, flow);
             }
             let ends = at >= setup.end;
@@ -283,7 +293,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Counts what is still on its way and ends the account.
-    pub fn end(mut self, sink: &mut impl Sink) {
+    pub fn end(mut self, sink: &mut dyn Sink) {
         for flow in self.transfers.keys().copied().collect::<Vec<_>>() {
             self.cancel(flow);
         }

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use waystation_topology::{Delay, Lan, Place, Rate, Site, Tier, Topology, Uplink};
 
-use super::{Baseline, run};
+use super::{Baseline, carry_out};
 use crate::{
-    measure::Measurement,
+    measure::{Measurement, RunId},
     setup::{Action, Artifact, Layer, Nanos, Network, SECOND, Setup},
 };
 
@@ -57,7 +57,8 @@ fn burst(topology: Topology, layers: &[u64]) -> Setup {
 
 fn measure(setup: &Setup, baseline: Baseline) -> Vec<Measurement> {
     let mut sink = vec![];
-    run(setup, baseline, "", "test", &mut sink);
+    let run = RunId { system: baseline.name().into(), seed: setup.seed, variant: String::new() };
+    carry_out(setup, baseline, &run, "test", &mut sink, &mut |_, _| ());
     sink
 }
 

@@ -231,6 +231,23 @@ fn clients_go_first_within_a_session() {
 }
 
 #[test]
+fn what_is_hastened_goes_on_where_it_was() {
+    // 10 each of 20 until 2 s; then the second one alone, whose other 10 are there at 3 s.
+    let mut flows = fluid();
+    let link = flows.resource(10 * MB);
+    let first = flows.start(0, &route(0, 1, &[link]), 20 * MB, Class::Background);
+    let second = flows.start(0, &route(0, 1, &[link]), 20 * MB, Class::Background);
+    flows.advance(2 * SECOND);
+    flows.hasten(2 * SECOND, second);
+    almost(flows.moved(3 * SECOND, first), 10 * MB);
+    let ended = finish(&mut flows);
+    assert_eq!((ended[0].0, ended[1].0), (second, first));
+    close(ended[0].1, 3.0);
+    close(ended[1].1, 4.0);
+    assert_eq!(flows.carried(5 * SECOND, link), 40 * MB);
+}
+
+#[test]
 fn what_is_cancelled_says_how_far_it_was() {
     let mut flows = fluid();
     let link = flows.resource(10 * MB);
