@@ -23,6 +23,8 @@ pub struct Host {
     pub address: String,
     /// Whether it sends wrong bytes.
     pub lies: bool,
+    /// Whether it is gone for good.
+    pub left: bool,
     /// Its disk, which outlives it.
     pub disk: Disk,
     /// Sessions: with whom, and over which connection.
@@ -60,6 +62,7 @@ impl Host {
             id: NodeId(key.verifying_key().to_bytes()),
             address: address(number),
             lies: number + options.liars >= options.nodes,
+            left: false,
             disk: Disk::new(random::stream(options.seed, number, "disk")),
             peers: BTreeMap::new(),
             life: 0,
@@ -118,6 +121,11 @@ impl Host {
     /// When in the world's time a time of this node's own is.
     pub fn world_time(&self, time: Time) -> u64 {
         self.booted.saturating_add(time.0)
+    }
+
+    /// Sets its calendar, by so many seconds; one that has none keeps none.
+    pub fn set_clock(&mut self, seconds: i64) {
+        self.wall = self.wall.map(|base| base.saturating_add_signed(seconds));
     }
 
     /// What its clocks say.

@@ -2,7 +2,9 @@
 //! outputs of a replica do is in `perform`, sessions and crashes are in `sessions`.
 
 mod perform;
+mod room;
 mod sessions;
+mod trouble;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,15 +25,19 @@ use waystation_proto::{
 
 use crate::{
     Options,
-    check::{Checks, Violation, convergence, holdings, integrity, liveness},
+    case::{Case, What},
+    check::{Checks, Violation, convergence, holdings, integrity, liveness, memory},
     content::Content,
-    faults::{self, Fault},
+    evictor::Evictor,
+    faults::Fault,
     host::Host,
     network::{Network, Traffic},
-    random::{around, bytes, stream},
+    random::{bytes, stream},
     rogue::Rogue,
-    trace::Trace,
+    steps::Step,
+    trace::{Reader, Trace},
     transfer::Transfers,
+    words,
     workload::{Operation, Tally, Workload, grant_pattern},
 };
 
@@ -63,6 +69,10 @@ pub struct World {
     own_words: BTreeMap<usize, Vec<Record>>,
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
+    evictors: Vec<Evictor>,
+    trouble: trouble::Trouble,
+    /// For steps that no case has.
+    next_number: u64,
     checks: Checks,
     trace: Trace,
     rng: fastrand::Rng,
@@ -139,12 +149,19 @@ enum Occurrence {
         life: u64,
         fetch: FetchId,
     },
-    Goes(Fault),
+    Goes(u64, Fault),
+    /// A disk is neither full nor slow any more.
+    Eases(usize),
+    FindsRot(usize),
+    MakesRoom {
+        host: usize,
+        life: u64,
+    },
     Starts(usize),
     Mends(u64),
     /// A host's grant is given to the first host.
     Grants(usize),
-    Work,
+    Work(u64, Step),
 }
 
 /// What a disk is doing.
@@ -161,8 +178,14 @@ impl World {
         Self::with(options, false, &[])
     }
 
-    /// The same, with the trace printed if wanted, and these records on every disk from the start.
+    /// The same, told in words if wanted, and with these records on every disk from the start.
     pub fn with(options: Options, print: bool, records: &[Record]) -> Self {
+        Self::of(&Case::of(options), print.then(Reader::of_all), records)
+    }
+
+    /// The world of a case, read by somebody while it goes on, and with these records on every disk from the start.
+    pub fn of(case: &Case, reader: Option<Reader>, records: &[Record]) -> Self {
+        let options = case.options.clone();
         let root = root(&options);
         let root_id = NodeId(root.verifying_key().to_bytes());
         let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
@@ -185,14 +208,17 @@ impl World {
             changes: 0,
             own_words: BTreeMap::new(),
             completed: BTreeSet::new(),
+            evictors: (0..options.nodes).map(|_| Evictor::default()).collect(),
+            trouble: trouble::Trouble::default(),
+            next_number: case.next_number(),
             checks: Checks::default(),
-            trace: Trace::new(print),
+            trace: Trace::new(reader),
             rng: stream(options.seed, 0, "world"),
             root,
             trust,
             options,
         };
-        world.populate(records);
+        world.populate(case, records);
         world
     }
 
@@ -256,8 +282,11 @@ impl World {
         self.healed = true;
         self.network.heal();
         self.trace.note(self.now, 0, format_args!("heals"));
+        self.trace.say(self.now, 0, || "all faults end here, and what is down starts".into());
         for host in 0..self.hosts.len() {
-            if !self.hosts[host].is_up() {
+            self.hosts[host].disk.full = false;
+            self.hosts[host].disk.slow = false;
+            if !self.hosts[host].is_up() && !self.hosts[host].left {
                 self.start(host);
             }
         }
@@ -272,19 +301,24 @@ impl World {
             self.settle_sessions();
             self.plant(0);
             self.settle_catalogs();
-            let writes = self.workload.last_writes(&mut self.content);
+            let up = self.up();
+            let writes = self.workload.last_writes(&mut self.content, self.next_number, &up);
             self.operate(writes);
             self.run_until(self.now + 5_000);
             self.settle_catalogs();
             let catalog = self.hosts[0].replica().map(|replica| replica.catalog());
             let known = |number: usize| {
                 let artifact = &self.content.artifacts()[number];
+                let held = |(hash, _): (Hash, u64)| {
+                    let mut honest = self.hosts.iter().filter(|host| host.is_up() && !host.lies);
+                    honest.any(|host| host.disk.holds(&hash))
+                };
                 let place = |catalog: &waystation_proto::catalog::Catalog| {
                     catalog.artifact(&artifact.repository, &artifact.index.manifest)
                 };
-                catalog.and_then(place).is_some()
+                catalog.and_then(place).is_some() && artifact.blobs().into_iter().all(held)
             };
-            let up: Vec<usize> = (0..self.hosts.len()).collect();
+            let up = self.up();
             let pulls = self.workload.last_pulls(&self.content, &up, known);
             self.operate(pulls);
         }
@@ -358,18 +392,30 @@ impl World {
         convergence::equal(&self.hosts, &self.planted)
     }
 
-    fn populate(&mut self, records: &[Record]) {
+    fn populate(&mut self, case: &Case, records: &[Record]) {
+        let joins = |item: &crate::case::Item| match item.what {
+            What::Fault(Fault::Join { host }) => Some(host),
+            _ => None,
+        };
+        let later: BTreeSet<usize> = case.items.iter().filter_map(joins).collect();
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.keep(records.to_vec());
             let at = self.rng.u64(0..1_000);
-            self.at(at, Occurrence::Starts(host));
+            if !later.contains(&host) {
+                self.at(at, Occurrence::Starts(host));
+            }
         }
-        for (at, fault) in faults::schedule(&self.options) {
-            self.at(at, Occurrence::Goes(fault));
+        for item in case.items.iter().cloned() {
+            let occurrence = match item.what {
+                What::Fault(fault) => Occurrence::Goes(item.number, fault),
+                What::Step(step) => Occurrence::Work(item.number, step),
+            };
+            self.at(item.at, occurrence);
         }
-        if self.options.work_every_ms > 0 {
-            self.at(GRANTED_MS, Occurrence::Work);
-        }
+    }
+
+    fn up(&self) -> Vec<usize> {
+        self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect()
     }
 
     fn settle_sessions(&mut self) {
@@ -400,6 +446,19 @@ impl World {
     }
 
     fn check_end(&mut self) {
+        let known = memory::Known {
+            nodes: self.hosts.len(),
+            artifacts: self.content.artifacts().len(),
+            tags: TAGS_MAX,
+            planted: self.rogue.unknown_sent() as usize,
+        };
+        for host in 0..self.hosts.len() {
+            let within = memory::within(&self.hosts[host], known);
+            self.checks.note("memory", self.now, host, within);
+        }
+        let written = self.workload.written();
+        let kept = self.checks.retention.nothing_lost(&self.hosts, &self.content, written);
+        self.checks.note("retention", self.now, 0, kept);
         for host in &self.hosts {
             let clean = integrity::clean(host, self.rogue.garbage_ids());
             self.checks.note("integrity", self.now, host.number, clean);
@@ -426,63 +485,45 @@ impl World {
             Occurrence::Transferred { host, life, fetch } if self.lives(host, life) => {
                 self.transferred(host, fetch);
             }
-            Occurrence::Goes(fault) if !self.healed => self.go_wrong(fault),
-            Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
+            Occurrence::Goes(number, fault) if !self.healed => self.go_wrong(number, fault),
+            Occurrence::Eases(host) => {
+                self.hosts[host].disk.full = false;
+                self.hosts[host].disk.slow = false;
+            }
+            Occurrence::FindsRot(host) => self.finds_rot(host),
+            Occurrence::MakesRoom { host, life } if self.lives(host, life) => self.makes_room(host, life),
+            Occurrence::Starts(host) if !self.hosts[host].is_up() && !self.hosts[host].left => {
+                self.start(host);
+            }
             Occurrence::Mends(cut) => self.network.mend(cut),
             Occurrence::Grants(host) => self.grant(host),
-            Occurrence::Work if !self.healed => self.work(),
+            Occurrence::Work(number, step) if !self.healed => self.work(number, &step),
             // Meant for a life that is over, or for the part with faults.
             _ => {}
         }
     }
 
-    fn go_wrong(&mut self, fault: Fault) {
-        self.trace.note(self.now, 0, format_args!("{fault:?}"));
-        match fault {
-            Fault::Crash { host, down_ms, silent } => self.crash(host, down_ms, silent),
-            Fault::Cut { cut, ms } => self.cut(cut, ms),
-            Fault::Garbage { via } => {
-                let victim = &self.hosts[0];
-                let all = victim.replica().into_iter().flat_map(|replica| replica.catalog().iter());
-                let grant =
-                    all.filter(|record| record.author == victim.id).find_map(|record| record.grant.clone());
-                let records = self.rogue.garbage(victim.id, grant);
-                self.spread(via, Message::Records(records));
-            }
-            Fault::Unknown { via } => {
-                self.plant(via);
-            }
+    fn work(&mut self, number: u64, step: &Step) {
+        self.trace.say(self.now, step.host().unwrap_or(0), || words::step(number, step));
+        if step.host().is_some_and(|host| !self.hosts[host].is_up()) {
+            return;
         }
-    }
-
-    /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
-    pub fn plant(&mut self, via: usize) -> Option<Record> {
-        let record = self.rogue.of_unknown_kind();
-        let sent = self.spread(via, Message::Records(vec![record.clone()]));
-        sent.then(|| self.planted.push(record.clone()))?;
-        Some(record)
-    }
-
-    /// Hands a message to one neighbour of a host, over a link that loses nothing; whether there is one.
-    fn spread(&mut self, via: usize, message: Message) -> bool {
-        let peers: Vec<usize> = self.hosts[via].peers.keys().copied().collect();
-        let to = self.rng.choice(&peers).copied().filter(|to| self.hosts[*to].is_up());
-        let Some(to) = to else { return false };
-        let from = self.hosts[via].id;
-        self.tell(to, Input::Received { from, message });
-        true
-    }
-
-    fn work(&mut self) {
-        let up: Vec<usize> = self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect();
-        let operations = self.workload.step(&mut self.content, &up);
-        self.operate(operations);
-        let next = self.now + around(&mut self.rng, self.options.work_every_ms);
-        self.at(next, Occurrence::Work);
+        let operation = self.workload.step(&mut self.content, number, step);
+        self.operate(operation.into_iter().collect());
     }
 
     fn operate(&mut self, operations: Vec<Operation>) {
         for Operation { host, pushed, input } in operations {
+            match &input {
+                Input::Publish { index, .. } => self.evictors[host].touch(index.manifest),
+                Input::WantArtifact { manifest, .. } | Input::WantBlob { manifest, .. } => {
+                    self.evictors[host].touch(*manifest);
+                }
+                Input::Pin { manifest, pinned: false, .. } => {
+                    self.checks.retention.pinned(host, *manifest, false);
+                }
+                _ => {}
+            }
             for (hash, size) in pushed {
                 self.hosts[host].disk.seal(hash, size);
                 self.tell(host, Input::Sealed { hash });
@@ -518,6 +559,7 @@ impl World {
             }
             input => self.trace.note(self.now, host, format_args!("{input:?}")),
         }
+        self.trace.say(self.now, host, || words::input(&input, |node| self.numbers.get(node).copied()));
         let outputs = self.hosts[host].handle(self.now, input);
         self.perform_all(host, outputs);
     }
@@ -558,8 +600,8 @@ pub fn root(options: &Options) -> SigningKey {
 
 /// The longest wait before a lost member is dialled again, and a dial.
 const REDIAL_MS: u64 = 75_000;
-/// Until when the grants have been given out, and clients begin.
-const GRANTED_MS: u64 = 3_000;
+/// Tags in all repositories that clients, and tests, write.
+const TAGS_MAX: usize = 64;
 const SETTLE_STEP_MS: u64 = 1_000;
 /// Requests of operators, which the workload does not know.
 const GRANT_REQUESTS: u64 = 1 << 40;

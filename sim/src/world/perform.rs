@@ -12,11 +12,13 @@ use super::{GRANT_REQUESTS, Occurrence, Operating, World};
 use crate::{
     check::{bounds, integrity},
     transfer::{Ending, Transfer},
+    words,
 };
 
 impl World {
     pub(super) fn perform(&mut self, host: usize, output: Output) {
         let life = self.hosts[host].life;
+        self.trace.say(self.now, host, || words::output(&output, |node| self.numbers.get(node).copied()));
         match output {
             Output::Send { to, message } => {
                 let bytes: Rc<[u8]> = message.encode().into();
@@ -160,6 +162,12 @@ impl World {
 
     fn notify(&mut self, host: usize, event: Event) {
         self.trace.note(self.now, host, format_args!("{event:?}"));
+        if let Some((host, manifest, true)) = self.workload.pinned(&event) {
+            self.checks.retention.pinned(host, manifest, true);
+        }
+        if self.for_evictor(host, &event) {
+            return;
+        }
         match &event {
             Event::Written { request } if request.0 >= GRANT_REQUESTS => return,
             // The operator tries again what was refused, and nothing else: to repeat all of them for each one

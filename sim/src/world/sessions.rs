@@ -5,7 +5,7 @@ use std::rc::Rc;
 use waystation_proto::{DialTarget, Hash, Input, NodeId, wire::Message};
 
 use super::{Occurrence, World};
-use crate::{check::durability, host::number_at, network::Cut};
+use crate::{check::durability, evictor, host::number_at, network::Cut};
 
 impl World {
     /// Sends bytes over the session with a host, if there is one.
@@ -136,6 +136,7 @@ impl World {
         self.own_words.insert(host, own);
         self.transfers.crash(host);
         self.workload.crash(host);
+        self.evictors[host].crash();
         self.checks.tags.crash(host);
         for (peer, connection) in peers {
             let after = if silent { SILENCE_MS + self.rng.u64(0..SILENCE_MS) } else { self.rng.u64(1..50) };
@@ -146,11 +147,16 @@ impl World {
 
     pub(super) fn start(&mut self, host: usize) {
         self.trace.note(self.now, host, format_args!("starts"));
+        self.trace.say(self.now, host, || "starts".into());
         let outputs = self.hosts[host].start(self.now, self.options.seed);
         let before = self.own_words.remove(&host).unwrap_or_default();
         let kept = durability::own_words(&self.hosts[host], &before);
         self.checks.note("durability", self.now, host, kept);
         self.perform_all(host, outputs);
+        if self.options.quota > 0 {
+            let life = self.hosts[host].life;
+            self.at(self.now + evictor::TICK_MS, Occurrence::MakesRoom { host, life });
+        }
         if host == 0 && self.hosts[0].life == 1 {
             (0..self.options.granted).for_each(|subject| self.grant(subject));
         }

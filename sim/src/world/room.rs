@@ -1,0 +1,55 @@
+//! Hosts that keep within their quotas: what their evictors ask and delete.
+
+use waystation_proto::{
+    Event,
+    retention::{Go, Name, Origin},
+};
+
+use super::{Occurrence, World};
+use crate::evictor::{Outcome, TICK_MS};
+
+impl World {
+    /// A host looks whether it has room.
+    pub(super) fn makes_room(&mut self, host: usize, life: u64) {
+        self.at(self.now + TICK_MS, Occurrence::MakesRoom { host, life });
+        let quota = self.options.quota;
+        let inputs = self.evictors[host].round(self.now, &self.hosts[host], &self.content, quota);
+        for input in inputs {
+            self.tell(host, input);
+        }
+    }
+
+    /// Whether an event was for the host's evictor.
+    pub(super) fn for_evictor(&mut self, host: usize, event: &Event) -> bool {
+        let outcome = self.evictors[host].told(self.now, event);
+        match outcome {
+            None => return false,
+            Some(Outcome::Promised(manifest, by)) => {
+                if let Some(by) = self.number(&by) {
+                    self.checks.retention.promised(host, manifest, by);
+                }
+            }
+            Some(Outcome::Delete(go)) => {
+                self.delete(host, &go);
+                let life = self.hosts[host].life;
+                self.at(self.now + 1, Occurrence::MakesRoom { host, life });
+            }
+            Some(Outcome::Nothing) => {}
+        }
+        true
+    }
+
+    fn delete(&mut self, host: usize, go: &Go) {
+        if let (Name::Content(manifest), Origin::Referenced) = (go.name, go.origin) {
+            self.completed.remove(&(host, manifest));
+            let mut artifacts = self.content.artifacts().iter();
+            if let Some(artifact) = artifacts.find(|artifact| artifact.index.manifest == manifest) {
+                let good = self.checks.retention.deletes(&self.hosts, host, artifact, &go.frees);
+                self.checks.note("retention", self.now, host, good);
+            }
+        }
+        for (hash, _) in &go.frees {
+            self.hosts[host].disk.remove(hash);
+        }
+    }
+}
