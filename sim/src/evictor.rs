@@ -26,6 +26,10 @@ pub struct Evictor {
     asked: BTreeMap<RequestId, Digest>,
     granted: BTreeMap<Digest, NodeId>,
     going: BTreeMap<RequestId, Go>,
+    /// Blobs that are about to be deleted.
+    leaving: BTreeSet<Hash>,
+    /// Blobs that a client has pushed and is publishing something with.
+    claimed: BTreeMap<RequestId, Vec<Hash>>,
     requests: u64,
 }
 
@@ -34,8 +38,13 @@ pub struct Evictor {
 pub enum Outcome {
     /// Another node has promised to keep an artifact.
     Promised(Digest, NodeId),
-    /// These are to be deleted now.
-    Delete(Go),
+    /// A copy has gone: `frees` of it are to be deleted now, and `spared` stay after all.
+    Delete {
+        /// What has gone.
+        go: Go,
+        /// Of what it frees, what was pushed meanwhile.
+        spared: Vec<Hash>,
+    },
     /// Nothing follows.
     Nothing,
 }
@@ -45,6 +54,17 @@ impl Evictor {
     pub fn touch(&mut self, manifest: Digest) {
         self.used += 1;
         self.uses.insert(manifest, self.used);
+    }
+
+    /// A client pushed blobs and publishes something with them: until that is answered they do not go.
+    pub fn claim(&mut self, request: RequestId, blobs: Vec<Hash>) {
+        blobs.iter().for_each(|hash| self.spare(hash));
+        self.claimed.insert(request, blobs);
+    }
+
+    /// A blob is put in anew: it does not go.
+    pub fn spare(&mut self, hash: &Hash) {
+        self.leaving.remove(hash);
     }
 
     /// The host stopped: what was asked is answered no more.
@@ -104,7 +124,9 @@ impl Evictor {
                 Name::Loose(_) => stale,
             };
             let leased = if go.origin == Origin::Referenced { manifests.clone() } else { Vec::new() };
-            let blobs = go.frees.iter().map(|(hash, _)| *hash).collect();
+            let blobs: Vec<Hash> = go.frees.iter().map(|(hash, _)| *hash).collect();
+            let claimed = |hash: &Hash| self.claimed.values().any(|blobs| blobs.contains(hash));
+            self.leaving = blobs.iter().filter(|hash| !claimed(hash)).copied().collect();
             self.going.insert(request, go.clone());
             return vec![Input::LetGo { request, manifests, leased, blobs }];
         }
@@ -137,11 +159,17 @@ impl Evictor {
                 }
             }
             Event::Written { request } => {
-                let go = self.going.remove(request)?;
+                self.claimed.remove(request);
+                let mut go = self.going.remove(request)?;
                 self.over(&go);
-                Some(Outcome::Delete(go))
+                let (frees, spared): (Vec<_>, Vec<_>) =
+                    go.frees.into_iter().partition(|(hash, _)| self.leaving.remove(hash));
+                go.frees = frees;
+                let spared = spared.into_iter().map(|(hash, _)| hash).collect();
+                Some(Outcome::Delete { go, spared })
             }
             Event::Refused { request, .. } => {
+                self.claimed.remove(request);
                 let go = self.going.remove(request)?;
                 self.over(&go);
                 Some(Outcome::Nothing)

@@ -515,7 +515,11 @@ impl World {
     fn operate(&mut self, operations: Vec<Operation>) {
         for Operation { host, pushed, input } in operations {
             match &input {
-                Input::Publish { index, .. } => self.evictors[host].touch(index.manifest),
+                Input::Publish { index, request, .. } => {
+                    self.evictors[host].touch(index.manifest);
+                    let blobs = pushed.iter().map(|(hash, _)| *hash).collect();
+                    self.evictors[host].claim(*request, blobs);
+                }
                 Input::WantArtifact { manifest, .. } | Input::WantBlob { manifest, .. } => {
                     self.evictors[host].touch(*manifest);
                 }

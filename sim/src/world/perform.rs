@@ -112,6 +112,7 @@ impl World {
             Operating::Seal(hash, _) if disk.fails(failures) => Input::SealFailed { hash, why: why() },
             Operating::Seal(hash, size) => {
                 disk.seal(hash, size);
+                self.evictors[host].spare(&hash);
                 Input::Sealed { hash }
             }
             Operating::Probe(hash) => Input::Probed { hash, have: disk.have(&hash) },

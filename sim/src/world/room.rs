@@ -1,7 +1,7 @@
 //! Hosts that keep within their quotas: what their evictors ask and delete.
 
 use waystation_proto::{
-    Event,
+    Event, Input,
     retention::{Go, Name, Origin},
 };
 
@@ -29,8 +29,11 @@ impl World {
                     self.checks.retention.promised(host, manifest, by);
                 }
             }
-            Some(Outcome::Delete(go)) => {
+            Some(Outcome::Delete { go, spared }) => {
                 self.delete(host, &go);
+                for hash in spared {
+                    self.tell(host, Input::Sealed { hash });
+                }
                 let life = self.hosts[host].life;
                 self.at(self.now + 1, Occurrence::MakesRoom { host, life });
             }
