@@ -11,7 +11,7 @@ use waystation_proto::{
     retention::{self, Go, Keeps, Name, Origin, Plan, Unit},
 };
 
-use crate::{content::Content, host::Host};
+use crate::{content::Content, host::Host, setup::MILLISECOND};
 
 /// Looks after one host's disk.
 #[derive(Default)]
@@ -92,10 +92,10 @@ impl Evictor {
         if !self.asked.is_empty() || !self.going.is_empty() {
             return Vec::new();
         }
-        let pinned = replica.kept(host.clocks(now), &[]).pinned;
+        let pinned = replica.kept(host.clocks(now * MILLISECOND), &[]).pinned;
         let units = self.units(now, host, content, &pinned);
         let manifests: Vec<Digest> = units.iter().filter_map(named).collect();
-        let kept = replica.kept(host.clocks(now), &manifests);
+        let kept = replica.kept(host.clocks(now * MILLISECOND), &manifests);
         let stale =
             stale(host, content).filter(|m| !pinned.contains(m) && !kept.leased.contains(m)).collect();
         let mut refused: BTreeSet<Digest> = self.refused.keys().copied().collect();
@@ -245,7 +245,7 @@ fn named(unit: &Unit) -> Option<Digest> {
 /// How often a host looks.
 pub const TICK_MS: u64 = 5_000;
 /// Requests from here on are an evictor's.
-pub const REQUESTS: u64 = 1 << 41;
+pub const REQUESTS: u64 = 1 << 60;
 /// Room is made when so much of the quota is used, down to so much.
 const HIGH_PERCENT: u64 = 90;
 const LOW_PERCENT: u64 = 80;

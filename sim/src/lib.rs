@@ -11,6 +11,7 @@
 //! Reading order: [`options`], [`world`], [`host`], [`check`].
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod case;
 pub mod check;
 pub mod content;
@@ -18,17 +19,22 @@ pub mod cost;
 pub mod disk;
 pub mod evictor;
 pub mod faults;
+pub mod flow;
+pub mod gossip;
+pub mod ground;
 pub mod host;
+pub mod ledger;
 pub mod measure;
 pub mod minimise;
 pub mod network;
 pub mod options;
+pub mod parcel;
+pub mod queue;
 pub mod random;
 pub mod rogue;
 pub mod setup;
 pub mod steps;
 pub mod trace;
-pub mod transfer;
 pub mod words;
 pub mod workload;
 pub mod world;

@@ -107,7 +107,8 @@ fn event(event: &Event, who: &impl Fn(&NodeId) -> String) -> String {
     }
 }
 
-fn message(message: &Message) -> String {
+/// What a message says.
+pub fn message(message: &Message) -> String {
     let bytes = message.encode().len();
     let what = match message {
         Message::Records(records) => kinds(records),

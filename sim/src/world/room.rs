@@ -6,14 +6,26 @@ use waystation_proto::{
 };
 
 use super::{Occurrence, World};
-use crate::evictor::{Outcome, TICK_MS};
+use crate::{
+    evictor::{Outcome, TICK_MS},
+    setup::{MILLISECOND, Nanos},
+};
 
 impl World {
+    /// A host that has a quota begins to keep it.
+    pub(super) fn room_soon(&mut self, host: usize) {
+        if self.options.quota > 0 {
+            let life = self.hosts[host].life;
+            self.at(self.now + TICK, Occurrence::MakesRoom { host, life });
+        }
+    }
+
     /// A host looks whether it has room.
     pub(super) fn makes_room(&mut self, host: usize, life: u64) {
-        self.at(self.now + TICK_MS, Occurrence::MakesRoom { host, life });
+        self.at(self.now + TICK, Occurrence::MakesRoom { host, life });
         let quota = self.options.quota;
-        let inputs = self.evictors[host].round(self.now, &self.hosts[host], &self.content, quota);
+        let inputs =
+            self.evictors[host].round(self.now / MILLISECOND, &self.hosts[host], &self.content, quota);
         for input in inputs {
             self.tell(host, input);
         }
@@ -21,7 +33,7 @@ impl World {
 
     /// Whether an event was for the host's evictor.
     pub(super) fn for_evictor(&mut self, host: usize, event: &Event) -> bool {
-        let outcome = self.evictors[host].told(self.now, event);
+        let outcome = self.evictors[host].told(self.now / MILLISECOND, event);
         match outcome {
             None => return false,
             Some(Outcome::Promised(manifest, by)) => {
@@ -35,7 +47,7 @@ impl World {
                     self.tell(host, Input::Sealed { hash });
                 }
                 let life = self.hosts[host].life;
-                self.at(self.now + 1, Occurrence::MakesRoom { host, life });
+                self.at(self.now + MILLISECOND, Occurrence::MakesRoom { host, life });
             }
             Some(Outcome::Nothing) => {}
         }
@@ -48,11 +60,13 @@ impl World {
             let mut artifacts = self.content.artifacts().iter();
             if let Some(artifact) = artifacts.find(|artifact| artifact.index.manifest == manifest) {
                 let good = self.checks.retention.deletes(&self.hosts, host, artifact, &go.frees);
-                self.checks.note("retention", self.now, host, good);
+                self.note("retention", host, good);
             }
         }
         for (hash, _) in &go.frees {
-            self.hosts[host].disk.remove(hash);
+            self.hosts[host].disk.lose(hash);
         }
     }
 }
+
+const TICK: Nanos = TICK_MS * MILLISECOND;

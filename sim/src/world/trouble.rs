@@ -9,6 +9,7 @@ use crate::{
     disk::Image,
     faults::{DiskAfter, Fault},
     random::stream,
+    setup::{MILLISECOND, Nanos, SECOND},
 };
 
 /// What faults leave for later ones.
@@ -21,6 +22,7 @@ pub(super) struct Trouble {
 impl World {
     pub(super) fn go_wrong(&mut self, number: u64, fault: Fault) {
         self.trace.note(self.now, 0, format_args!("{fault:?}"));
+        self.trace.say(self.now, 0, || format!("fault {number}: {fault:?}"));
         let mut rng = stream(self.options.seed, number as usize, "fault");
         match fault {
             Fault::Crash { host, down_ms, silent, disk } => self.crash_with(host, down_ms, silent, disk),
@@ -30,23 +32,23 @@ impl World {
             Fault::Power { site, down_ms } => {
                 for host in 0..self.hosts.len() {
                     if self.network.site(host) == site {
-                        self.crash(host, down_ms, true);
+                        self.crash(host, Some(down_ms * MILLISECOND), true);
                     }
                 }
             }
             Fault::Leave { host } => self.leave(host),
             Fault::Join { host } => self.at(self.now, Occurrence::Starts(host)),
-            Fault::Cut { cut, ms } => self.cut(cut, ms),
+            Fault::Cut { cut, ms } => self.cut(cut, ms * MILLISECOND),
             Fault::Clock { host, seconds } => self.hosts[host].set_clock(seconds),
             Fault::Full { host, ms } => {
-                self.hosts[host].disk.full = true;
-                self.at(self.now + ms, Occurrence::Eases(host));
+                self.hosts[host].disk.set_full(true);
+                self.at(self.now + ms * MILLISECOND, Occurrence::Eases(host));
             }
             Fault::Slow { host, ms } => {
-                self.hosts[host].disk.slow = true;
-                self.at(self.now + ms, Occurrence::Eases(host));
+                self.hosts[host].disk.set_slow(true);
+                self.at(self.now + ms * MILLISECOND, Occurrence::Eases(host));
             }
-            Fault::Rot { host, pick } => self.rot(host, pick),
+            Fault::Rot { host, pick } => self.rot_one(host, pick),
             Fault::Garbage { via } => {
                 let victim = &self.hosts[0];
                 let all = victim.replica().into_iter().flat_map(|replica| replica.catalog().iter());
@@ -94,7 +96,7 @@ impl World {
             DiskAfter::Lost => Some(Image::default()),
             DiskAfter::Old => Some(self.trouble.images.get(&host).cloned().unwrap_or_default()),
         };
-        self.crash(host, down_ms, silent);
+        self.crash(host, Some(down_ms * MILLISECOND), silent);
         let Some(image) = image else { return };
         // It forgot what it said.
         self.own_words.remove(&host);
@@ -103,6 +105,7 @@ impl World {
         self.taken(host, &gone);
         self.checks.retention.forgets(host);
         self.completed.retain(|(who, _)| *who != host);
+        self.data.rotten(host);
         self.hosts[host].disk.replace(image);
     }
 
@@ -110,41 +113,41 @@ impl World {
         if self.hosts[host].left {
             return;
         }
-        self.crash(host, 0, true);
+        self.crash(host, None, true);
         let blobs = self.hosts[host].disk.complete();
         self.taken(host, &blobs);
         self.hosts[host].left = true;
     }
 
-    fn rot(&mut self, host: usize, pick: u64) {
+    fn rot_one(&mut self, host: usize, pick: u64) {
         let blobs = self.hosts[host].disk.blobs();
         let Some(hash) = blobs.keys().nth(pick as usize % blobs.len().max(1)).copied() else { return };
-        self.taken(host, &[hash]);
-        self.hosts[host].disk.rot(hash);
-        self.at(self.now + FOUND_MS, Occurrence::FindsRot(host));
+        self.data.rot(host, hash);
+        self.at(self.now + FOUND, Occurrence::Scrubs(host));
     }
 
     /// A host looks through its disk: what is rotten is put away, and the replica told.
-    pub(super) fn finds_rot(&mut self, host: usize) {
-        if !self.hosts[host].is_up() {
-            if !self.hosts[host].left {
-                self.at(self.now + FOUND_MS, Occurrence::FindsRot(host));
-            }
+    pub(super) fn scrub(&mut self, host: usize) {
+        if self.hosts[host].left {
             return;
         }
-        for hash in self.hosts[host].disk.rotten() {
-            if !self.hosts[host].disk.find_rotten(&hash) {
-                continue;
-            }
-            let artifacts = self.content.artifacts().iter();
-            let with = artifacts.filter(|artifact| artifact.blobs().iter().any(|(part, _)| *part == hash));
-            let manifests: Vec<_> = with.map(|artifact| artifact.index.manifest).collect();
-            self.completed.retain(|(who, manifest)| *who != host || !manifests.contains(manifest));
-            self.tell(host, Input::Lost { hash, manifests });
+        if !self.hosts[host].is_up() {
+            self.at(self.now + FOUND, Occurrence::Scrubs(host));
+            return;
+        }
+        for hash in self.data.rotten(host) {
+            self.lose(host, hash);
         }
     }
 
-    fn taken(&mut self, host: usize, blobs: &[Hash]) {
+    /// A disk is as it should be again.
+    pub(super) fn ease(&mut self, host: usize) {
+        self.hosts[host].disk.set_full(false);
+        self.hosts[host].disk.set_slow(false);
+    }
+
+    /// A fault takes blobs from a host.
+    pub(super) fn taken(&mut self, host: usize, blobs: &[Hash]) {
         let doomed: Vec<_> = self.evictors.iter().map(|evictor| evictor.doomed(&self.content)).collect();
         self.checks.retention.takes(&self.hosts, host, blobs, &doomed);
     }
@@ -164,7 +167,7 @@ impl World {
 }
 
 /// How long rot is not noticed.
-const FOUND_MS: u64 = 30_000;
+const FOUND: Nanos = 30 * SECOND;
 /// Records of one message of an echo, and of all.
 const ECHO_RECORDS: usize = 20;
 const ECHO_MAX: usize = 200;
