@@ -13,10 +13,12 @@
 
 pub mod account;
 pub mod baseline;
+pub mod case;
 pub mod check;
 pub mod content;
 pub mod cost;
 pub mod disk;
+pub mod evictor;
 pub mod faults;
 pub mod flow;
 pub mod gossip;
@@ -24,6 +26,7 @@ pub mod ground;
 pub mod host;
 pub mod ledger;
 pub mod measure;
+pub mod minimise;
 pub mod network;
 pub mod options;
 pub mod parcel;
@@ -31,9 +34,12 @@ pub mod queue;
 pub mod random;
 pub mod rogue;
 pub mod setup;
+pub mod steps;
 pub mod trace;
+pub mod words;
 pub mod workload;
 pub mod world;
 
+pub use case::Case;
 pub use options::Options;
 pub use world::{Report, World};
