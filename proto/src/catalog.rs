@@ -285,6 +285,16 @@ impl Catalog {
         self.lookups.nodes()
     }
 
+    /// The nodes that say to be on a site, those first that keep its sessions with others.
+    pub fn nodes_of(&self, site: &str) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
+        self.lookups.nodes_of(site)
+    }
+
+    /// The sites that nodes say to be on, by name.
+    pub fn sites(&self) -> impl Iterator<Item = &str> {
+        self.lookups.sites()
+    }
+
     /// The newest grant of `node` that covers `action` in the repository at `at`, and whether there is
     /// one that would but for its end.
     pub fn grant_for(

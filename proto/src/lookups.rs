@@ -2,7 +2,7 @@
 //! artifacts are and what is about them. Keeps the records themselves in other orders, and copies nothing of them.
 //! Which records count is [`crate::catalog`]'s.
 
-use core::cmp::Ordering;
+use core::cmp::Ordering::{Equal, Less};
 
 use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
@@ -18,6 +18,8 @@ pub(crate) struct Lookups {
     holders: Sorted<Shared>,
     /// By author.
     nodes: Sorted<Shared>,
+    /// The same, by site and the order of its nodes.
+    sites: Sorted<Shared>,
     /// Artifacts that are in a repository, by manifest and repository.
     artifacts: Sorted<Shared>,
     /// Those of them that are about another one, by that one, repository and manifest.
@@ -31,7 +33,8 @@ impl Lookups {
             Said::Holding { state, .. } if *state != HoldingState::Gone => {
                 self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
             }
-            Said::Node(_) => {
+            Said::Node { .. } => {
+                self.sites.insert(record.clone(), |one, other| sited(one).cmp(&sited(other)));
                 self.nodes.insert(record.clone(), |one, other| one.author.cmp(&other.author));
             }
             Said::Artifact(said) if said.place.is_some() => {
@@ -50,7 +53,8 @@ impl Lookups {
             Said::Holding { .. } => {
                 self.holders.remove(|other| holding(other).cmp(&holding(record)));
             }
-            Said::Node(_) => {
+            Said::Node { .. } => {
+                self.sites.remove(|other| sited(other).cmp(&sited(record)));
                 self.nodes.remove(|other| other.author.cmp(&record.author));
             }
             Said::Artifact(_) => {
@@ -66,7 +70,7 @@ impl Lookups {
         let manifest = *manifest;
         let of_artifact = move |record: &Shared| match record.said() {
             Said::Holding { manifest: of, .. } => of.cmp(&manifest),
-            _ => Ordering::Less,
+            _ => Less,
         };
         self.holders.range(of_artifact).filter_map(|record| match record.said() {
             Said::Holding { node, state, .. } => Some((*node, *state)),
@@ -92,6 +96,21 @@ impl Lookups {
         self.nodes.iter().filter_map(|record| Some((&record.author, body(record)?)))
     }
 
+    /// The nodes of a site, in the order in which they keep sessions with others.
+    pub(crate) fn nodes_of(&self, site: &str) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
+        let of_site = |record: &Shared| site_of(record).cmp(&Some(site));
+        self.sites.range(of_site).filter_map(|record| Some((&record.author, body(record)?)))
+    }
+
+    /// The sites that nodes say to be on, by name.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &str> {
+        let first = self.sites.iter().next().and_then(site_of);
+        core::iter::successors(first, |last| {
+            let later = |record: &Shared| if site_of(record) > Some(*last) { Equal } else { Less };
+            self.sites.get(later).and_then(site_of)
+        })
+    }
+
     /// An artifact's hashes in a repository.
     pub(crate) fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<&ArtifactPlace> {
         match self.artifacts.get(|record| placed(record).cmp(&Some((manifest, repository))))?.said() {
@@ -104,7 +123,7 @@ impl Lookups {
     pub(crate) fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
         let manifest = *manifest;
         let of_artifact =
-            move |record: &Shared| placed(record).map_or(Ordering::Less, |(of, _)| of.cmp(&manifest));
+            move |record: &Shared| placed(record).map_or(Less, |(of, _)| of.cmp(&manifest));
         self.artifacts.range(of_artifact).filter_map(|record| Some(placed(record)?.1))
     }
 
@@ -116,7 +135,7 @@ impl Lookups {
     ) -> impl Iterator<Item = Digest> + '_ {
         let (repository, subject) = (repository.clone(), *subject);
         let of_subject = move |record: &Shared| {
-            about(record).map_or(Ordering::Less, |(of, within, _)| (of, within).cmp(&(&subject, &repository)))
+            about(record).map_or(Less, |(of, within, _)| (of, within).cmp(&(&subject, &repository)))
         };
         self.referrers.range(of_subject).filter_map(|record| Some(*about(record)?.2))
     }
@@ -131,7 +150,18 @@ fn holding(record: &Shared) -> Option<(&Digest, &NodeId)> {
 
 fn body(record: &Shared) -> Option<&NodeBody> {
     match record.said() {
-        Said::Node(body) => Some(body),
+        Said::Node { body, .. } => Some(body),
+        _ => None,
+    }
+}
+
+fn site_of(record: &Shared) -> Option<&str> {
+    body(record).map(|body| body.site.as_str())
+}
+
+fn sited(record: &Shared) -> Option<(&str, [u8; 8], &NodeId)> {
+    match record.said() {
+        Said::Node { body, weight } => Some((&body.site, *weight, &record.author)),
         _ => None,
     }
 }

@@ -217,7 +217,11 @@ impl Replica {
         }
         self.drop_evicted(out);
         self.held = held.into_iter().collect();
-        self.keeper.restored(now.time, policies, self.catalog.nodes().map(|(node, _)| *node));
+        self.keeper.restored(
+            now.time,
+            policies,
+            self.catalog.nodes_of(&self.config.site).map(|(node, _)| *node),
+        );
         self.resume(now, out);
     }
 

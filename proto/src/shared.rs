@@ -19,6 +19,7 @@ use crate::{
     id::{Digest, MeshId, NodeId, RepoName},
     reconcile::{Position, position},
     record::{Kind, Record, RecordError, RecordId, Trust, holding_name},
+    surplus::weight,
 };
 
 /// A record that cannot change any more. Clones share it.
@@ -51,7 +52,12 @@ pub enum Said {
         state: HoldingState,
     },
     /// [`Kind::NODE`].
-    Node(Arc<NodeBody>),
+    Node {
+        /// What it says of itself.
+        body: Arc<NodeBody>,
+        /// Where it stands among the nodes of its site, see [`weight`].
+        weight: [u8; 8],
+    },
     /// [`Kind::ARTIFACT`].
     Artifact(Box<Artifact>),
     /// [`Kind::TAG`]: where it points.
@@ -117,7 +123,7 @@ impl Shared {
             Said::Holding { manifest, node, state } => {
                 Change::Holding { manifest: *manifest, node: *node, state: *state }
             }
-            Said::Node(body) => Change::Node { node: self.author, body: body.clone() },
+            Said::Node { body, .. } => Change::Node { node: self.author, body: body.clone() },
             Said::Artifact(artifact) => {
                 let Artifact { repository, manifest, place } = (**artifact).clone();
                 Change::Artifact { repository, manifest, place }
@@ -165,7 +171,11 @@ impl Said {
                 let (manifest, node) = name.ok_or(RecordError::Malformed("holding's name"))?;
                 Said::Holding { manifest, node, state: record.read::<HoldingBody>()?.state }
             }
-            Kind::NODE => Said::Node(Arc::new(record.read()?)),
+            Kind::NODE => {
+                let body: NodeBody = record.read()?;
+                let weight = weight(&body.site, &record.author);
+                Said::Node { body: Arc::new(body), weight }
+            }
             Kind::ARTIFACT => {
                 let (repository, manifest) = (record.repository()?, record.named_digest()?);
                 let place = record.read::<ArtifactBody>()?.place;

@@ -1,6 +1,6 @@
 //! What members send and what is sent to them: sessions, records, reconciliation, and whom to dial.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
 use super::{PERSIST_WITHIN, Replica};
 use crate::{
@@ -235,7 +235,7 @@ impl Replica {
             let change = change.ok().flatten();
             self.keeper.hear(now.time, &author);
             if let Some(change) = &change {
-                self.keeper.note(now.time, change);
+                self.keeper.note(now.time, change, &self.config.site);
             }
             if let Some(Change::Artifact { place: Some(place), .. }) = &change
                 && self.held.contains(&place.index)
@@ -357,25 +357,36 @@ impl Replica {
         }
     }
 
-    /// Of the nodes of each other site those first that keep its sessions with others, as far as they can be
-    /// reached: any other would part again.
-    fn likely_gateways(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
-        let (mut chosen, mut by_site) = (Vec::new(), BTreeMap::<&str, Vec<([u8; 8], Candidate)>>::new());
-        for candidate in candidates {
-            match self.catalog.site_of(&candidate.node) {
-                Some(site) if candidate.far => {
-                    let weight = weight(site, &candidate.node);
-                    by_site.entry(site).or_default().push((weight, candidate));
+    /// Whom this node may want to dial: nodes of its site by name, and of each other site those first that keep
+    /// its sessions with others, as far as they can be reached: any other would part again.
+    fn candidates(&self, now: Now) -> Vec<Candidate> {
+        let (me, here) = (self.me(), self.config.site.as_str());
+        let (membership, manners) = (&self.membership, &self.manners);
+        let is_wanted = |(node, _): &(&NodeId, &NodeBody)| {
+            **node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node)
+        };
+        let mut chosen: Vec<(&NodeId, &NodeBody)> = self.catalog.nodes_of(here).filter(is_wanted).collect();
+        chosen.sort_unstable_by_key(|(node, _)| **node);
+        for site in self.catalog.sites().filter(|site| *site != here) {
+            let mut of_site = self.catalog.nodes_of(site).filter(is_wanted);
+            let (mut first, mut failed) = (0, Vec::new());
+            while first < GATEWAYS
+                && let Some((node, body)) = of_site.next()
+            {
+                match membership.failures(node) / 2 {
+                    0 => {
+                        first += 1;
+                        chosen.push((node, body));
+                    }
+                    failures => failed.push((failures, node, body)),
                 }
-                _ => chosen.push(candidate),
             }
+            // Stable, so that those that failed as often stay in the order of the site.
+            failed.sort_by_key(|(failures, ..)| *failures);
+            let failed = failed.into_iter().map(|(_, node, body)| (node, body));
+            chosen.extend(failed.take(GATEWAYS - first));
         }
-        for mut of_site in by_site.into_values() {
-            of_site
-                .sort_by_key(|(weight, candidate)| (self.membership.failures(&candidate.node) / 2, *weight));
-            chosen.extend(of_site.into_iter().take(GATEWAYS).map(|(_, candidate)| candidate));
-        }
-        chosen
+        chosen.into_iter().map(|(node, body)| candidate(*node, body, here)).collect()
     }
 
     /// A client waits for something of an artifact: sees to it that those who hold it can be asked, and that
@@ -417,15 +428,8 @@ impl Replica {
     }
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
-        let me = self.me();
-        let site = &self.config.site;
         let connected = Connected { share: Some(self.far_share(now)), ..self.connected() };
-        let (membership, manners) = (&self.membership, &self.manners);
-        let is_wanted =
-            |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
-        let others = self.catalog.nodes().filter(|(node, _)| is_wanted(node));
-        let candidates = others.map(|(node, body)| candidate(*node, body, site)).collect();
-        let candidates = self.likely_gateways(candidates);
+        let candidates = self.candidates(now);
         self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
     }
 
