@@ -160,3 +160,102 @@ fn nanos(seconds: f64) -> Nanos {
 const TOLERANCE: f64 = 1.000_1;
 /// Bytes that may be counted in the bucket in which they end.
 const STRADDLING: f64 = 64.0 * 1024.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        measure::RunId,
+        setup::{Artifact, Layer, Network},
+    };
+
+    /// A cloud with 8 Mbit/s out of it, and two sites; 1 MB takes one second over that line.
+    fn setup() -> Setup {
+        let text = r#"
+            [[site]]
+            name = "cloud"
+            tier = "cloud"
+            origin = true
+            nodes = 1
+            lan = { rate = "1 Gbit/s" }
+            uplink = { up = "8 Mbit/s", down = "8 Mbit/s" }
+
+            [[site]]
+            name = "edge"
+            tier = "edge"
+            nodes = 2
+            lan = { rate = "1 Gbit/s" }
+            uplink = { up = "100 Mbit/s", down = "100 Mbit/s" }
+        "#;
+        let at = Place { site: 0, node: 0 };
+        let layer = Layer { content: "one".into(), bytes: 1_000_000 };
+        Setup {
+            name: "test".into(),
+            seed: 1,
+            topology: Topology::parse(std::path::Path::new("test.toml"), text).expect("a topology"),
+            network: Network { efficiency: 1_000_000, ..Network::default() },
+            artifacts: vec![Artifact { repository: "a/b".into(), tags: vec![], layers: vec![layer] }],
+            actions: vec![(0, Action::Seed { artifact: 0, at })],
+            end: 100 * SECOND,
+            bucket: SECOND,
+        }
+    }
+
+    fn run() -> RunId {
+        RunId { system: "waystation".into(), seed: 1, variant: String::new() }
+    }
+
+    fn pull(node: u64, asked: f64, done: Option<f64>) -> Measurement {
+        Measurement::Pull {
+            run: run(),
+            artifact: 0,
+            bytes: 1_000_000,
+            site: 1,
+            node,
+            asked,
+            first_byte: done,
+            done,
+        }
+    }
+
+    fn line(site: u64, from: f64, up: u64, down: u64) -> Measurement {
+        Measurement::Line { run: run(), site, from, seconds: 1.0, up, down, control: 0 }
+    }
+
+    #[test]
+    fn a_pull_that_beats_its_cut_is_found() {
+        assert_eq!(possible(&setup(), &[pull(0, 5.0, Some(6.01))]), Ok(()));
+        assert_eq!(possible(&setup(), &[pull(0, 5.0, None)]), Ok(()));
+        let beaten = possible(&setup(), &[pull(0, 5.0, Some(5.9))]);
+        assert!(beaten.is_err_and(|text| text.contains("artifact 0 was everywhere")));
+        // What another's unfinished pull has brought to the site already may be there.
+        assert_eq!(possible(&setup(), &[pull(0, 4.0, None), pull(1, 5.0, Some(5.9))]), Ok(()));
+        let nobody = Setup { actions: vec![], ..setup() };
+        assert!(
+            possible(&nobody, &[pull(0, 5.0, Some(9.0))]).is_err_and(|text| text.contains("nobody had it"))
+        );
+    }
+
+    #[test]
+    fn a_line_that_carries_more_than_its_rate_is_found() {
+        assert_eq!(possible(&setup(), &[line(0, 3.0, 1_000_000, 900_000)]), Ok(()));
+        let out = possible(&setup(), &[line(0, 3.0, 1_200_000, 0)]);
+        assert!(out.is_err_and(|text| text.contains("out of cloud")));
+        assert!(
+            possible(&setup(), &[line(0, 3.0, 0, 1_200_000)]).is_err_and(|text| text.contains("into cloud"))
+        );
+        assert!(possible(&setup(), &[line(7, 3.0, 0, 0)]).is_err());
+    }
+
+    #[test]
+    fn a_line_counts_with_the_rates_that_it_has_at_the_time() {
+        let mut faster = setup();
+        faster.actions.push((5 * SECOND, Action::Line { site: 0, up: 16_000_000, down: 8_000_000 }));
+        faster.actions.push((9 * SECOND, Action::Line { site: 0, up: 0, down: 8_000_000 }));
+        assert!(possible(&faster, &[line(0, 3.0, 2_000_000, 0)]).is_err(), "before it was fast");
+        assert_eq!(possible(&faster, &[line(0, 4.5, 2_000_000, 0)]), Ok(()));
+        assert_eq!(possible(&faster, &[line(0, 7.0, 2_000_000, 0)]), Ok(()));
+        assert!(possible(&faster, &[line(0, 10.0, 100_000, 0)]).is_err(), "when it was cut");
+        assert_eq!(possible(&faster, &[pull(0, 5.0, Some(5.6))]), Ok(()), "bounds use the best rate");
+    }
+}

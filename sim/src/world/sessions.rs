@@ -150,7 +150,9 @@ impl World {
         self.gossip.start(host, self.now);
         let before = self.own_words.remove(&host).unwrap_or_default();
         let kept = durability::own_words(&self.hosts[host], &before);
-        self.note("durability", host, kept);
+        if !self.trouble.relearning.contains(&host) {
+            self.note("durability", host, kept);
+        }
         self.perform_all(host, outputs);
         self.pulls_resumed(host);
         if host == 0 && self.hosts[0].life == 1 {

@@ -1,6 +1,6 @@
 //! What faults do to the world. What they are, and when they come, is drawn elsewhere (`faults`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waystation_proto::{Hash, Input, Shared, wire::Message};
 
@@ -17,6 +17,9 @@ use crate::{
 pub(super) struct Trouble {
     images: BTreeMap<usize, Image>,
     heard: Vec<Shared>,
+    /// Hosts that lost what was on their disks: others tell them their own words of before, which nobody promised to
+    /// keep.
+    pub(super) relearning: BTreeSet<usize>,
 }
 
 impl World {
@@ -98,8 +101,7 @@ impl World {
         };
         self.crash(host, Some(down_ms * MILLISECOND), silent);
         let Some(image) = image else { return };
-        // It forgot what it said.
-        self.own_words.remove(&host);
+        self.trouble.relearning.insert(host);
         let blobs: Vec<Hash> = self.hosts[host].disk.complete();
         let gone: Vec<Hash> = blobs.into_iter().filter(|hash| !image.holds(hash)).collect();
         self.taken(host, &gone);
