@@ -1,54 +1,143 @@
 //! A disk: what is durable, what is merely written, and when the one becomes the other. A crash loses
 //! every write that was under way, and some of the blobs that were not complete.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
-use waystation_proto::{Hash, Record, ranges::Ranges, record::Key};
+use waystation_proto::{Hash, Shared, ranges::Ranges, record::Key};
 
-use crate::random::happens;
+use crate::{
+    random::happens,
+    setup::{MILLISECOND, Nanos},
+};
+
+/// Records that many disks have from the beginning, kept once for all of them.
+pub type Common = Rc<BTreeMap<Key, Shared>>;
 
 /// One node's disk.
 pub struct Disk {
-    records: BTreeMap<Key, Record>,
+    common: Common,
+    /// Keys of the common ones that are not kept any more, or were replaced.
+    gone: BTreeSet<Key>,
+    records: BTreeMap<Key, Shared>,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
     /// Writes become durable in the order in which they were asked for.
-    busy_until: u64,
+    busy_until: Nanos,
+    /// Whether it takes no more.
+    full: bool,
+    /// Whether every write takes long.
+    slow: bool,
     rng: fastrand::Rng,
+}
+
+/// What was on a disk at some time.
+#[derive(Clone, Default)]
+pub struct Image {
+    records: Vec<Shared>,
+    complete: BTreeMap<Hash, u64>,
+}
+
+impl Image {
+    /// Whether a blob is on it.
+    pub fn holds(&self, hash: &Hash) -> bool {
+        self.complete.contains_key(hash)
+    }
 }
 
 impl Disk {
     /// An empty disk.
     pub fn new(rng: fastrand::Rng) -> Self {
-        let (records, complete, partial) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Disk { records, complete, partial, busy_until: 0, rng }
+        Disk {
+            common: Common::default(),
+            gone: BTreeSet::new(),
+            records: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            busy_until: 0,
+            full: false,
+            slow: false,
+            rng,
+        }
+    }
+
+    /// Makes these durable before anything happens.
+    pub fn begin_with(&mut self, common: Common) {
+        self.common = common;
     }
 
     /// When a write asked for now, that may wait `within` for others, is durable.
-    pub fn durable_at(&mut self, now: u64, within: u64) -> u64 {
-        let sync = self.rng.u64(SYNC_MS);
+    pub fn durable_at(&mut self, now: Nanos, within: Nanos) -> Nanos {
+        let sync = self.rng.u64(SYNC) * if self.slow { SLOWNESS } else { 1 };
         self.busy_until = self.busy_until.max(now + within) + sync;
         self.busy_until
     }
 
     /// Whether the write that is due now fails.
     pub fn fails(&mut self, permille: u64) -> bool {
-        happens(&mut self.rng, permille)
+        self.full || (permille > 0 && happens(&mut self.rng, permille))
+    }
+
+    /// Whether it takes no more from now on.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Whether every write takes long from now on.
+    pub fn set_slow(&mut self, slow: bool) {
+        self.slow = slow;
+    }
+
+    /// Every complete blob, with its size.
+    pub fn blobs(&self) -> &BTreeMap<Hash, u64> {
+        &self.complete
+    }
+
+    /// Bytes of blobs.
+    pub fn used(&self) -> u64 {
+        self.complete.values().sum::<u64>() + self.partial.values().map(Ranges::len).sum::<u64>()
+    }
+
+    /// What is durable now.
+    pub fn image(&self) -> Image {
+        Image { records: self.records(), complete: self.complete.clone() }
+    }
+
+    /// Has only what the image has.
+    pub fn replace(&mut self, image: Image) {
+        self.wipe();
+        self.keep(image.records);
+        self.complete = image.complete;
     }
 
     /// Makes records durable: each replaces what was kept under its key.
-    pub fn keep(&mut self, records: Vec<Record>) {
-        self.records.extend(records.into_iter().map(|record| (record.key.clone(), record)));
+    pub fn keep(&mut self, records: Vec<Shared>) {
+        for record in records {
+            self.leave(&record.key);
+            self.records.insert(record.key.clone(), record);
+        }
     }
 
     /// Drops what is kept under these keys.
     pub fn forget(&mut self, keys: &[Key]) {
-        keys.iter().for_each(|key| drop(self.records.remove(key)));
+        for key in keys {
+            self.leave(key);
+            self.records.remove(key);
+        }
+    }
+
+    fn leave(&mut self, key: &Key) {
+        if self.common.contains_key(key) {
+            self.gone.insert(key.clone());
+        }
     }
 
     /// Every record kept.
-    pub fn records(&self) -> Vec<Record> {
-        self.records.values().cloned().collect()
+    pub fn records(&self) -> Vec<Shared> {
+        let common = self.common.iter().filter(|(key, _)| !self.gone.contains(key));
+        common.map(|(_, record)| record).chain(self.records.values()).cloned().collect()
     }
 
     /// Makes a blob complete and durable.
@@ -57,9 +146,15 @@ impl Disk {
         self.complete.insert(hash, size);
     }
 
+    /// A blob is not what it was: nothing of it is any good.
+    pub fn lose(&mut self, hash: &Hash) -> bool {
+        self.partial.remove(hash);
+        self.complete.remove(hash).is_some()
+    }
+
     /// Adds verified bytes of a blob.
     pub fn write(&mut self, hash: Hash, range: std::ops::Range<u64>) {
-        if !self.complete.contains_key(&hash) {
+        if !range.is_empty() && !self.complete.contains_key(&hash) {
             self.partial.entry(hash).or_default().insert(range);
         }
     }
@@ -69,6 +164,14 @@ impl Disk {
         match self.complete.get(hash) {
             Some(size) => Ranges::all(*size),
             None => self.partial.get(hash).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether these bytes of a blob are here and verified.
+    pub fn has(&self, hash: &Hash, range: &std::ops::Range<u64>) -> bool {
+        match self.complete.get(hash) {
+            Some(size) => range.end <= *size,
+            None => self.partial.get(hash).is_some_and(|have| have.contains(range)),
         }
     }
 
@@ -88,7 +191,19 @@ impl Disk {
         let rng = &mut self.rng;
         self.partial.retain(|_, _| rng.bool());
     }
+
+    /// It is replaced by an empty one.
+    pub fn wipe(&mut self) {
+        self.common = Common::default();
+        self.gone.clear();
+        self.records.clear();
+        self.complete.clear();
+        self.partial.clear();
+        self.full = false;
+    }
 }
 
 /// How long making something durable takes.
-const SYNC_MS: std::ops::Range<u64> = 1..20;
+const SYNC: std::ops::Range<Nanos> = MILLISECOND..20 * MILLISECOND;
+/// How many times that while a disk is slow.
+const SLOWNESS: u64 = 100;

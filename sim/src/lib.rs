@@ -11,23 +11,36 @@
 //! Reading order: [`options`], [`world`], [`host`], [`check`].
 #![forbid(unsafe_code)]
 
+pub mod account;
+pub mod baseline;
+pub mod case;
 pub mod check;
 pub mod content;
 pub mod cost;
 pub mod disk;
+pub mod evictor;
 pub mod faults;
+pub mod flow;
+pub mod gossip;
+pub mod ground;
 pub mod host;
+pub mod ledger;
 pub mod measure;
+pub mod minimise;
 pub mod network;
 pub mod options;
+pub mod parcel;
+pub mod queue;
 pub mod random;
 pub mod report;
 pub mod rogue;
 pub mod setup;
+pub mod steps;
 pub mod trace;
-pub mod transfer;
+pub mod words;
 pub mod workload;
 pub mod world;
 
+pub use case::Case;
 pub use options::Options;
 pub use world::{Report, World};

@@ -126,12 +126,14 @@ impl View<'_> {
 }
 
 impl Keeper {
-    /// The catalog changed.
-    pub fn note(&mut self, now: Time, change: &Change) {
+    /// The catalog of a node of this site changed.
+    pub fn note(&mut self, now: Time, change: &Change, site: &str) {
         match change {
             Change::Policy { .. } => self.news.policies = true,
-            Change::Node { node, .. } => {
-                self.heard.entry(*node).or_insert(now);
+            Change::Node { node, body } => {
+                if body.site == site {
+                    self.heard.entry(*node).or_insert(now);
+                }
                 self.news.nodes = true;
             }
             Change::Tag { repository, tag, body, version, .. } if self.speaks_of(repository) => {
@@ -171,7 +173,7 @@ impl Keeper {
         self.parted.insert(peer);
     }
 
-    /// The node starts, with policies among what was restored, or not.
+    /// The node starts, with policies among what was restored, or not, and these other nodes of its site.
     pub fn restored(&mut self, now: Time, policies: bool, nodes: impl Iterator<Item = NodeId>) {
         self.heard.extend(nodes.map(|node| (node, now)));
         self.news.policies = policies;
