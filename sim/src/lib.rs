@@ -12,16 +12,20 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod compare;
 pub mod content;
 pub mod cost;
 pub mod disk;
 pub mod faults;
+pub mod fleet_state;
 pub mod host;
 pub mod images;
 pub mod measure;
 pub mod network;
 pub mod options;
+pub mod plan;
 pub mod random;
+pub mod reconcile;
 pub mod rogue;
 pub mod scenario;
 pub mod setup;

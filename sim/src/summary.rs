@@ -165,18 +165,23 @@ impl Summary {
 impl Table {
     /// From the measurements of any runs, in any order.
     pub fn of<'a>(measurements: impl IntoIterator<Item = &'a Measurement>) -> Self {
+        let mut table = Table::default();
+        table.add(measurements);
+        table
+    }
+
+    /// Adds all measurements of some runs.
+    pub fn add<'a>(&mut self, measurements: impl IntoIterator<Item = &'a Measurement>) {
         let mut collected: BTreeMap<&RunId, Collected<'a>> = BTreeMap::new();
         for measurement in measurements {
             collected.entry(run_of(measurement)).or_default().take(measurement);
         }
-        let mut table = Table::default();
         for (run, collected) in collected {
             let summary = collected.summary();
             let row = |seed| Row { variant: run.variant.clone(), system: run.system.clone(), seed };
-            table.summaries.entry(row(None)).or_default().merge(&summary);
-            table.summaries.entry(row(Some(run.seed))).or_default().merge(&summary);
+            self.summaries.entry(row(None)).or_default().merge(&summary);
+            self.summaries.entry(row(Some(run.seed))).or_default().merge(&summary);
         }
-        table
     }
 
     /// System and variant, all seeds together.
