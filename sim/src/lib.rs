@@ -11,6 +11,7 @@
 //! Reading order: [`options`], [`world`], [`host`], [`check`].
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod check;
 pub mod compare;
 pub mod content;
@@ -18,6 +19,7 @@ pub mod cost;
 pub mod disk;
 pub mod faults;
 pub mod fleet_state;
+pub mod flow;
 pub mod host;
 pub mod images;
 pub mod measure;
