@@ -28,6 +28,7 @@ pub mod options;
 pub mod plan;
 pub mod random;
 pub mod reconcile;
+pub mod report;
 pub mod rogue;
 pub mod scenario;
 pub mod setup;

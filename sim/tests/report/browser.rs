@@ -1,0 +1,1 @@
+//! How the report looks in a browser.
