@@ -25,11 +25,7 @@ pub struct Difference {
 impl Difference {
     /// Whether the interval leaves out zero: -1 less, 1 more, 0 cannot be told.
     pub fn sign(&self) -> i8 {
-        if self.interval.1 < 0.0 {
-            -1
-        } else {
-            i8::from(self.interval.0 > 0.0)
-        }
+        if self.interval.1 < 0.0 { -1 } else { i8::from(self.interval.0 > 0.0) }
     }
 }
 

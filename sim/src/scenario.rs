@@ -1,5 +1,5 @@
 //! Scenarios: files that say what to simulate. Owns how a file becomes setups, one for each variant and seed; what
-//! is done with a setup is a [`crate::system::System`]'s. `configs/scenarios/README.md` explains the form.
+//! is done with a setup is [`crate::system`]'s. `configs/scenarios/README.md` explains the form.
 //!
 //! Reading order: [`form`] (the file), [`sweep`], [`content`], [`workload`], [`faults`], [`expect`].
 
@@ -23,10 +23,11 @@ use waystation_topology::{
 };
 
 use self::{actions::Actions, content::Library, expect::Goal, form::File};
-use crate::setup::{Nanos, SECOND, Setup};
+use crate::{
+    setup::{Nanos, SECOND, Setup},
+    system,
+};
 
-/// Every system that there is; the first is the product, the others are policies on the same network.
-pub const SYSTEMS: &[&str] = &["waystation", "origin", "site-cache", "whole-blob", "central"];
 /// Most seeds of a run.
 pub const SEEDS_MAX: usize = 10_000;
 
@@ -88,9 +89,9 @@ impl Scenario {
             return Err(Problem::at(spanned, format!("{} seeds; write 1 to {SEEDS_MAX}", seeds.len())));
         }
         let systems = match &file.systems {
-            None => vec![SYSTEMS[0].to_owned()],
+            None => vec![system::SYSTEMS[0].to_owned()],
             Some(systems) => {
-                check_systems(systems.get_ref()).map_err(|text| Problem::at(systems, text))?;
+                system::check(systems.get_ref()).map_err(|error| Problem::at(systems, error))?;
                 systems.get_ref().clone()
             }
         };
@@ -150,15 +151,6 @@ impl Scenario {
             end,
             bucket: file.bucket.map_or_else(|| bucket(end), |bucket| bucket.nanos().max(1)),
         })
-    }
-}
-
-/// Whether there are systems of these names.
-pub fn check_systems(names: &[String]) -> Result<(), String> {
-    match names.iter().find(|name| !SYSTEMS.contains(&name.as_str())) {
-        Some(name) => Err(format!("there is no system \"{name}\"; write some of {}", SYSTEMS.join(", "))),
-        None if names.is_empty() => Err(format!("no system; write some of {}", SYSTEMS.join(", "))),
-        None => Ok(()),
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Summary {
     pub sites: u64,
     /// How long each pull took, sorted; infinitely long where it never ended.
     pub completions: Vec<f64>,
-    /// The same over the least time, for artifacts that have one.
+    /// The same over the least time, for artifacts that were pulled at one time only.
     pub ratios: Vec<f64>,
     /// Until the first byte of each pull, sorted; infinitely long where there never was one.
     pub first_bytes: Vec<f64>,
@@ -237,6 +237,8 @@ struct Collected<'a> {
     into: BTreeMap<u64, u64>,
     pulled: BTreeMap<u64, BTreeMap<u64, u64>>,
     pullers: BTreeMap<(u64, u64), BTreeSet<u64>>,
+    /// When each artifact was asked for first and last.
+    asked: BTreeMap<u64, (f64, f64)>,
     until: f64,
 }
 
@@ -249,7 +251,9 @@ impl<'a> Collected<'a> {
             Measurement::Between { from, to, bytes, .. } if from != to => {
                 *self.into.entry(*to).or_default() += bytes;
             }
-            Measurement::Pull { artifact, bytes, site, node, .. } => {
+            Measurement::Pull { artifact, bytes, site, node, asked, .. } => {
+                let (first, last) = self.asked.entry(*artifact).or_insert((*asked, *asked));
+                (*first, *last) = (first.min(*asked), last.max(*asked));
                 self.pulled.entry(*site).or_default().insert(*artifact, *bytes);
                 self.pullers.entry((*artifact, *site)).or_default().insert(*node);
             }
@@ -288,7 +292,8 @@ impl<'a> Collected<'a> {
                 let seconds = or_never(*done) - asked;
                 summary.completions.push(seconds);
                 summary.first_bytes.push(or_never(*first_byte) - asked);
-                if let Some(bound) = self.bounds.get(artifact).filter(|bound| **bound > 0.0) {
+                let at_once = self.asked.get(artifact).is_some_and(|(first, last)| first == last);
+                if let Some(bound) = self.bounds.get(artifact).filter(|bound| at_once && **bound > 0.0) {
                     summary.ratios.push(seconds / bound);
                 }
             }

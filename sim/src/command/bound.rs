@@ -4,10 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use waystation_sim::{
+    account::{fastest, transfers},
     scenario::Scenario,
     setup::Setup,
     summary::{Unit, aligned, bytes},
-    system::bursts,
 };
 
 /// Of what.
@@ -23,7 +23,7 @@ pub struct BoundArgs {
     artifacts: usize,
 }
 
-/// Prints the least time over the cuts, for every artifact that is pulled at one time.
+/// Prints the least time over the cuts for every artifact: until all who pull it have it, from the first pull on.
 pub fn bound(args: BoundArgs) -> anyhow::Result<ExitCode> {
     let scenario = Scenario::load(&args.scenario)?;
     let mut lines = vec![["variant", "cut", "least time", "artifact", "bytes"].map(str::to_owned).to_vec()];
@@ -33,7 +33,7 @@ pub fn bound(args: BoundArgs) -> anyhow::Result<ExitCode> {
         lines.extend(rows(&setup, variant, &args));
     }
     if lines.len() == 1 {
-        println!("{}: no artifact is pulled at one time only, so no least time is known", scenario.name);
+        println!("{}: nothing is pulled that somebody has, so there is no least time", scenario.name);
         return Ok(ExitCode::SUCCESS);
     }
     print!("{}", aligned(&lines));
@@ -42,9 +42,9 @@ pub fn bound(args: BoundArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn rows(setup: &Setup, variant: &str, args: &BoundArgs) -> Vec<Vec<String>> {
-    let mut rows = vec![];
-    for (artifact, transfer) in bursts(setup).into_iter().take(args.artifacts) {
-        let mut bounds = transfer.bounds(&setup.topology);
+    let (network, mut rows) = (fastest(setup), vec![]);
+    for (artifact, transfer) in transfers(setup).into_iter().take(args.artifacts) {
+        let mut bounds = transfer.bounds(&network);
         bounds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then_with(|| a.cut.cmp(&b.cut)));
         for bound in bounds.into_iter().take(args.cuts) {
             let variant = if variant.is_empty() { "-" } else { variant };

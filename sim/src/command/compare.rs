@@ -23,11 +23,7 @@ pub struct CompareArgs {
     /// Another, or the same with another system.
     b: String,
     /// Figures to compare.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "p50,p99,max,origin-copies,control-per-node-hour"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "p50,p99,max,origin-copies,control-per-node-hour")]
     metrics: Vec<Metric>,
 }
 
@@ -43,7 +39,9 @@ pub fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
         );
     }
     print!("{}", waystation_sim::compare::text(&differences));
-    println!("Difference: B - A, mean over seeds, and where it lies with 95 % confidence (bootstrap over pairs).");
+    println!(
+        "Difference: B - A, mean over seeds, and where it lies with 95 % confidence (bootstrap over pairs)."
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,8 +68,8 @@ pub fn table(directory: &Path) -> anyhow::Result<Table> {
     let mut measurements: Vec<Measurement> = vec![];
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.with_context(what)?;
-        let measurement =
-            serde_json::from_str(&line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+        let measurement = serde_json::from_str(&line)
+            .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
         measurements.push(measurement);
     }
     Ok(Table::of(&measurements))

@@ -82,9 +82,14 @@ pub fn plan(args: PlanArgs) -> anyhow::Result<ExitCode> {
         deadline: args.deadline.map(Time::seconds),
         efficiency: args.efficiency.ratio(),
     };
-    if question.bytes == 0 || question.copies == Some(0) || question.efficiency == 0.0 || question.deadline == Some(0.0)
+    if question.bytes == 0
+        || question.copies == Some(0)
+        || question.efficiency == 0.0
+        || question.deadline == Some(0.0)
     {
-        bail!("nothing to plan: --size, --changed, --copies, --deadline and --efficiency must be more than 0");
+        bail!(
+            "nothing to plan: --size, --changed, --copies, --deadline and --efficiency must be more than 0"
+        );
     }
     let plan = plan::plan(&topology, &question);
     if plan.sites.is_empty() {
@@ -98,7 +103,8 @@ pub fn plan(args: PlanArgs) -> anyhow::Result<ExitCode> {
         println!("\nSimulated:");
         super::run::show_one(&setup)?;
     }
-    let late = plan.sites.iter().any(|site| site.late) || plan.deadline.is_some_and(|deadline| plan.all > deadline);
+    let late =
+        plan.sites.iter().any(|site| site.late) || plan.deadline.is_some_and(|deadline| plan.all > deadline);
     Ok(if late { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
 }
 

@@ -14,10 +14,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use waystation_sim::{
     measure::{Measurement, RunId},
     reconcile,
-    scenario::{SEEDS_MAX, Scenario, check_systems, expect::Outcome},
+    scenario::{SEEDS_MAX, Scenario, expect::Outcome},
     setup::Setup,
     summary::{Table, aligned},
-    system::{self, Progress},
+    system,
 };
 
 use super::BROKEN;
@@ -54,7 +54,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         scenario.seeds = (1..=seeds).collect();
     }
     if !args.systems.is_empty() {
-        check_systems(&args.systems).map_err(anyhow::Error::msg)?;
+        system::check(&args.systems)?;
         scenario.systems.clone_from(&args.systems);
     }
     let mut results = Results::new(args.out.as_deref())?;
@@ -79,7 +79,8 @@ impl Results {
     fn new(directory: Option<&Path>) -> anyhow::Result<Self> {
         let mut file = None;
         if let Some(directory) = directory {
-            let what = || format!("{}: cannot be written; give another directory to --out", directory.display());
+            let what =
+                || format!("{}: cannot be written; give another directory to --out", directory.display());
             fs::create_dir_all(directory).with_context(what)?;
             file = Some(BufWriter::new(
                 fs::File::create(directory.join("measurements.jsonl")).with_context(what)?,
@@ -115,7 +116,10 @@ fn run_all(scenario: &Scenario, only: Option<&str>, results: &mut Results) -> an
     let chosen = |(_, name): &(usize, &str)| only.is_none_or(|only| name.contains(only));
     let variants: Vec<(usize, &str)> = scenario.variants().enumerate().filter(chosen).collect();
     if variants.is_empty() {
-        bail!("no variant has \"{}\" in its name; `waystation-sim bound` lists them", only.unwrap_or_default());
+        bail!(
+            "no variant has \"{}\" in its name; `waystation-sim bound` lists them",
+            only.unwrap_or_default()
+        );
     }
     let runs = variants.len() * scenario.seeds.len() * scenario.systems.len();
     let bar = Bar::new(runs as u64);
@@ -135,11 +139,11 @@ fn run_all(scenario: &Scenario, only: Option<&str>, results: &mut Results) -> an
 
 /// One run, all its measurements.
 fn one(setup: &Setup, source: &str, run: &RunId, bar: &Bar) -> anyhow::Result<Vec<Measurement>> {
-    let Some(system) = system::named(&run.system) else { bail!("there is no system \"{}\"", run.system) };
     let mut measurements = vec![];
-    system::begin(setup, source, run, &mut measurements);
     let began = Instant::now();
-    system.carry_out(setup, run, &mut measurements, &mut |progress| bar.show(setup, run, began, progress));
+    system::carry_out(setup, source, run, &mut measurements, &mut |now, events| {
+        bar.show(setup, run, began, now, events);
+    })?;
     bar.0.inc(1);
     Ok(measurements)
 }
@@ -166,17 +170,17 @@ impl Bar {
         Bar(bar)
     }
 
-    fn show(&self, setup: &Setup, run: &RunId, began: Instant, progress: Progress) {
-        let (real, part) = (began.elapsed().as_secs_f64(), progress.now as f64 / setup.end as f64);
+    fn show(&self, setup: &Setup, run: &RunId, began: Instant, now: u64, events: u64) {
+        let (real, part) = (began.elapsed().as_secs_f64(), now as f64 / setup.end as f64);
         let left = if part > 0.0 { real * (1.0 - part).max(0.0) / part } else { 0.0 };
         self.0.set_message(format!(
             "{} {} seed {}: {:.1} of {:.1} s, {:.0} events/s, {left:.0} s left",
             run.system,
             run.variant,
             run.seed,
-            progress.now as f64 / 1e9,
+            now as f64 / 1e9,
             setup.end as f64 / 1e9,
-            progress.events as f64 / real.max(1e-3),
+            events as f64 / real.max(1e-3),
         ));
     }
 }
@@ -189,8 +193,11 @@ fn compare_catalogs(
     only: Option<&str>,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let mut lines =
-        vec![["records", "different", "bytes", "to find them", "32 bytes each", "messages"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        ["records", "different", "bytes", "to find them", "32 bytes each", "messages"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for records in records {
         for differences in differences.iter().filter(|differences| *differences <= records) {
             let variant = format!("records={records}, differences={differences}");
@@ -200,7 +207,8 @@ fn compare_catalogs(
             for seed in &scenario.seeds {
                 let cost = reconcile::measure(*records, *differences, *seed);
                 let run = RunId { system: "waystation".to_owned(), seed: *seed, variant: variant.clone() };
-                let cells = [*records, cost.differences, cost.bytes, cost.finding(), cost.line(), cost.messages];
+                let cells =
+                    [*records, cost.differences, cost.bytes, cost.finding(), cost.line(), cost.messages];
                 lines.push(cells.map(|number| number.to_string()).to_vec());
                 results.take(&catalog_figures(scenario, &run, cost))?;
             }
@@ -268,7 +276,8 @@ fn finish(scenario: &Scenario, only: Option<&str>, results: Results) -> anyhow::
     if let Some(directory) = directory {
         fs::write(directory.join("summary.txt"), &text)
             .with_context(|| format!("{}: cannot be written", directory.display()))?;
-        println!("\nwritten to {}", directory.display());
+        let report = waystation_sim::report::write(&directory)?;
+        println!("\nwritten to {}; the report is {}", directory.display(), report.display());
     }
     let broken = table.rows().any(|row| table.summary(row).is_some_and(|s| !s.violations.is_empty()));
     let kept = outcomes.iter().all(|outcome| outcome.kept);

@@ -34,7 +34,9 @@ pub fn swarm(args: SwarmArgs) -> anyhow::Result<ExitCode> {
         println!("seed {seed}, {nodes} nodes: trace {}", report.trace);
         if !report.violations.is_empty() {
             println!("{options}\n{report}");
-            println!("replay: waystation-sim replay --nodes {nodes} --seed {seed} --minutes {minutes} --trace");
+            println!(
+                "replay: waystation-sim replay --nodes {nodes} --seed {seed} --minutes {minutes} --trace"
+            );
             return Ok(ExitCode::from(BROKEN));
         }
     }

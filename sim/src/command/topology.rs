@@ -18,7 +18,11 @@ pub struct TopologyArgs {
     #[arg(long, default_value = "edge", value_parser = tier)]
     tier: Tier,
     /// Their lines: out, in, delay, loss. Given several times, each gets as many sites as the others.
-    #[arg(long = "line", value_name = "UP,DOWN[,DELAY[,LOSS]]", default_value = "20 Mbit/s, 50 Mbit/s, 10 ms")]
+    #[arg(
+        long = "line",
+        value_name = "UP,DOWN[,DELAY[,LOSS]]",
+        default_value = "20 Mbit/s, 50 Mbit/s, 10 ms"
+    )]
     lines: Vec<LineText>,
     /// Rate of each node's link within a site.
     #[arg(long, default_value = "1 Gbit/s")]
@@ -66,7 +70,10 @@ impl FromStr for LineText {
                 delay: delay.unwrap_or_default(),
                 loss: loss.unwrap_or_default(),
             })),
-            _ => Err("write out, in, and if there are any delay and loss: \"5 Mbit/s, 20 Mbit/s, 25 ms, 0.5 %\"".into()),
+            _ => Err(
+                "write out, in, and if there are any delay and loss: \"5 Mbit/s, 20 Mbit/s, 25 ms, 0.5 %\""
+                    .into(),
+            ),
         }
     }
 }
