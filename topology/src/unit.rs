@@ -109,6 +109,11 @@ impl Size {
 }
 
 impl Share {
+    /// So many millionths; all of it or more counts as all but one.
+    pub const fn from_millionths(millionths: u64) -> Self {
+        Share(if millionths < 1_000_000 { millionths } else { 999_999 })
+    }
+
     /// Millionths.
     pub const fn millionths(self) -> u64 {
         self.0
