@@ -83,6 +83,8 @@ pub struct Summary {
     pub node_hours: f64,
     /// Messages that found a queue full.
     pub dropped: u64,
+    /// When some node last knew less than others, of each run with such figures.
+    pub behind_until: Vec<f64>,
     /// Until half of the nodes knew of a publication, sorted; infinitely long where they never did.
     pub half: Vec<f64>,
     /// Until 99 % knew.
@@ -112,6 +114,12 @@ impl Summary {
             Metric::Completion(part) => of(&self.completions, *part),
             Metric::Ratio(part) => of(&self.ratios, *part),
             Metric::FirstByte(part) => of(&self.first_bytes, *part),
+            Metric::Mean => (!self.completions.is_empty()).then(|| mean(&self.completions)),
+            Metric::ControlPerNode => {
+                let nodes = self.nodes * self.runs;
+                (self.node_hours > 0.0 && nodes > 0).then(|| self.control as f64 / nodes as f64)
+            }
+            Metric::BehindUntil => last(&self.behind_until),
             Metric::Done => {
                 let done = self.completions.iter().filter(|seconds| seconds.is_finite()).count();
                 (!self.completions.is_empty()).then(|| done as f64 / self.completions.len() as f64)
@@ -141,6 +149,7 @@ impl Summary {
             (&mut self.first_bytes, &other.first_bytes),
             (&mut self.pullers, &other.pullers),
             (&mut self.site_copies, &other.site_copies),
+            (&mut self.behind_until, &other.behind_until),
             (&mut self.half, &other.half),
             (&mut self.most, &other.most),
             (&mut self.all, &other.all),
@@ -240,6 +249,8 @@ struct Collected<'a> {
     /// When each artifact was asked for first and last.
     asked: BTreeMap<u64, (f64, f64)>,
     until: f64,
+    /// When somebody was behind last, as far as was looked.
+    behind_until: Option<f64>,
 }
 
 impl<'a> Collected<'a> {
@@ -257,6 +268,10 @@ impl<'a> Collected<'a> {
                 self.pulled.entry(*site).or_default().insert(*artifact, *bytes);
                 self.pullers.entry((*artifact, *site)).or_default().insert(*node);
             }
+            Measurement::Staleness { at, behind, .. } => {
+                let until = self.behind_until.get_or_insert(0.0);
+                *until = if *behind > 0 { until.max(*at) } else { *until };
+            }
             Measurement::Control { from, seconds, .. } => self.until = self.until.max(from + seconds),
             _ => {}
         }
@@ -267,6 +282,7 @@ impl<'a> Collected<'a> {
         let mut one = Summary { runs: 1, ..Summary::default() };
         self.all.iter().for_each(|measurement| self.add(&mut one, measurement));
         one.pullers = self.pullers.values().map(|nodes| nodes.len() as f64).collect();
+        one.behind_until.extend(self.behind_until);
         one.node_hours = one.nodes as f64 * self.until / 3600.0;
         one.site_copies = self
             .pulled

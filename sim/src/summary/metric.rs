@@ -18,6 +18,8 @@ pub enum Metric {
     Ratio(Quantile),
     /// Until the first byte.
     FirstByte(Quantile),
+    /// How long pulls took on average.
+    Mean,
     /// Part of the pulls that ended.
     Done,
     /// Bytes that the origin sent over the bytes of what was pulled.
@@ -26,6 +28,10 @@ pub enum Metric {
     SiteCopies,
     /// Bytes of the control plane for each node and hour.
     Control,
+    /// Bytes of the control plane for each node in all of a run.
+    ControlPerNode,
+    /// When some node last knew less than others did.
+    BehindUntil,
     /// Until half of the nodes knew of a publication; the slowest publication.
     SpreadHalf,
     /// Until 99 % knew; the slowest publication.
@@ -102,11 +108,13 @@ impl Metric {
     pub fn unit(&self) -> Unit {
         match self {
             Metric::Completion(_)
+            | Metric::Mean
+            | Metric::BehindUntil
             | Metric::FirstByte(_)
             | Metric::SpreadHalf
             | Metric::SpreadMost
             | Metric::SpreadAll => Unit::Seconds,
-            Metric::Control => Unit::Bytes,
+            Metric::Control | Metric::ControlPerNode => Unit::Bytes,
             Metric::Done | Metric::SavingOfIdeal => Unit::Share,
             _ => Unit::Number,
         }
@@ -117,7 +125,7 @@ impl Metric {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there is no metric \"{0}\"; write p50, p99, p99.9 or any other percentile, max, ratio-p99, first-byte-p50, done, \
-     origin-copies, site-copies, control-per-node-hour, spread-half, spread-99, spread-all, missed, violations, \
+     mean, origin-copies, site-copies, control-per-node-hour, control-per-node, behind-until, spread-half, spread-99, spread-all, missed, violations, \
      saving-of-ideal, or figure:NAME"
 )]
 pub struct MetricError(String);
@@ -127,10 +135,13 @@ impl FromStr for Metric {
 
     fn from_str(text: &str) -> Result<Self, MetricError> {
         let fixed = match text {
+            "mean" => Metric::Mean,
             "done" => Metric::Done,
             "origin-copies" => Metric::OriginCopies,
             "site-copies" => Metric::SiteCopies,
             "control-per-node-hour" => Metric::Control,
+            "control-per-node" => Metric::ControlPerNode,
+            "behind-until" => Metric::BehindUntil,
             "spread-half" => Metric::SpreadHalf,
             "spread-99" => Metric::SpreadMost,
             "spread-all" => Metric::SpreadAll,
@@ -181,6 +192,9 @@ impl fmt::Display for Metric {
             Metric::Completion(quantile) => write!(f, "{quantile}"),
             Metric::Ratio(quantile) => write!(f, "ratio-{quantile}"),
             Metric::FirstByte(quantile) => write!(f, "first-byte-{quantile}"),
+            Metric::Mean => f.write_str("mean"),
+            Metric::ControlPerNode => f.write_str("control-per-node"),
+            Metric::BehindUntil => f.write_str("behind-until"),
             Metric::Done => f.write_str("done"),
             Metric::OriginCopies => f.write_str("origin-copies"),
             Metric::SiteCopies => f.write_str("site-copies"),
