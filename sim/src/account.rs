@@ -48,7 +48,7 @@ pub struct Carried {
 
 impl Account {
     /// Begins a run: writes what it is and what bounds it.
-    pub fn begin(setup: &Setup, run: RunId, source: &str, sink: &mut impl Sink) -> Self {
+    pub fn begin(setup: &Setup, run: RunId, source: &str, sink: &mut (impl Sink + ?Sized)) -> Self {
         sink.take(Measurement::Run {
             run: run.clone(),
             scenario: setup.name.clone(),
@@ -107,7 +107,12 @@ impl Account {
     }
 
     /// Ends a bucket. Lines that carried nothing are left out.
-    pub fn close_bucket(&mut self, now: Nanos, carried: impl Fn(usize) -> Carried, sink: &mut impl Sink) {
+    pub fn close_bucket(
+        &mut self,
+        now: Nanos,
+        carried: impl Fn(usize) -> Carried,
+        sink: &mut (impl Sink + ?Sized),
+    ) {
         if now == self.from {
             return;
         }
@@ -131,7 +136,7 @@ impl Account {
     }
 
     /// Ends the run, after its last bucket: writes pulls, who sent to whom, and what the origin sent.
-    pub fn end(self, setup: &Setup, sink: &mut impl Sink) {
+    pub fn end(self, setup: &Setup, sink: &mut (impl Sink + ?Sized)) {
         let run = self.run;
         for pull in &self.pulls {
             sink.take(Measurement::Pull {

@@ -4,8 +4,9 @@
 //!
 //! How a session gets its rate. Each resource carries so many bytes a second. Rates are filled up together, by
 //! weight, until a resource is full; the sessions over it keep what they have, the others go on (`solve`).
-//! Sessions that share no full resource with what changed are not looked at, and what was solved is not solved
-//! again within [`Config::coalesce`]. In between a session that starts takes what is free on its way, and what a
+//! Sessions that are not connected with what changed are not looked at, and what was solved is not solved again for
+//! a while: [`Config::coalesce`] for parts of 1,000 sessions and more, as much less as a part is smaller, so that
+//! each part costs the same at most. In between a session that starts takes what is free on its way, and what a
 //! session leaves is free: sums never exceed a capacity, but shares can be unfair for so long.
 //!
 //! How a request goes. It travels a round trip before its first byte arrives, two or more if the connection must
@@ -44,7 +45,7 @@ const SESSIONS_KEPT: usize = 4_096;
 /// How sessions behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The least time between two solutions of the same part of the network.
+    /// The least time between two solutions of the same large part of the network.
     pub coalesce: Nanos,
     /// Bytes in the first round trip of a session that starts; 0 for no slow start.
     pub initial_window: u64,
@@ -154,8 +155,8 @@ struct Capacity {
     carried: u64,
     /// Sessions with bytes on the way, and which place this resource has in their path.
     users: Vec<(u32, u8)>,
-    /// When it was part of a solution.
-    solved: Option<Nanos>,
+    /// Until when it is not solved again.
+    rests: Option<Nanos>,
     /// When it is to be solved again.
     dirty: Option<Nanos>,
     mark: u32,
@@ -189,7 +190,7 @@ impl Flows {
             given: 0,
             carried: 0,
             users: vec![],
-            solved: None,
+            rests: None,
             dirty: None,
             mark: 0,
             left: 0,
@@ -198,15 +199,15 @@ impl Flows {
         Resource(self.resources.len() as u32 - 1)
     }
 
-    /// From now on a resource carries so many bytes a second; 0 carries nothing. This counts at once.
+    /// From now on a resource carries so many bytes a second; 0 carries nothing. [`Flows::due`] is now then, so that
+    /// many that change at once are solved at once.
     pub fn set_capacity(&mut self, now: Nanos, resource: Resource, bytes_per_second: u64) {
         self.run(now, false);
         let here = &mut self.resources[resource.0 as usize];
         here.capacity = rate::of(bytes_per_second);
-        // A smaller capacity must hold at once, so its part is solved at once, however lately it was.
-        here.solved = None;
+        // A smaller capacity must hold from now on, however lately its part was solved.
+        here.rests = None;
         self.mark_dirty(now, resource);
-        self.solve_due(now);
     }
 
     /// Sets the cap of every session there is, by its sender and receiver. What starts later has its route's.
@@ -220,7 +221,6 @@ impl Flows {
                 self.recap(now, index);
             }
         }
-        self.solve_due(now);
     }
 
     /// Asks for bytes over a route. They are there when [`Flows::advance`] gives the id back.
@@ -275,6 +275,25 @@ impl Flows {
             self.attend(now, index);
         }
         moved
+    }
+
+    /// A client waits for a request now, so that it goes before others of its session.
+    pub fn hasten(&mut self, now: Nanos, flow: FlowId) {
+        self.run(now, false);
+        let Some(request) = self.request(flow).filter(|request| request.class != Class::Client) else {
+            return;
+        };
+        let (index, waiting) = (request.session, request.arrives.is_some());
+        if !waiting {
+            self.settle(now, index);
+            self.sessions[index as usize].remove(flow.slot);
+        }
+        let request = &mut self.requests[flow.slot as usize];
+        request.class = Class::Client;
+        if !waiting {
+            self.sessions[index as usize].add(flow.slot, request);
+            self.attend(now, index);
+        }
     }
 
     /// How many bytes of a request have arrived. 0 where there is no such request any more.
@@ -526,7 +545,7 @@ impl Flows {
 
     fn mark_dirty(&mut self, now: Nanos, resource: Resource) {
         let here = &mut self.resources[resource.0 as usize];
-        let due = here.solved.map_or(now, |solved| now.max(solved.saturating_add(self.config.coalesce)));
+        let due = here.rests.map_or(now, |rests| now.max(rests));
         if here.dirty.is_none_or(|dirty| due < dirty) {
             if let Some(dirty) = here.dirty.replace(due) {
                 self.solver.forget(dirty, resource);

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod baseline;
 pub mod check;
 pub mod compare;
 pub mod content;

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::setup::Nanos;
 
+/// What a lane has served when its first request begins: more than any request has got before it came into it.
+const AT_FIRST: Amount = 1 << 110;
+
 /// A request, in a slot that others use after it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -200,14 +203,14 @@ impl Session {
         self.lanes.iter().all(|lane| lane.requests.is_empty())
     }
 
-    /// A request's first byte is there.
+    /// A request's first byte is there, or it changes its class.
     pub fn add(&mut self, slot: u32, request: &mut Request) {
         let lane = &mut self.lanes[request.class as usize];
         if lane.requests.is_empty() {
-            lane.served = 0;
+            lane.served = AT_FIRST;
         }
-        request.began = lane.served;
-        let end = (lane.served + rate::amount(request.bytes), slot);
+        request.began = lane.served - rate::amount(request.moved);
+        let end = (request.began + rate::amount(request.bytes), slot);
         let place = lane.requests.partition_point(|other| *other > end);
         lane.requests.insert(place, end);
     }

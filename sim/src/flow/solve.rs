@@ -10,6 +10,9 @@ use std::{
 use super::{Capacity, Resource, rate::Rate, session::Session};
 use crate::setup::Nanos;
 
+/// From how many sessions on a part is large.
+const LARGE: u64 = 1_024;
+
 /// What is to be solved, and when.
 #[derive(Default)]
 pub struct Solver {
@@ -54,15 +57,15 @@ impl Solver {
         &self.changed
     }
 
-    /// Solves what is due. `ahead` is for how long the solution is to hold at least.
-    pub fn solve(&mut self, now: Nanos, ahead: Nanos, all: &mut [Capacity], sessions: &mut [Session]) {
+    /// Solves what is due. `coalesce` is how long a large part is left alone then.
+    pub fn solve(&mut self, now: Nanos, coalesce: Nanos, all: &mut [Capacity], sessions: &mut [Session]) {
         self.changed.clear();
-        self.gather(now, all, sessions);
+        self.gather(now, coalesce, all, sessions);
         if self.resources.is_empty() {
             return;
         }
         self.solutions += 1;
-        self.prepare(now, ahead, all, sessions);
+        self.prepare(now, coalesce, all, sessions);
         while let Some(Reverse((level, limit))) = self.levels.pop() {
             match limit {
                 Limit::Session(index) => {
@@ -82,7 +85,7 @@ impl Solver {
     }
 
     /// All resources and sessions that are connected with a resource that is due.
-    fn gather(&mut self, now: Nanos, all: &mut [Capacity], sessions: &mut [Session]) {
+    fn gather(&mut self, now: Nanos, coalesce: Nanos, all: &mut [Capacity], sessions: &mut [Session]) {
         self.mark = self.mark.wrapping_add(1);
         self.resources.clear();
         self.sessions.clear();
@@ -115,9 +118,11 @@ impl Solver {
                 }
             }
         }
+        let rest = coalesce.saturating_mul(self.sessions.len() as u64) / LARGE;
+        let rests = Some(now.saturating_add(rest.min(coalesce)));
         for index in &self.resources {
             let here = &mut all[*index as usize];
-            here.solved = Some(now);
+            here.rests = rests;
             if let Some(due) = here.dirty.take() {
                 self.asked.remove(&(due, Resource(*index)));
             }

@@ -138,9 +138,11 @@ fn a_capacity_that_changes_counts_at_once() {
     let flow = flows.start(0, &route(0, 1, &[link]), 20 * MB, Class::Background);
     flows.advance(SECOND);
     flows.set_capacity(SECOND, link, 0);
+    assert!(flows.advance(SECOND).is_empty());
     almost(flows.moved(3 * SECOND, flow), 10 * MB);
     assert_eq!(flows.due(), None, "nothing moves");
     flows.set_capacity(3 * SECOND, link, 5 * MB);
+    assert!(flows.advance(3 * SECOND).is_empty());
     almost(flows.moved(4 * SECOND, flow), 15 * MB);
     let ended = finish(&mut flows);
     close(ended[0].1, 5.0);
@@ -178,6 +180,7 @@ fn a_session_that_is_cut_goes_on_when_it_is_mended() {
     flows.start(0, &route(0, 2, &[link]), 20 * MB, Class::Background);
     flows.advance(SECOND);
     flows.set_caps(SECOND, |_, to| (to == 1).then_some(0));
+    flows.advance(SECOND + MILLISECOND);
     almost(flows.moved(2 * SECOND, cut), 5 * MB);
     assert_eq!(flows.rate(0, 2), 10 * MB);
     flows.advance(2 * SECOND);
@@ -225,6 +228,23 @@ fn clients_go_first_within_a_session() {
     assert_eq!((ended[0].0, ended[1].0), (client, first));
     close(ended[0].1, 2.0);
     close(ended[1].1, 3.0);
+}
+
+#[test]
+fn what_is_hastened_goes_on_where_it_was() {
+    // 10 each of 20 until 2 s; then the second one alone, whose other 10 are there at 3 s.
+    let mut flows = fluid();
+    let link = flows.resource(10 * MB);
+    let first = flows.start(0, &route(0, 1, &[link]), 20 * MB, Class::Background);
+    let second = flows.start(0, &route(0, 1, &[link]), 20 * MB, Class::Background);
+    flows.advance(2 * SECOND);
+    flows.hasten(2 * SECOND, second);
+    almost(flows.moved(3 * SECOND, first), 10 * MB);
+    let ended = finish(&mut flows);
+    assert_eq!((ended[0].0, ended[1].0), (second, first));
+    close(ended[0].1, 3.0);
+    close(ended[1].1, 4.0);
+    assert_eq!(flows.carried(5 * SECOND, link), 40 * MB);
 }
 
 #[test]
@@ -334,11 +354,11 @@ fn parts_that_share_nothing_are_not_solved_again() {
         flows.start(0, &route(link.0, 100, &[*link]), 10 * MB, Class::Background);
     }
     flows.advance(0);
-    let before: Vec<_> = flows.resources.iter().map(|resource| resource.solved).collect();
+    let before: Vec<_> = flows.resources.iter().map(|resource| resource.rests).collect();
     flows.start(SECOND, &route(0, 101, &links[..1]), MB, Class::Background);
     flows.advance(SECOND);
-    let solved: Vec<_> = flows.resources.iter().map(|resource| resource.solved).collect();
-    assert_eq!(solved[0], Some(SECOND));
+    let solved: Vec<_> = flows.resources.iter().map(|resource| resource.rests).collect();
+    assert!(solved[0] > Some(SECOND));
     assert_eq!(solved[1..], before[1..]);
 }
 
