@@ -21,7 +21,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use waystation_proto::{DialTarget, NodeId, Record, wire::Message};
+use waystation_proto::{DialTarget, NodeId, Shared, wire::Message};
 
 pub(crate) use self::{
     address::{is_relayed, resolve},
@@ -164,7 +164,7 @@ pub struct Control {
 #[derive(Debug)]
 enum Command {
     Send(NodeId, Message),
-    Announce(Vec<Record>),
+    Announce(Vec<Shared>),
     Dial(DialTarget),
     HangUp(NodeId),
 }
@@ -209,7 +209,7 @@ impl Control {
     }
 
     /// Gossips records, at most [`Message::MAX_ANNOUNCE_BYTES`] of them encoded. False: dropped.
-    pub fn announce(&self, records: Vec<Record>) -> bool {
+    pub fn announce(&self, records: Vec<Shared>) -> bool {
         self.command(Command::Announce(records))
     }
 

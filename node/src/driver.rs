@@ -96,7 +96,7 @@ impl Driver {
     /// Builds the driver and gives the replica what was restored from disk.
     pub fn new(
         parts: Parts,
-        records: Vec<waystation_proto::Record>,
+        records: Vec<waystation_proto::Shared>,
         held: Vec<waystation_proto::Hash>,
     ) -> Self {
         let (answer, answers) = mpsc::channel(ANSWERS_MAX);
@@ -191,7 +191,7 @@ impl Driver {
     /// Tells the budget of the control plane's bytes since the last time, and the replica of the budget.
     fn look_after_budget(&mut self, down: u64, up: u64) {
         let catalog = self.replica.catalog();
-        let site_of = |peer: &NodeId| catalog.node(peer).map(|node| node.site);
+        let site_of = |peer: &NodeId| catalog.site_of(peer);
         let own = site_of(&self.replica.me());
         let sessions: Vec<NodeId> = self.replica.sessions().collect();
         let near = sessions.iter().filter(|peer| own.is_some() && site_of(peer) == own).count() as u64;

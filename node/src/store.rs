@@ -50,7 +50,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use waystation_proto::{Digest, Hash, RepoName, ranges::Ranges, record::Record};
+use waystation_proto::{Digest, Hash, RepoName, Shared, ranges::Ranges};
 
 pub use entries::{ArtifactEntry, LinkEntry, SightingEntry, TagEntry, WriteEntry};
 pub use incoming::{Growth, Incoming};
@@ -82,7 +82,7 @@ pub struct Opened {
     /// The store, ready for use.
     pub store: Store,
     /// The records that were persisted, the winner of each key.
-    pub records: Vec<Record>,
+    pub records: Vec<Shared>,
     /// All complete blobs that others may fetch from here.
     pub hashes: Vec<Hash>,
 }
@@ -361,7 +361,7 @@ impl Store {
     ///
     /// # Errors
     /// `Storage`.
-    pub async fn persist(&self, records: Vec<Record>) -> Result<(), IngestError> {
+    pub async fn persist(&self, records: Vec<Shared>) -> Result<(), IngestError> {
         self.0.persist(records).await
     }
 

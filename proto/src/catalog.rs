@@ -2,55 +2,41 @@
 //! Owns which record replaces which and the lookups that decisions need. What a driver looks up for its
 //! clients is the driver's index, fed by [`change_of`].
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    vec::Vec,
-};
-use core::ops::RangeInclusive;
+use alloc::{sync::Arc, vec::Vec};
+use core::{cmp::Ordering, ops::RangeInclusive};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody},
     event::Change,
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
+    lookups::Lookups,
     policy::PolicyBody,
     quota::{Quota, Shares},
-    reconcile::{Position, Sum, position},
+    reconcile::{Position, Sum},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
+    shared::{Said, Shared},
+    sorted::Sorted,
     time::Wall,
 };
 
 /// Every record that counts.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    records: BTreeMap<Position, Entry>,
-    /// Sums of the ids that share their first byte: comparing whole catalogs costs 256 additions.
-    sums: BTreeMap<u8, Sum>,
+    /// By position.
+    records: Sorted<Shared>,
+    /// Sums of the ids that share their first byte, none before the first record: comparing whole catalogs
+    /// costs 256 additions.
+    sums: Vec<Sum>,
     total: Sum,
     unknown: usize,
     /// What authors have of their quotas.
     shares: Shares,
     /// Records that had to go since that was last asked.
-    evicted: Vec<Record>,
-    /// Grants seen, so that records that rest on one share it in memory.
-    grants: BTreeMap<GrantName, Arc<Grant>>,
-    holders: BTreeMap<Digest, BTreeMap<NodeId, HoldingState>>,
-    /// What nodes say about themselves.
-    nodes: BTreeMap<NodeId, NodeBody>,
-    /// In which repositories an artifact is.
-    repositories: BTreeMap<Digest, BTreeSet<RepoName>>,
-    /// What is about an artifact, and in which repository.
-    referrers: BTreeMap<Digest, BTreeSet<(RepoName, Digest)>>,
-}
-
-/// Subject, serial and signature: two grants of one serial are two grants.
-type GrantName = (NodeId, u64, [u8; 64]);
-
-#[derive(Debug)]
-struct Entry {
-    record: Record,
-    id: RecordId,
+    evicted: Vec<Shared>,
+    /// Grants seen, by subject, serial and signature, so that records that rest on one share it in memory.
+    grants: Sorted<Arc<Grant>>,
+    lookups: Lookups,
 }
 
 /// What became of a record that was offered.
@@ -79,47 +65,58 @@ pub struct Limits {
 
 impl Catalog {
     /// Takes a record in, which the caller has checked.
-    pub fn apply(&mut self, mut record: Record, limits: Limits) -> Applied {
-        let id = record.id();
-        let at = position(&id);
-        match self.records.get(&at) {
-            Some(known) if known.id == id => return Applied::Same,
-            Some(known) if known.record.key != record.key || !record.beats(&known.record) => {
+    pub fn apply(&mut self, record: impl Into<Shared>, limits: Limits) -> Applied {
+        let mut record = record.into();
+        match self.at(record.prefix()) {
+            Some(known) if known.id() == record.id() => return Applied::Same,
+            Some(known) if known.key != record.key || !record.beats(known) => {
                 return Applied::Stale;
             }
             _ if !self.has_room(&record, limits) => return Applied::Full,
             _ => {}
         }
-        self.take_out(at);
+        self.take_out(&record);
         self.share_grant(&mut record);
-        self.note(&record);
-        self.shares.add(&record, at);
+        self.learn_grants(&record);
+        let id = record.id();
+        self.lookups.add(&record);
+        self.shares.add(&record);
         self.unknown += usize::from(!record.key.kind.is_known());
-        let (author, kind) = (record.author, record.key.kind);
-        self.records.insert(at, Entry { record, id });
         self.total.add(&id);
-        self.sums.entry(id.0[0]).or_default().add(&id);
-        if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind)
-            && let Some(record) = self.take_out(surplus)
+        self.sum_of(&id).add(&id);
+        let (author, kind) = (record.author, record.key.kind);
+        self.records.insert(record, |one, other| one.prefix().cmp(other.prefix()));
+        if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind).cloned()
+            && let Some(record) = self.take_out(&surplus)
         {
-            self.forget(&record);
             self.evicted.push(record);
         }
         Applied::New
     }
 
+    /// Has a record rest on the grant that others in here rest on, if it is the same and nobody else has the
+    /// record yet: memory has it once then.
+    pub fn share_grant(&self, record: &mut Shared) {
+        let known = record.grant.as_ref().and_then(|grant| {
+            let place = |other: &Arc<Grant>| name_of(other).cmp(&name_of(grant));
+            self.grants.get(place).filter(|known| !Arc::ptr_eq(known, grant)).cloned()
+        });
+        if let Some(known) = known {
+            record.rest_on(&known);
+        }
+    }
+
     /// Whether a record would be taken in if it is newer than what is known.
-    pub fn has_room(&self, record: &Record, limits: Limits) -> bool {
-        let known = self.get(&record.key);
+    pub fn has_room(&self, record: &Shared, limits: Limits) -> bool {
+        let known = self.same_key(record);
         let unknown = !record.key.kind.is_known();
         let full = self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown);
         let replaces_own = known.is_some_and(|known| known.author == record.author);
-        let at = Position::from_be_bytes(record.key.prefix());
-        (!full || known.is_some()) && (replaces_own || self.shares.has_room(&limits.by_author, record, at))
+        (!full || known.is_some()) && (replaces_own || self.shares.has_room(&limits.by_author, record))
     }
 
     /// Records that had to go for others of the same author since this was last asked.
-    pub fn take_evicted(&mut self) -> Vec<Record> {
+    pub fn take_evicted(&mut self) -> Vec<Shared> {
         core::mem::take(&mut self.evicted)
     }
 
@@ -130,28 +127,27 @@ impl Catalog {
 
     /// Of how many artifacts a node has something, as far as is known.
     pub fn held_by(&self, node: &NodeId) -> usize {
-        self.holders.values().filter(|holders| holders.contains_key(node)).count()
+        let gone = |record: &&Shared| matches!(record.said(), Said::Holding { state, .. } if *state != HoldingState::Gone);
+        self.shares.of(*node, Kind::HOLDING).filter(gone).count()
     }
 
-    fn take_out(&mut self, at: Position) -> Option<Record> {
-        let Entry { record, id } = self.records.remove(&at)?;
+    /// Takes out what stands where this record does.
+    fn take_out(&mut self, record: &Shared) -> Option<Shared> {
+        let record = self.records.remove(|other| other.prefix().cmp(record.prefix()))?;
+        let id = record.id();
         self.total.remove(&id);
-        self.sums.entry(id.0[0]).or_default().remove(&id);
-        self.shares.remove(&record, at);
+        self.sum_of(&id).remove(&id);
+        self.shares.remove(&record);
+        self.lookups.remove(&record);
         self.unknown -= usize::from(!record.key.kind.is_known());
         Some(record)
     }
 
-    /// Undoes the lookups of a record that had to go.
-    fn forget(&mut self, record: &Record) {
-        if let Ok(Some(Change::Holding { manifest, node, .. })) = change_of(record)
-            && let Some(holders) = self.holders.get_mut(&manifest)
-        {
-            holders.remove(&node);
-            if holders.is_empty() {
-                self.holders.remove(&manifest);
-            }
+    fn sum_of(&mut self, id: &RecordId) -> &mut Sum {
+        if self.sums.is_empty() {
+            self.sums.resize(1 << 8, Sum::default());
         }
+        &mut self.sums[usize::from(id.0[0])]
     }
 
     /// How many records there are.
@@ -165,24 +161,39 @@ impl Catalog {
     }
 
     /// The record under a key.
-    pub fn get(&self, key: &Key) -> Option<&Record> {
-        let entry = self.records.get(&Position::from_be_bytes(key.prefix()))?;
-        (entry.record.key == *key).then_some(&entry.record)
+    pub fn get(&self, key: &Key) -> Option<&Shared> {
+        self.at(&key.prefix()).filter(|record| record.key == *key)
+    }
+
+    /// The record under the key of this one, which costs less to find.
+    pub fn same_key(&self, record: &Shared) -> Option<&Shared> {
+        self.at(record.prefix()).filter(|known| known.key == record.key)
+    }
+
+    fn at(&self, prefix: &[u8]) -> Option<&Shared> {
+        self.records.get(|record| record.prefix().cmp(prefix))
     }
 
     /// The record with an id, if it is still the one that counts.
-    pub fn by_id(&self, id: &RecordId) -> Option<&Record> {
-        self.records.get(&position(id)).filter(|entry| entry.id == *id).map(|entry| &entry.record)
+    pub fn by_id(&self, id: &RecordId) -> Option<&Shared> {
+        self.at(&id.0[..16]).filter(|record| record.id() == *id)
     }
 
-    /// Every record.
-    pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values().map(|entry| &entry.record)
+    /// Every record, by position.
+    pub fn iter(&self) -> impl Iterator<Item = &Shared> {
+        self.records.iter()
     }
 
     /// The ids in a part of the catalog, ascending.
     pub fn ids(&self, range: RangeInclusive<Position>) -> impl Iterator<Item = RecordId> + '_ {
-        self.records.range(range).map(|(_, entry)| entry.id)
+        let (from, to) = range.into_inner();
+        let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
+        let within = move |record: &Shared| match record.prefix() {
+            prefix if prefix < &from[..] => Ordering::Less,
+            prefix if prefix > &to[..] => Ordering::Greater,
+            _ => Ordering::Equal,
+        };
+        self.records.range(within).map(Shared::id)
     }
 
     /// The sum over a part of the catalog, from the sums of whole first bytes where they fit.
@@ -202,7 +213,7 @@ impl Catalog {
         let whole_from = u16::from(first) + u16::from(!starts_whole);
         let whole_to = u16::from(last) + u16::from(ends_whole);
         for byte in whole_from..whole_to {
-            if let Some(part) = self.sums.get(&(byte as u8)) {
+            if let Some(part) = self.sums.get(usize::from(byte)) {
                 sum.add_sum(part);
             }
         }
@@ -217,12 +228,15 @@ impl Catalog {
 
     /// Where a tag points; nowhere if it was deleted or never was.
     pub fn tag(&self, repository: &RepoName, tag: &Tag) -> Option<Digest> {
-        self.get(&Key::tag(repository, tag))?.read::<TagBody>().ok()?.target
+        match self.get(&Key::tag(repository, tag))?.said() {
+            Said::Tag(target) => *target,
+            _ => None,
+        }
     }
 
     /// An artifact's hashes in a repository.
     pub fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<ArtifactPlace> {
-        self.get(&Key::artifact(repository, manifest))?.read::<ArtifactBody>().ok()?.place
+        self.lookups.artifact(repository, manifest).cloned()
     }
 
     /// Whether a blob was taken out of a repository.
@@ -233,39 +247,42 @@ impl Catalog {
 
     /// In which repositories an artifact is.
     pub fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
-        self.repositories.get(manifest).into_iter().flatten()
+        self.lookups.repositories(manifest)
     }
 
     /// The artifacts of a repository that say to be about this one.
     pub fn referrers(&self, repository: &RepoName, subject: &Digest) -> impl Iterator<Item = Digest> {
-        let all = self.referrers.get(subject).into_iter().flatten();
-        all.filter(move |(within, _)| within == repository).map(|(_, manifest)| *manifest)
+        self.lookups.referrers(repository, subject)
     }
 
     /// The grants of a node, the newest first.
     pub fn grants_of(&self, node: &NodeId) -> impl Iterator<Item = &Arc<Grant>> {
-        let of_node = self.grants.range((*node, 0, [0; 64])..=(*node, u64::MAX, [0xff; 64]));
-        of_node.rev().map(|(_, grant)| grant)
+        self.grants.range(|grant| grant.subject.cmp(node)).rev()
     }
 
     /// Who says to hold something of an artifact.
     pub fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
-        self.holders.get(manifest).into_iter().flatten().map(|(node, state)| (*node, *state))
+        self.lookups.holders(manifest)
+    }
+
+    /// What a node says to hold of an artifact, if that is anything.
+    pub fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
+        self.lookups.holding(manifest, node)
     }
 
     /// What a node says about itself.
-    pub fn node(&self, node: &NodeId) -> Option<NodeBody> {
-        self.nodes.get(node).cloned()
+    pub fn node(&self, node: &NodeId) -> Option<&NodeBody> {
+        self.lookups.node(node)
     }
 
     /// The site that a node says to be on.
     pub fn site_of(&self, node: &NodeId) -> Option<&str> {
-        self.nodes.get(node).map(|body| body.site.as_str())
+        self.node(node).map(|body| body.site.as_str())
     }
 
     /// Every node that has said something about itself.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
-        self.nodes.iter()
+        self.lookups.nodes()
     }
 
     /// The newest grant of `node` that covers `action` in the repository at `at`, and whether there is
@@ -278,8 +295,7 @@ impl Catalog {
         at: Wall,
     ) -> (Option<Arc<Grant>>, bool) {
         let mut expired = false;
-        let of_node = self.grants.range((*node, 0, [0; 64])..=(*node, u64::MAX, [0xff; 64])).rev();
-        for (_, grant) in of_node {
+        for grant in self.grants_of(node) {
             if grant.allows(action, repository.as_str(), at) {
                 return (Some(grant.clone()), false);
             }
@@ -290,70 +306,16 @@ impl Catalog {
         (None, expired)
     }
 
-    fn share_grant(&mut self, record: &mut Record) {
-        if record.key.kind == Kind::GRANT
-            && let Ok(grant) = record.read::<Grant>()
-        {
-            self.grants.entry(name_of(&grant)).or_insert_with(|| Arc::new(grant));
-        }
-        let Some(grant) = &record.grant else { return };
-        let known = self.grants.entry(name_of(grant)).or_insert_with(|| grant.clone());
-        if known == grant {
-            record.grant = Some(known.clone());
-        }
-    }
-
-    /// Keeps the lookups beside the records.
-    fn note(&mut self, record: &Record) {
-        match change_of(record) {
-            Ok(Some(Change::Holding { manifest, node, state })) => {
-                let holders = self.holders.entry(manifest).or_default();
-                if state == HoldingState::Gone {
-                    holders.remove(&node);
-                } else {
-                    holders.insert(node, state);
-                }
-                if holders.is_empty() {
-                    self.holders.remove(&manifest);
-                }
+    fn learn_grants(&mut self, record: &Shared) {
+        let own = match record.said() {
+            Said::Grant(grant) => Some(grant),
+            _ => None,
+        };
+        for grant in own.into_iter().chain(&record.grant) {
+            let place = |other: &Arc<Grant>| name_of(other).cmp(&name_of(grant));
+            if self.grants.get(place).is_none() {
+                self.grants.insert(grant.clone(), |one, other| name_of(one).cmp(&name_of(other)));
             }
-            Ok(Some(Change::Artifact { repository, manifest, place })) => {
-                self.note_subject(&repository, manifest, place.as_ref());
-                let repositories = self.repositories.entry(manifest).or_default();
-                if place.is_some() {
-                    repositories.insert(repository);
-                } else {
-                    repositories.remove(&repository);
-                }
-                if repositories.is_empty() {
-                    self.repositories.remove(&manifest);
-                }
-            }
-            Ok(Some(Change::Node { node, body })) => {
-                self.nodes.insert(node, body);
-            }
-            _ => {}
-        }
-    }
-
-    /// Called before the record is replaced: the old one tells which entry goes.
-    fn note_subject(&mut self, repository: &RepoName, manifest: Digest, place: Option<&ArtifactPlace>) {
-        let old = self.artifact(repository, &manifest).and_then(|place| place.subject);
-        let new = place.and_then(|place| place.subject);
-        if old == new {
-            return;
-        }
-        let entry = (repository.clone(), manifest);
-        if let Some(subject) = old
-            && let Some(all) = self.referrers.get_mut(&subject)
-        {
-            all.remove(&entry);
-            if all.is_empty() {
-                self.referrers.remove(&subject);
-            }
-        }
-        if let Some(subject) = new {
-            self.referrers.entry(subject).or_default().insert(entry);
         }
     }
 }
@@ -404,7 +366,7 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
             let (repository, granted) = (record.repository()?, record.grant.is_some());
             Change::Sighting { repository, tag, node, body: record.read()?, granted }
         }
-        Kind::NODE => Change::Node { node: record.author, body: record.read()? },
+        Kind::NODE => Change::Node { node: record.author, body: Arc::new(record.read()?) },
         Kind::GRANT => Change::Grant(record.read::<Grant>()?),
         Kind::POLICY => {
             let name =
@@ -415,8 +377,9 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
     }))
 }
 
-fn name_of(grant: &Grant) -> GrantName {
-    (grant.subject, grant.serial, grant.signature)
+/// Two grants of one serial are two grants.
+fn name_of(grant: &Grant) -> (&NodeId, u64, &[u8; 64]) {
+    (&grant.subject, grant.serial, &grant.signature)
 }
 
 const BYTE_SHIFT: u32 = 120;

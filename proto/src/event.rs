@@ -14,7 +14,8 @@ use crate::{
     index::ArtifactIndex,
     policy::Policy,
     ranges::Ranges,
-    record::{Key, Record},
+    record::Key,
+    shared::Shared,
     time::{Span, Time},
     wire::{Answer, Message},
 };
@@ -34,7 +35,7 @@ pub enum Input {
     /// were written; `held` are the hashes of all complete, durable blobs.
     Restore {
         /// Every record kept, in any order.
-        records: Vec<Record>,
+        records: Vec<Shared>,
         /// Every blob kept.
         held: Vec<Hash>,
     },
@@ -363,7 +364,7 @@ pub enum Output {
     /// Tell the mesh by gossip. May be lost.
     Announce {
         /// New records, durable where they are this node's own.
-        records: Vec<Record>,
+        records: Vec<Shared>,
     },
     /// Open a control session. Answered by `PeerUp` or `DialFailed`.
     Dial {
@@ -382,7 +383,7 @@ pub enum Output {
         /// Which write.
         write: WriteId,
         /// To be kept; each replaces what is kept under its key.
-        records: Vec<Record>,
+        records: Vec<Shared>,
         /// How long others may be waited for, to share one sync. Zero where somebody waits.
         within: Span,
     },

@@ -3,12 +3,12 @@
 
 use alloc::collections::VecDeque;
 
-use crate::{record::Record, wire::Message};
+use crate::{shared::Shared, wire::Message};
 
 /// The last few of them.
 #[derive(Debug, Default)]
 pub struct GaveWay {
-    records: VecDeque<Record>,
+    records: VecDeque<Shared>,
 }
 
 impl GaveWay {
@@ -16,7 +16,7 @@ impl GaveWay {
     pub const MAX: usize = 32;
 
     /// Remembers a record that was checked. False where it is remembered already.
-    pub fn note(&mut self, record: &Record) -> bool {
+    pub fn note(&mut self, record: &Shared) -> bool {
         if self.records.contains(record) {
             return false;
         }

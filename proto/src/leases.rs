@@ -18,6 +18,7 @@ use crate::{
     event::{Event, LeaseRefusal, Output, RequestId},
     id::{Digest, Hash, MeshId, NodeId},
     record::{Key, Kind, Record},
+    shared::Shared,
     time::{Span, Time, Wall},
     wire::Message,
 };
@@ -58,7 +59,7 @@ struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Promise {
     /// To be made durable and then answered.
-    Write(Record),
+    Write(Shared),
     /// To be answered now.
     Answer(bool),
 }
@@ -97,7 +98,7 @@ impl Leases {
 
     /// The record that pins an artifact or does not any more; nothing where it is so already. Nothing is pinned
     /// before it is durable: see [`Self::durable`].
-    pub fn pin(&self, sign: &Sign<'_>, manifest: Digest, pinned: bool) -> Result<Option<Record>, PinsFull> {
+    pub fn pin(&self, sign: &Sign<'_>, manifest: Digest, pinned: bool) -> Result<Option<Shared>, PinsFull> {
         let (now, version) = self.pins.get(&manifest).copied().unwrap_or_default();
         if now == pinned {
             return Ok(None);
@@ -302,9 +303,9 @@ pub struct Sign<'a> {
 }
 
 impl Sign<'_> {
-    fn record<B: serde::Serialize>(&self, name: alloc::string::String, version: u64, body: &B) -> Record {
+    fn record<B: serde::Serialize>(&self, name: alloc::string::String, version: u64, body: &B) -> Shared {
         let key = Key { kind: Kind::LOCAL, scope: alloc::string::String::new(), name };
-        Record::author(self.mesh, self.key, None, key, version, self.wall, body)
+        Record::author(self.mesh, self.key, None, key, version, self.wall, body).into()
     }
 }
 

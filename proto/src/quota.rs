@@ -4,13 +4,9 @@
 //!
 //! The rule must be the same at all nodes: catalogs of nodes with different quotas would never be equal.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use core::cmp::Ordering;
 
-use crate::{
-    id::NodeId,
-    reconcile::Position,
-    record::{Kind, Record},
-};
+use crate::{id::NodeId, record::Kind, shared::Shared, sorted::Sorted};
 
 /// Most records of one author, by kind. Kinds that need a grant have no quota: the root chose who writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,47 +57,66 @@ impl Group {
 
 /// What each author has of its quotas, in the order in which it would go.
 #[derive(Debug, Default)]
-pub struct Shares(BTreeMap<(NodeId, Group), BTreeSet<(u64, Position)>>);
+pub struct Shares(Sorted<Shared>);
 
 impl Shares {
     /// Whether a record would stay if it were taken in.
-    pub fn has_room(&self, quota: &Quota, record: &Record, at: Position) -> bool {
+    pub fn has_room(&self, quota: &Quota, record: &Shared) -> bool {
         let Some(group) = Group::of(record.key.kind) else { return true };
-        let Some(share) = self.0.get(&(record.author, group)) else { return quota.of(group) > 0 };
-        let lowest = share.first();
-        share.len() < quota.of(group) || lowest.is_some_and(|lowest| *lowest < (record.version, at))
+        let most = quota.of(group);
+        let of_share = |other: &Shared| share(other).cmp(&Some((record.author, group)));
+        let count = self.0.count(of_share);
+        let lowest = self.0.get(of_share).filter(|_| most > 0);
+        count < most || lowest.is_some_and(|lowest| rank(lowest) < rank(record))
     }
 
     /// Counts a record that was taken in.
-    pub fn add(&mut self, record: &Record, at: Position) {
-        if let Some(group) = Group::of(record.key.kind) {
-            self.0.entry((record.author, group)).or_default().insert((record.version, at));
+    pub fn add(&mut self, record: &Shared) {
+        if Group::of(record.key.kind).is_some() {
+            self.0.insert(record.clone(), order);
         }
     }
 
     /// Counts a record no more.
-    pub fn remove(&mut self, record: &Record, at: Position) {
-        let Some(group) = Group::of(record.key.kind) else { return };
-        let of_author = (record.author, group);
-        if let Some(share) = self.0.get_mut(&of_author) {
-            share.remove(&(record.version, at));
-            if share.is_empty() {
-                self.0.remove(&of_author);
-            }
+    pub fn remove(&mut self, record: &Shared) {
+        if Group::of(record.key.kind).is_some() {
+            self.0.remove(|other| order(other, record));
         }
     }
 
-    /// Where the record stands that has to go now, if an author has too many.
-    pub fn surplus(&self, quota: &Quota, author: NodeId, kind: Kind) -> Option<Position> {
+    /// The record that has to go now, if an author has too many.
+    pub fn surplus(&self, quota: &Quota, author: NodeId, kind: Kind) -> Option<&Shared> {
         let group = Group::of(kind)?;
-        let share = self.0.get(&(author, group)).filter(|share| share.len() > quota.of(group))?;
-        share.first().map(|(_, at)| *at)
+        let of_share = |other: &Shared| share(other).cmp(&Some((author, group)));
+        self.0.get(of_share).filter(|_| self.0.count(of_share) > quota.of(group))
     }
 
     /// The highest counter that an author has used in a group. Its next record there has to have a higher
     /// one, whatever the key: the quota keeps the highest.
     pub fn highest(&self, author: NodeId, kind: Kind) -> u64 {
-        let share = Group::of(kind).and_then(|group| self.0.get(&(author, group)));
-        share.and_then(BTreeSet::last).map_or(0, |(version, _)| *version)
+        self.of(author, kind).next_back().map_or(0, |record| record.version)
     }
+
+    /// The records of an author that are counted together with this kind, the one that would go first first.
+    pub fn of(&self, author: NodeId, kind: Kind) -> impl DoubleEndedIterator<Item = &Shared> {
+        let group = Group::of(kind);
+        let of_share = move |other: &Shared| match group {
+            Some(group) => share(other).cmp(&Some((author, group))),
+            None => Ordering::Less,
+        };
+        self.0.range(of_share)
+    }
+}
+
+fn share(record: &Shared) -> Option<(NodeId, Group)> {
+    Some((record.author, Group::of(record.key.kind)?))
+}
+
+/// The lowest of a share goes first.
+fn rank(record: &Shared) -> (u64, &[u8]) {
+    (record.version, record.prefix())
+}
+
+fn order(one: &Shared, other: &Shared) -> Ordering {
+    share(one).cmp(&share(other)).then_with(|| rank(one).cmp(&rank(other)))
 }

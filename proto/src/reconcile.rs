@@ -239,6 +239,7 @@ mod tests {
         id::MeshId,
         quota::Quota,
         record::{Key, Kind, Record},
+        shared::Shared,
         time::Wall,
     };
 
@@ -300,7 +301,7 @@ mod tests {
                 }
                 Message::Reconcile(summaries) => {
                     let step = step(here, &summaries);
-                    let pushed: Vec<Record> =
+                    let pushed: Vec<Shared> =
                         step.push.iter().filter_map(|id| here.by_id(id)).cloned().collect();
                     for record in pushed {
                         there.apply(record, LIMITS);
@@ -395,7 +396,7 @@ mod tests {
         let mesh = MeshId([0; 32]);
         let name = Key { kind: Kind(999), scope: "s".into(), name: "n".into() };
         let record = Record::author(&mesh, &key, None, name, 1, Wall(5), &Arc::new(7u8));
-        let message = Message::Records(alloc::vec![record]);
+        let message = Message::Records(alloc::vec![record.into()]);
         assert_eq!(Message::decode(&message.encode()), Ok(message));
     }
 }

@@ -127,7 +127,7 @@ impl RecordError {
 }
 
 /// The record as it travels: version of the format first.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Envelope {
     format: u8,
     key: Key,
@@ -136,6 +136,20 @@ struct Envelope {
     version: u64,
     authored: Wall,
     body: Vec<u8>,
+    #[serde(with = "signature_bytes")]
+    signature: [u8; 64],
+}
+
+/// The same bytes, from a record that stays where it is.
+#[derive(Serialize)]
+struct Unowned<'a> {
+    format: u8,
+    key: &'a Key,
+    author: &'a NodeId,
+    grant: Option<&'a Grant>,
+    version: u64,
+    authored: Wall,
+    body: &'a [u8],
     #[serde(with = "signature_bytes")]
     signature: [u8; 64],
 }
@@ -186,20 +200,27 @@ impl Record {
     /// higher content hash. Total, and the same everywhere. Of two grants with one serial, both of the root's
     /// making, the author of a record that passes one on has no say: their bytes decide first.
     pub fn beats(&self, other: &Record) -> bool {
+        self.order(other).then_with(|| self.id().cmp(&other.id())).is_gt()
+    }
+
+    /// The order in which one of two records with one key wins, as far as that can be told without hashing.
+    pub(crate) fn order(&self, other: &Record) -> Ordering {
         let of_grants = self.key.kind == Kind::GRANT && other.key.kind == Kind::GRANT;
         let bodies = || if of_grants { self.body.cmp(&other.body) } else { Ordering::Equal };
         let order = self.version.cmp(&other.version).then_with(bodies);
-        match order.then_with(|| self.author.cmp(&other.author)) {
-            Ordering::Equal => self.id().0 > other.id().0,
-            order => order == Ordering::Greater,
-        }
+        order.then_with(|| self.author.cmp(&other.author))
     }
 
     /// The record's name by content.
     pub fn id(&self) -> RecordId {
+        self.id_of(&self.encode())
+    }
+
+    /// The same, of a record that was encoded to these bytes.
+    pub(crate) fn id_of(&self, bytes: &[u8]) -> RecordId {
         let mut id = [0; 32];
         id[..16].copy_from_slice(&self.key.prefix());
-        id[16..].copy_from_slice(&blake3::hash(&self.encode()).as_bytes()[..16]);
+        id[16..].copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
         RecordId(id)
     }
 
@@ -355,22 +376,22 @@ impl Record {
     }
 
     fn signed_bytes(&self, mesh: &MeshId) -> Vec<u8> {
-        let unsigned = Envelope { signature: [0; 64], ..self.envelope() };
+        let unsigned = Unowned { signature: [0; 64], ..self.envelope() };
         let mut bytes = b"waystation record v1\0".to_vec();
         bytes.extend(mesh.0);
         bytes.extend(postcard::to_allocvec(&unsigned).expect("plain data always encodes"));
         bytes
     }
 
-    fn envelope(&self) -> Envelope {
-        Envelope {
+    fn envelope(&self) -> Unowned<'_> {
+        Unowned {
             format: FORMAT,
-            key: self.key.clone(),
-            author: self.author,
-            grant: self.grant.as_deref().cloned(),
+            key: &self.key,
+            author: &self.author,
+            grant: self.grant.as_deref(),
             version: self.version,
             authored: self.authored,
-            body: self.body.clone(),
+            body: &self.body,
             signature: self.signature,
         }
     }

@@ -29,8 +29,9 @@ use crate::{
     pulls::{Pulls, Wanted},
     quota::Quota,
     reconcile,
-    record::{Kind, Record, Trust},
+    record::{Kind, Trust},
     rounds::{ROUNDS_TICK, Rounds},
+    shared::Shared,
     time::{Now, Span, Time},
     wants::Wants,
     world::World,
@@ -203,7 +204,7 @@ impl Replica {
 
     // ---- start ----
 
-    fn restore(&mut self, now: Now, records: Vec<Record>, held: Vec<Hash>, out: &mut Vec<Output>) {
+    fn restore(&mut self, now: Now, records: Vec<Shared>, held: Vec<Hash>, out: &mut Vec<Output>) {
         let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
         let mut policies = false;
         for record in records {
@@ -261,7 +262,7 @@ impl Replica {
 
     fn write(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         let (writes, catalog, wall) = (&self.writes, &self.catalog, now.wall);
-        let one = |record: Result<Record, Refusal>| record.map(|record| alloc::vec![record]);
+        let one = |record: Result<Shared, Refusal>| record.map(|record| alloc::vec![record]);
         let (request, records, then) = match input {
             Input::Publish { request, repository, tags, index, index_hash, index_size } => {
                 let place = place_of(&index, index_hash, index_size);
@@ -308,7 +309,7 @@ impl Replica {
         tags: &[Tag],
         index: &ArtifactIndex,
         place: ArtifactPlace,
-    ) -> Result<Vec<Record>, Refusal> {
+    ) -> Result<Vec<Shared>, Refusal> {
         let artifact = (index.manifest, place);
         let mut records = self.writes.publication(&self.catalog, now.wall, repository, tags, artifact)?;
         let complete = index.closure().all(|(_, hash)| self.held.contains(&hash));
@@ -333,7 +334,7 @@ impl Replica {
 
     fn persist_own(
         &mut self,
-        records: Vec<Record>,
+        records: Vec<Shared>,
         request: Option<RequestId>,
         then: Option<Change>,
         out: &mut Vec<Output>,
@@ -411,7 +412,7 @@ impl Replica {
             }
             Timer::Reconcile => {
                 let (catalog, site) = (&self.catalog, &self.config.site);
-                let is_near = |peer: &NodeId| catalog.node(peer).is_none_or(|node| node.site == *site);
+                let is_near = |peer: &NodeId| catalog.site_of(peer).is_none_or(|of| of == site);
                 let me = self.writes.me();
                 for peer in self.rounds.due(now.time, &self.config, &me, is_near, &mut self.rng) {
                     out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });

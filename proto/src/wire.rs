@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Digest, Hash, RepoName},
     reconcile::Summary,
-    record::{Record, RecordId},
+    record::RecordId,
+    shared::Shared,
 };
 
 /// What members say to one another. All of it may be lost, repeated and reordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Records that the receiver may not know: gossip, or an answer to `Request`.
-    Records(Vec<Record>),
+    Records(Vec<Shared>),
     /// One step of a reconciliation: what the sender has in these parts of the catalog.
     Reconcile(Vec<Summary>),
     /// Send me these.
@@ -202,11 +203,11 @@ fn in_bounds(asked: usize) -> Result<usize, WireError> {
 }
 
 /// Splits records into groups that stay below a size and the limit of items in a message.
-pub fn batches(records: impl Iterator<Item = Record>, bytes_max: usize) -> Vec<Vec<Record>> {
-    let mut batches: Vec<Vec<Record>> = Vec::new();
+pub fn batches(records: impl Iterator<Item = Shared>, bytes_max: usize) -> Vec<Vec<Shared>> {
+    let mut batches: Vec<Vec<Shared>> = Vec::new();
     let mut bytes = usize::MAX;
     for record in records {
-        let size = record.encode().len();
+        let size = record.size();
         let full = batches.last().is_none_or(|batch| batch.len() >= Message::MAX_ITEMS);
         if full || bytes.saturating_add(size) > bytes_max {
             batches.push(Vec::new());

@@ -52,7 +52,7 @@ impl Holders for World<'_> {
         let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
         let far = body.site != self.config.site;
         let abroad = far && body.region != self.config.region;
-        Some(Holder { far, abroad, node: *node, addresses: body.addresses })
+        Some(Holder { far, abroad, node: *node, addresses: body.addresses.clone() })
     }
 
     fn me(&self) -> NodeId {
@@ -61,12 +61,11 @@ impl Holders for World<'_> {
 
     fn sessions(&self) -> Vec<(NodeId, bool)> {
         let sessions = self.membership.sessions();
-        sessions.filter_map(|node| Some((node, self.catalog.node(&node)?.site != self.config.site))).collect()
+        sessions.filter_map(|node| Some((node, self.catalog.site_of(&node)? != self.config.site))).collect()
     }
 
     fn site(&self, node: &NodeId) -> u64 {
-        let body = self.catalog.node(node).filter(|_| *node != self.me);
-        let site = body.map_or(self.config.site.clone(), |body| body.site);
+        let site = self.catalog.site_of(node).filter(|_| *node != self.me).unwrap_or(&self.config.site);
         let hash = blake3::hash(site.as_bytes());
         hash.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }

@@ -19,6 +19,7 @@ use crate::{
     policy::{self, Policy, PolicyBody},
     quota::Group,
     record::{Key, Kind, Record, Trust},
+    shared::Shared,
     time::Wall,
 };
 
@@ -30,7 +31,7 @@ pub struct Writes {
     me: NodeId,
     pending: BTreeMap<WriteId, Pending>,
     /// Words about this node itself that the disk refused.
-    unsaid: BTreeMap<Key, Record>,
+    unsaid: BTreeMap<Key, Shared>,
     /// How often another copy of this node's key was seen to say otherwise.
     contradicted: BTreeMap<Key, u32>,
     last: u64,
@@ -40,7 +41,7 @@ pub struct Writes {
 #[derive(Debug)]
 pub struct Pending {
     /// What is written.
-    pub records: Vec<Record>,
+    pub records: Vec<Shared>,
     /// Who waits for it.
     pub request: Option<RequestId>,
     /// Whose words these are, and so what follows when they are durable.
@@ -98,14 +99,14 @@ impl Writes {
     }
 
     /// The disk refused what nobody waits for, so nobody else would write it again.
-    pub fn put_off(&mut self, records: Vec<Record>) {
+    pub fn put_off(&mut self, records: Vec<Shared>) {
         self.unsaid.extend(records.into_iter().map(|record| (record.key.clone(), record)));
     }
 
     /// A record that is about to be taken in may be this node's own, and later than all that this node
     /// remembers: it was restored from a backup, or another node has its key. What this one knows about
     /// itself is then said again, a few times. True where that has just become too often.
-    pub fn set_right(&mut self, catalog: &Catalog, record: &Record) -> bool {
+    pub fn set_right(&mut self, catalog: &Catalog, record: &Shared) -> bool {
         let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE) && record.author == self.me;
         if !about_itself || self.highest_pending(&record.key) > 0 {
             return false;
@@ -124,12 +125,12 @@ impl Writes {
         if *times > CONTRADICTIONS_MAX {
             return *times == CONTRADICTIONS_MAX + 1;
         }
-        self.put_off(alloc::vec![Record { body, ..record.clone() }]);
+        self.put_off(alloc::vec![Record { body, ..Record::clone(record) }.into()]);
         false
     }
 
     /// A write of this node's lost to something later. Where it is about this node itself, it is said again.
-    pub fn lost(&mut self, catalog: &Catalog, record: &Record) {
+    pub fn lost(&mut self, catalog: &Catalog, record: &Shared) {
         let known = catalog.get(&record.key);
         let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE);
         if about_itself && known.is_some_and(|known| known.body != record.body) {
@@ -143,7 +144,7 @@ impl Writes {
     }
 
     /// What was put off, written anew unless something newer is on its way.
-    pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Record> {
+    pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Shared> {
         let unsaid = core::mem::take(&mut self.unsaid).into_values();
         let due = unsaid.filter(|record| self.highest_pending(&record.key) == 0);
         due.filter_map(|record| {
@@ -159,7 +160,7 @@ impl Writes {
 
     /// Whether something on its way to disk, and not applied yet, wins over a record or is that record. To
     /// take that record in would put it on disk after, hence over, the winner.
-    pub fn outdo(&self, record: &Record) -> bool {
+    pub fn outdo(&self, record: &Shared) -> bool {
         let unapplied = self.pending.values().filter(|pending| pending.origin != Origin::Others);
         let mut records = unapplied.flat_map(|pending| &pending.records);
         records.any(|known| known.key == record.key && !record.beats(known))
@@ -197,7 +198,7 @@ impl Writes {
         repository: &RepoName,
         tags: &[Tag],
         (manifest, place): (Digest, ArtifactPlace),
-    ) -> Result<Vec<Record>, Refusal> {
+    ) -> Result<Vec<Shared>, Refusal> {
         let grant = self.grant(catalog, Action::Publish, repository, wall)?;
         let mut records = Vec::new();
         let key = Key::artifact(repository, &manifest);
@@ -230,7 +231,7 @@ impl Writes {
         wall: Wall,
         repository: &RepoName,
         tag: &Tag,
-    ) -> Result<Record, Refusal> {
+    ) -> Result<Shared, Refusal> {
         let grant = self.grant(catalog, Action::Delete, repository, wall)?;
         if catalog.tag(repository, tag).is_none() {
             return Err(Refusal::Unknown(alloc::format!("tag {repository}:{tag}")));
@@ -245,20 +246,20 @@ impl Writes {
         wall: Wall,
         repository: &RepoName,
         manifest: &Digest,
-    ) -> Result<Vec<Record>, Refusal> {
+    ) -> Result<Vec<Shared>, Refusal> {
         let grant = self.grant(catalog, Action::Delete, repository, wall)?;
         if catalog.artifact(repository, manifest).is_none() {
             return Err(Refusal::Unknown(alloc::format!("{repository}@{manifest}")));
         }
-        let points_there = |record: &&Record| {
+        let points_there = |record: &&Shared| {
             record.key.kind == Kind::TAG
                 && record.key.scope == repository.as_str()
                 && record.read::<TagBody>().is_ok_and(|body| body.target == Some(*manifest))
         };
         let body = TagBody { target: None };
         let untag =
-            |record: &Record| self.author(catalog, wall, record.key.clone(), Some(grant.clone()), &body);
-        let mut records: Vec<Record> = catalog.iter().filter(points_there).map(untag).collect();
+            |record: &Shared| self.author(catalog, wall, record.key.clone(), Some(grant.clone()), &body);
+        let mut records: Vec<Shared> = catalog.iter().filter(points_there).map(untag).collect();
         let key = Key::artifact(repository, manifest);
         records.push(self.author(catalog, wall, key, Some(grant.clone()), &ArtifactBody { place: None }));
         Ok(records)
@@ -272,7 +273,7 @@ impl Writes {
         wall: Wall,
         repository: &RepoName,
         blob: &Digest,
-    ) -> Result<Record, Refusal> {
+    ) -> Result<Shared, Refusal> {
         let grant = self.grant(catalog, Action::Delete, repository, wall)?;
         let body = LinkBody { removed: true };
         Ok(self.author(catalog, wall, Key::link(repository, blob), Some(grant), &body))
@@ -285,7 +286,7 @@ impl Writes {
         wall: Wall,
         repository: &RepoName,
         blob: &Digest,
-    ) -> Result<Option<Record>, Refusal> {
+    ) -> Result<Option<Shared>, Refusal> {
         let key = Key::link(repository, blob);
         if !catalog.is_unlinked(repository, blob) && self.highest_pending(&key) == 0 {
             return Ok(None);
@@ -302,7 +303,7 @@ impl Writes {
         (repository, manifest): (&RepoName, &Digest),
         state: State,
         reason: &str,
-    ) -> Result<Record, Refusal> {
+    ) -> Result<Shared, Refusal> {
         let grant = self.grant(catalog, Action::Status, repository, wall)?;
         if reason.len() > 512 {
             return Err(Refusal::Invalid("the reason is longer than 512 bytes".into()));
@@ -318,7 +319,7 @@ impl Writes {
         wall: Wall,
         name: &RepoName,
         policy: Option<&Policy>,
-    ) -> Result<Option<Record>, Refusal> {
+    ) -> Result<Option<Shared>, Refusal> {
         if let Some(Err(why)) = policy.map(Policy::check) {
             return Err(Refusal::Invalid(alloc::format!("policy {name}: {why}")));
         }
@@ -350,7 +351,7 @@ impl Writes {
 
     /// The record that carries a grant to its subject, unless the mesh knows that grant. Its version is the
     /// grant's serial, which the root signed.
-    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Option<Record>, Refusal> {
+    pub fn granting(&self, catalog: &Catalog, wall: Wall, grant: &Grant) -> Result<Option<Shared>, Refusal> {
         if !grant.is_signed_by(&self.trust.mesh, &self.trust.root) {
             return Err(Refusal::Invalid("the grant is not signed by this mesh's root key".into()));
         }
@@ -369,7 +370,7 @@ impl Writes {
         if let Some(under_way) = pending.find(|record| record.read::<Grant>().as_ref() == Ok(grant)) {
             return Ok(Some(under_way.clone()));
         }
-        Ok(Some(Record::author(&self.trust.mesh, &self.key, None, key, grant.serial, wall, grant)))
+        Ok(Some(Record::author(&self.trust.mesh, &self.key, None, key, grant.serial, wall, grant).into()))
     }
 
     /// The record that says how much of an artifact this node has, unless that is known already.
@@ -379,7 +380,7 @@ impl Writes {
         wall: Wall,
         manifest: &Digest,
         state: HoldingState,
-    ) -> Option<Record> {
+    ) -> Option<Shared> {
         let key = Key::holding(manifest, &self.me);
         let said = self.own_word(catalog, &key).map_or(HoldingState::Gone, |body: HoldingBody| body.state);
         (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
@@ -393,7 +394,7 @@ impl Writes {
         repository: &RepoName,
         tag: &Tag,
         manifest: Digest,
-    ) -> Option<Record> {
+    ) -> Option<Shared> {
         let key = Key::sighting(repository, tag, &self.me);
         let said: Option<SightingBody> = self.own_word(catalog, &key);
         let age = |said: SightingBody| wall.0.checked_sub(said.seen.0);
@@ -406,7 +407,7 @@ impl Writes {
     }
 
     /// The record that says who this node is, unless that is known already.
-    pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Record> {
+    pub fn node(&self, catalog: &Catalog, wall: Wall, body: &NodeBody) -> Option<Shared> {
         let key = Key::node(&self.me);
         let news = self.own_word(catalog, &key).as_ref() != Some(body);
         news.then(|| self.author(catalog, wall, key, None, body))
@@ -427,7 +428,7 @@ impl Writes {
         key: Key,
         grant: Option<Arc<Grant>>,
         body: &B,
-    ) -> Record {
+    ) -> Shared {
         let known = catalog.get(&key).map_or(0, |record| record.version);
         // Of what is counted by author, the highest counters stay: a new word must be above all before it.
         let group = Group::of(key.kind);
@@ -436,7 +437,7 @@ impl Writes {
         let counted = counted.map(|record| record.version).max().unwrap_or(0);
         let counted = counted.max(catalog.highest(self.me, key.kind));
         let version = known.max(self.highest_pending(&key)).max(counted) + 1;
-        Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body)
+        Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body).into()
     }
 
     /// The highest version under a key that is on its way to disk.
@@ -445,7 +446,7 @@ impl Writes {
         under_key.map(|record| record.version).max().unwrap_or(0)
     }
 
-    fn own_pending(&self) -> impl Iterator<Item = &Record> {
+    fn own_pending(&self) -> impl Iterator<Item = &Shared> {
         self.pending
             .values()
             .filter(|pending| pending.origin == Origin::Own)

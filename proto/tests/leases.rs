@@ -28,7 +28,7 @@ fn holder(n: u8, other: u8) -> Node {
     let mut held = blobs();
     held.push(index_hash(&artifact()));
     let own = holding_record(n, &digest(9), HoldingState::Complete, 1);
-    let mut node = Node::restored(n, vec![own], held);
+    let mut node = Node::restored(n, vec![own.into()], held);
     let theirs = holding_record(other, &digest(9), HoldingState::Complete, 1);
     node.learn([artifact_record(1, &repository("team/app"), &artifact()), theirs]);
     node.meet(other, "here");

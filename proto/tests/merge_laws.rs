@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use harness::{Node, WALL, digest, grant, key, node, repository, tag, trust};
 use proptest::prelude::*;
 use waystation_proto::{
-    Change, Digest, NodeId, Record,
+    Change, Digest, NodeId, Record, Shared,
     body::{HoldingBody, HoldingState, LinkBody, State, StatusBody, TagBody},
     catalog::{Applied, Catalog, Limits},
     quota::Quota,
@@ -34,11 +34,11 @@ fn seeds() -> impl Strategy<Value = Vec<Seed>> {
     prop::collection::vec(seed, 1..24)
 }
 
-fn record(seed: Seed) -> Record {
+fn record(seed: Seed) -> Shared {
     let Seed { kind, name, author, version, content } = seed;
     let (mesh, author_key, app) = (trust().mesh, key(author), repository("team/app"));
     let write = Some(grant(author, 1));
-    match kind {
+    let record = match kind {
         0 => {
             let body = TagBody { target: (content > 0).then(|| digest(content)) };
             let key_of = Key::tag(&app, &tag(&format!("t{name}")));
@@ -63,11 +63,12 @@ fn record(seed: Seed) -> Record {
             let key_of = Key { kind: Kind(999), scope: String::new(), name: name.to_string() };
             Record::author(&mesh, &author_key, None, key_of, version, WALL, &content)
         }
-    }
+    };
+    record.into()
 }
 
 /// As it would be with a quota that is easily reached.
-fn merged_few<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
+fn merged_few<'a>(records: impl IntoIterator<Item = &'a Shared>) -> Catalog {
     let by_author = Quota { holdings: 3, sightings: 3, unknown: 2 };
     let mut catalog = Catalog::default();
     for record in records {
@@ -77,18 +78,18 @@ fn merged_few<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
 }
 
 /// Holdings as their author writes them: each above all before it.
-fn holdings(said: &[(u8, u8, u8)]) -> Vec<Record> {
+fn holdings(said: &[(u8, u8, u8)]) -> Vec<Shared> {
     let state = |content| [HoldingState::Gone, HoldingState::Partial, HoldingState::Complete][content];
     let said = said.iter().zip(1..);
     said.map(|((author, name, content), version)| {
         let key_of = Key::holding(&digest(*name), &node(*author));
         let body = HoldingBody { state: state(usize::from(*content)) };
-        Record::author(&trust().mesh, &key(*author), None, key_of, version, WALL, &body)
+        Record::author(&trust().mesh, &key(*author), None, key_of, version, WALL, &body).into()
     })
     .collect()
 }
 
-fn merged<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
+fn merged<'a>(records: impl IntoIterator<Item = &'a Shared>) -> Catalog {
     let mut catalog = Catalog::default();
     for record in records {
         catalog.apply(record.clone(), LIMITS);
@@ -98,7 +99,7 @@ fn merged<'a>(records: impl IntoIterator<Item = &'a Record>) -> Catalog {
 
 /// All of what a catalog knows, by every way of asking that decisions use.
 fn content(catalog: &Catalog) -> impl PartialEq + std::fmt::Debug + use<> {
-    let records: Vec<Record> = catalog.iter().cloned().collect();
+    let records: Vec<Shared> = catalog.iter().cloned().collect();
     let holders: Vec<Vec<(NodeId, HoldingState)>> =
         (0..2).map(|n| catalog.holders(&digest(n)).collect()).collect();
     let tags: Vec<Option<Digest>> =
@@ -113,16 +114,16 @@ proptest! {
 
     #[test]
     fn order_does_not_matter(seeds in seeds(), shuffle in any::<u64>()) {
-        let records: Vec<Record> = seeds.into_iter().map(record).collect();
-        let mut others: Vec<&Record> = records.iter().collect();
+        let records: Vec<Shared> = seeds.into_iter().map(record).collect();
+        let mut others: Vec<&Shared> = records.iter().collect();
         fastrand::Rng::with_seed(shuffle).shuffle(&mut others);
         prop_assert_eq!(content(&merged(&records)), content(&merged(others)));
     }
 
     #[test]
     fn repetition_does_not_matter(seeds in seeds(), shuffle in any::<u64>()) {
-        let records: Vec<Record> = seeds.into_iter().map(record).collect();
-        let mut twice: Vec<&Record> = records.iter().chain(&records).collect();
+        let records: Vec<Shared> = seeds.into_iter().map(record).collect();
+        let mut twice: Vec<&Shared> = records.iter().chain(&records).collect();
         fastrand::Rng::with_seed(shuffle).shuffle(&mut twice);
         prop_assert_eq!(content(&merged(&records)), content(&merged(twice)));
         let mut catalog = merged(&records);
@@ -149,7 +150,7 @@ proptest! {
         shuffle in any::<u64>(),
     ) {
         let records = holdings(&said);
-        let mut others: Vec<&Record> = records.iter().chain(&records).collect();
+        let mut others: Vec<&Shared> = records.iter().chain(&records).collect();
         fastrand::Rng::with_seed(shuffle).shuffle(&mut others);
         let (left, right) = (merged_few(&records), merged_few(others));
         prop_assert_eq!(content(&left), content(&right));
@@ -166,7 +167,7 @@ proptest! {
 
     #[test]
     fn of_any_two_records_under_one_key_exactly_one_wins(seeds in seeds()) {
-        let records: Vec<Record> = seeds.into_iter().map(record).collect();
+        let records: Vec<Shared> = seeds.into_iter().map(record).collect();
         for a in &records {
             for b in records.iter().filter(|b| b.key == a.key) {
                 prop_assert_eq!(a.beats(b) ^ b.beats(a), a != b);
@@ -180,7 +181,7 @@ proptest! {
     fn a_tag_never_goes_backwards(seeds in seeds(), steps in prop::collection::vec(0u8..4, 0..40)) {
         let mut here = Node::granted(1);
         here.writes_are_quick = false;
-        let mut arriving: Vec<Record> =
+        let mut arriving: Vec<Shared> =
             seeds.into_iter().map(|seed| record(Seed { kind: 0, author: seed.author + 1, ..seed })).collect();
         let mut request = 0;
         for step in steps {

@@ -279,7 +279,11 @@ fn telling_addresses_again_starts_no_second_set_of_timers() {
         assert_eq!(here.timers.iter().filter(|(_, other)| *other == timer).count(), 1, "{timer:?}");
     }
     let body = here.replica.catalog().node(&node(1));
-    assert_eq!(body.map(|body| body.addresses), Some(vec!["other-4:4717".into()]), "the last ones are told");
+    assert_eq!(
+        body.map(|body| body.addresses.clone()),
+        Some(vec!["other-4:4717".into()]),
+        "the last ones are told"
+    );
 }
 
 /// Else nobody would ever learn that this node is there, or has what it has.
@@ -301,7 +305,7 @@ fn what_the_disk_refused_about_this_node_is_said_later() {
     here.pass(5_000);
     assert!(here.writes.is_empty());
     let body = here.replica.catalog().node(&node(1));
-    assert_eq!(body.map(|body| body.addresses), Some(vec!["newest:4717".into()]));
+    assert_eq!(body.map(|body| body.addresses.clone()), Some(vec!["newest:4717".into()]));
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn a_session_in_name_only_is_ended() {
 }
 
 /// The records that came with a message to a member.
-fn told(here: &Node, to: u8) -> Vec<waystation_proto::Record> {
+fn told(here: &Node, to: u8) -> Vec<waystation_proto::Shared> {
     let of = |(peer, message): &(waystation_proto::NodeId, Message)| match message {
         Message::Records(records) if *peer == node(to) => records.clone(),
         _ => Vec::new(),

@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Node, WALL, digest, key, node, node_record, trust};
 use waystation_proto::{
-    Change, Digest, Event, Input, Record, Timer,
+    Change, Digest, Event, Input, Record, Shared, Timer,
     body::{HoldingBody, HoldingState},
     event::DialTarget,
     quota::Quota,
@@ -36,9 +36,13 @@ fn too_many(author: u8) -> Vec<Record> {
     (0..count).map(record).collect()
 }
 
+fn shared(records: Vec<Record>) -> Vec<Shared> {
+    records.into_iter().map(Shared::new).collect()
+}
+
 #[test]
 fn one_member_cannot_fill_a_catalog() {
-    let mut here = Node::restored(1, too_many(2), vec![]);
+    let mut here = Node::restored(1, shared(too_many(2)), vec![]);
     let of_two = |here: &Node| here.replica.catalog().iter().filter(|r| r.author == node(2)).count();
     assert_eq!(of_two(&here), Quota::MESH.holdings);
     assert_eq!(here.replica.catalog().holders(&numbered(99)).count(), 0, "the oldest went");
@@ -78,7 +82,7 @@ fn what_is_still_so_is_said_again_when_it_had_to_go() {
     let gone = Record::encode_body(&HoldingBody { state: HoldingState::Gone });
     let mut mine = too_many(1);
     mine.iter_mut().skip(100).for_each(|record| record.body = gone.clone());
-    let mut here = Node::restored(1, mine, vec![]);
+    let mut here = Node::restored(1, shared(mine), vec![]);
     here.pass(2_000);
     let said = here.announced.iter().filter(|record| record.key.kind == Kind::HOLDING).count();
     assert_eq!((said, here.replica.catalog().held_by(&node(1))), (100, 100));
@@ -93,7 +97,7 @@ fn whoever_sends_what_nobody_honest_could_is_hung_up_on_for_a_while() {
     here.meet(3, "here");
     let forged = |n: u32| Record { signature: [7; 64], ..holding(4, n, 1) };
     let from_two = |here: &mut Node, records: Vec<Record>| {
-        here.tell(Input::Received { from: node(2), message: Message::Records(records) });
+        here.tell(Input::Received { from: node(2), message: Message::Records(shared(records)) });
     };
     from_two(&mut here, (0..256).map(forged).collect());
     assert_eq!(here.hung_up, [], "a few are put up with");
@@ -131,7 +135,7 @@ fn what_may_be_a_matter_of_versions_is_no_reason_to_hang_up() {
     here.meet(2, "here");
     let strange = |n: u32| {
         let key_of = Key::holding(&digest(n as u8), &node(4));
-        Record::author(&trust().mesh, &key(4), None, key_of, 1, WALL, &(n, "what is this"))
+        Record::author(&trust().mesh, &key(4), None, key_of, 1, WALL, &(n, "what is this")).into()
     };
     let records = (0..1_000).map(strange).collect();
     here.tell(Input::Received { from: node(2), message: Message::Records(records) });

@@ -74,7 +74,7 @@ fn taken(what: &str, record: Record) {
     assert_eq!(Record::decode(&record.encode()), Ok(record.clone()), "{what}");
     let mut here = Node::new(4);
     here.learn([record.clone()]);
-    assert_eq!(here.replica.catalog().get(&record.key), Some(&record), "{what}");
+    assert_eq!(here.replica.catalog().get(&record.key), Some(&record.into()), "{what}");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn one_bad_record_does_not_spoil_the_others() {
     let mut here = Node::new(4);
     let bad = Record { version: 2, ..good_tag() };
     here.learn([bad.clone(), good_tag(), bad]);
-    assert_eq!(here.replica.catalog().get(&tag_key()), Some(&good_tag()));
+    assert_eq!(here.replica.catalog().get(&tag_key()), Some(&good_tag().into()));
     let said = Event::RecordsRefused { from: node(200), count: 2, why: RecordError::Signature };
     assert!(here.events.contains(&said));
 }

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::{Node, digest, node, tag_record};
-use waystation_proto::{Change, Input, NodeId, Record, wire::Message};
+use waystation_proto::{Change, Input, NodeId, Shared, wire::Message};
 
 /// (author, whether it lost) of every write that the driver was told of.
 fn told(node: &Node) -> Vec<(NodeId, bool)> {
@@ -20,11 +20,11 @@ fn told(node: &Node) -> Vec<(NodeId, bool)> {
 fn both_are_told_of_in_any_order_and_to_whoever_comes_later() {
     let mut writes = [tag_record(2, "v1", 1, Some(digest(2))), tag_record(3, "v1", 1, Some(digest(3)))];
     writes.sort_by_key(|record| record.author);
-    let [loser, winner] = writes;
+    let [loser, winner] = writes.map(Shared::new);
     for order in [[&loser, &winner], [&winner, &loser]] {
         let mut here = Node::new(1);
         here.meet(5, "here");
-        here.learn(order.map(Record::clone));
+        here.learn(order.map(Shared::clone));
         let winner_last = order[1] == &winner;
         let expected = match winner_last {
             true => vec![(loser.author, false), (winner.author, false)],

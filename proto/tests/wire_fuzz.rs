@@ -11,7 +11,7 @@ use harness::{
 };
 use proptest::prelude::*;
 use waystation_proto::{
-    FetchId, Hash, Input, Output, Record, RecordId, Replica, ReplicaConfig, RequestId, Timer,
+    FetchId, Hash, Input, Output, Record, RecordId, Replica, ReplicaConfig, RequestId, Shared, Timer,
     body::{HoldingState, State},
     event::{BlobRef, DialTarget, Fault, WriteId},
     ranges::Ranges,
@@ -37,7 +37,11 @@ fn samples() -> Vec<Message> {
         Summary { from: 0, to: 1 << 120, content: Content::Fingerprint([1; 16], 70) },
         Summary { from: (1 << 120) + 1, to: u128::MAX, content: Content::Ids(ids.clone()) },
     ];
-    vec![Message::Records(records), Message::Reconcile(parts), Message::Request(ids)]
+    vec![
+        Message::Records(records.into_iter().map(Shared::new).collect()),
+        Message::Reconcile(parts),
+        Message::Request(ids),
+    ]
 }
 
 /// A sample with some bytes overwritten, taken out or put in.
@@ -85,7 +89,7 @@ fn message() -> impl Strategy<Value = Message> {
         (1u8..4, 1u64..5, any::<bool>(), any::<bool>()).prop_map(|(author, version, deletes, spoils)| {
             let mut record = tag_record(author, "v1", version, (!deletes).then(|| digest(9)));
             record.signature[0] ^= u8::from(spoils);
-            Message::Records(vec![record])
+            Message::Records(vec![record.into()])
         });
     prop_oneof![
         2 => whole,
@@ -315,14 +319,14 @@ proptest! {
 fn the_worst_messages_have_answers_within_bounds() {
     let mut run = Run::new();
     let writer = key(60);
-    let records = |from: u64| -> Vec<Record> {
+    let records = |from: u64| -> Vec<Shared> {
         let one = |n: u64| {
             let key_of = waystation_proto::record::Key {
                 kind: waystation_proto::record::Kind(4242),
                 scope: String::new(),
                 name: n.to_string(),
             };
-            Record::author(&trust().mesh, &writer, None, key_of, 1, WALL, &vec![7u8; 16_000])
+            Record::author(&trust().mesh, &writer, None, key_of, 1, WALL, &vec![7u8; 16_000]).into()
         };
         (from..from + 60).map(one).collect()
     };
@@ -331,7 +335,7 @@ fn the_worst_messages_have_answers_within_bounds() {
         assert!(Message::decode(&message.encode()).is_ok());
         run.tell(0, Input::Received { from: node(2), message });
     }
-    let all: Vec<RecordId> = run.replica.catalog().iter().map(Record::id).collect();
+    let all: Vec<RecordId> = run.replica.catalog().iter().map(Shared::id).collect();
     let everything = |content| Summary { from: 0, to: u128::MAX, content };
     let hostile = [
         Message::Reconcile(vec![everything(Content::Fingerprint([0; 16], 0)); 4096]),

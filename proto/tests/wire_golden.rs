@@ -107,7 +107,10 @@ fn messages() -> Vec<(&'static str, Message)> {
     vec![
         (
             "message records",
-            Message::Records(vec![tag_record(1, "v1", 1, Some(digest(9))), node_record(2, "there")]),
+            Message::Records(vec![
+                tag_record(1, "v1", 1, Some(digest(9))).into(),
+                node_record(2, "there").into(),
+            ]),
         ),
         ("message records none", Message::Records(vec![])),
         ("message reconcile", Message::Reconcile(vec![fingerprint, ids])),

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use waystation_proto::{Hash, Record, ranges::Ranges, record::Key};
+use waystation_proto::{Hash, Shared, ranges::Ranges, record::Key};
 
 use crate::{
     random::happens,
@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// Records that many disks have from the beginning, kept once for all of them.
-pub type Common = Rc<BTreeMap<Key, Record>>;
+pub type Common = Rc<BTreeMap<Key, Shared>>;
 
 /// One node's disk.
 pub struct Disk {
     common: Common,
     /// Keys of the common ones that are not kept any more, or were replaced.
     gone: BTreeSet<Key>,
-    records: BTreeMap<Key, Record>,
+    records: BTreeMap<Key, Shared>,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
     /// Writes become durable in the order in which they were asked for.
@@ -69,7 +69,7 @@ impl Disk {
     }
 
     /// Makes records durable: each replaces what was kept under its key.
-    pub fn keep(&mut self, records: Vec<Record>) {
+    pub fn keep(&mut self, records: Vec<Shared>) {
         for record in records {
             self.leave(&record.key);
             self.records.insert(record.key.clone(), record);
@@ -91,7 +91,7 @@ impl Disk {
     }
 
     /// Every record kept.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<Shared> {
         let common = self.common.iter().filter(|(key, _)| !self.gone.contains(key));
         common.map(|(_, record)| record).chain(self.records.values()).cloned().collect()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    Input, NodeId, Output, Record, Replica, ReplicaConfig,
+    Input, NodeId, Output, Replica, ReplicaConfig, Shared,
     body::{NodeBody, Tier},
     record::Trust,
     time::{Now, Time, Wall},
@@ -106,7 +106,7 @@ impl Host {
     }
 
     /// Stops at once. Returns its own words, which it had told others.
-    pub fn crash(&mut self) -> Vec<Record> {
+    pub fn crash(&mut self) -> Vec<Shared> {
         self.peers.clear();
         self.disk.crash();
         let own = |replica: Replica| {

@@ -208,8 +208,8 @@ impl Network {
 
     /// Jitter, and whatever holds a message up.
     fn extra(&mut self, from: usize) -> Nanos {
+        let jitter = self.jitter(from);
         let rng = &mut self.rngs[from];
-        let jitter = if self.rules.jitter > 0 { rng.u64(0..=self.rules.jitter) } else { 0 };
         let held_up = self.faulty && happens_in_million(rng, self.rules.reordering);
         jitter + if held_up { rng.u64(0..1_000) * MILLISECOND } else { 0 }
     }
@@ -235,12 +235,16 @@ impl Network {
 
     /// How long something short is under way from one host to another that waits in no queue.
     pub fn delay(&mut self, from: usize, to: usize) -> Nanos {
-        let jitter = self.rules.jitter;
-        let extra = if jitter > 0 { self.rngs[from].u64(0..=jitter) } else { 0 };
-        self.base_delay(from, to) + extra
+        self.base_delay(from, to) + self.jitter(from)
     }
 
-    /// The same without chance.
+    /// What chance adds to the delay of something that a host sends.
+    pub fn jitter(&mut self, from: usize) -> Nanos {
+        let jitter = self.rules.jitter;
+        if jitter > 0 { self.rngs[from].u64(0..=jitter) } else { 0 }
+    }
+
+    /// [`Network::delay`] without chance.
     pub fn base_delay(&self, from: usize, to: usize) -> Nanos {
         let (one, other) = (self.site(from), self.site(to));
         if one == other { self.sites[one].lan_delay } else { self.sites[one].delay + self.sites[other].delay }

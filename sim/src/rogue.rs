@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    Digest, Hash, MeshId, NodeId, Record, RecordId,
+    Digest, Hash, MeshId, NodeId, Record, RecordId, Shared,
     body::{HoldingBody, HoldingState, TagBody},
     glob::Glob,
     grant::{Action, Actions, Grant},
@@ -46,7 +46,7 @@ impl Rogue {
     }
 
     /// One record of each sort that must not count. `victim` is an honest node with this grant, if any.
-    pub fn garbage(&mut self, victim: NodeId, grant: Option<Arc<Grant>>) -> Vec<Record> {
+    pub fn garbage(&mut self, victim: NodeId, grant: Option<Arc<Grant>>) -> Vec<Shared> {
         self.sent += 1;
         let me = NodeId(self.key.verifying_key().to_bytes());
         let tag = |scope: &str| Key { kind: Kind::TAG, scope: scope.into(), name: "latest".into() };
@@ -78,12 +78,13 @@ impl Rogue {
             Record::author(&self.mesh, &self.key, None, holding, version, Wall(9), &complete),
             Record::author(&self.mesh, &self.key, None, Key::node(&victim), version, Wall(9), &complete),
         ];
-        self.ids.extend(records.iter().map(Record::id));
+        let records: Vec<Shared> = records.into_iter().map(Shared::new).collect();
+        self.ids.extend(records.iter().map(Shared::id));
         records
     }
 
     /// A record of a kind that only a newer version knows.
-    pub fn of_unknown_kind(&mut self) -> Record {
+    pub fn of_unknown_kind(&mut self) -> Shared {
         self.sent += 1;
         unknown(&self.mesh, &self.key, self.sent)
     }
@@ -95,8 +96,8 @@ impl Rogue {
 }
 
 /// A record of a made-up kind, which counts.
-pub fn unknown(mesh: &MeshId, key: &SigningKey, number: u64) -> Record {
+pub fn unknown(mesh: &MeshId, key: &SigningKey, number: u64) -> Shared {
     let name = Hash::of(&number.to_le_bytes()).to_string();
     let record_key = Key { kind: Kind(4242), scope: "from the future".into(), name };
-    Record::author(mesh, key, None, record_key, 1, Wall(0), &(number, "something new"))
+    Record::author(mesh, key, None, record_key, 1, Wall(0), &(number, "something new")).into()
 }

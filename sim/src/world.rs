@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, Timer,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer,
     event::WriteId,
     record::{Key, Trust},
 };
@@ -67,14 +67,14 @@ pub struct World {
     content: Content,
     workload: Workload,
     rogue: Rogue,
-    planted: Vec<Record>,
+    planted: Vec<Shared>,
     /// Whether every occurrence is checked, and not one of many: large worlds have no time for it.
     thorough: bool,
     /// Whether the part with faults is over.
     healed: bool,
     changes: u64,
     occurrences: u64,
-    own_words: BTreeMap<usize, Vec<Record>>,
+    own_words: BTreeMap<usize, Vec<Shared>>,
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
     course: Course,
@@ -162,7 +162,7 @@ enum Occurrence {
 
 /// What a disk is doing.
 enum Operating {
-    Persist(WriteId, Vec<Record>),
+    Persist(WriteId, Vec<Shared>),
     Seal(Hash, u64),
     Probe(Hash),
     ReadIndex(Hash),
@@ -175,10 +175,10 @@ impl World {
     }
 
     /// The same, with the trace printed if wanted, and these records on every disk from the start.
-    pub fn with(options: Options, print: bool, records: &[Record]) -> Self {
+    pub fn with(options: Options, print: bool, records: &[Shared]) -> Self {
         let ground = Ground::of_options(&options);
         let mut world = World::on(ground, options, print);
-        let common: BTreeMap<Key, Record> =
+        let common: BTreeMap<Key, Shared> =
             records.iter().map(|record| (record.key.clone(), record.clone())).collect();
         let common = Common::new(common);
         for host in 0..world.hosts.len() {

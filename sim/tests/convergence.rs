@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ed25519_dalek::SigningKey;
-use waystation_proto::Record;
+use waystation_proto::Shared;
 use waystation_sim::{Options, World, network::Cut, rogue::unknown};
 
 #[test]
@@ -40,7 +40,7 @@ fn cost_of_healing(common: u64, different: u64) -> u64 {
     let mesh = World::new(options.clone()).trust().mesh;
     // Nobody may write very many.
     let record = |n: u64| unknown(&mesh, &SigningKey::from_bytes(&[n as u8 % 16; 32]), n);
-    let records: Vec<Record> = (0..common).map(record).collect();
+    let records: Vec<Shared> = (0..common).map(record).collect();
     let mut world = World::with(options, false, &records);
     world.run_until(10_000);
     assert_eq!(world.converged(), Ok(()));

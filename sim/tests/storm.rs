@@ -1,7 +1,7 @@
 //! A fleet that comes back at once, as after a power cut, costs what it has missed.
 
 use ed25519_dalek::SigningKey;
-use waystation_proto::Record;
+use waystation_proto::Shared;
 use waystation_sim::{Options, World, rogue::unknown};
 
 const NODES: usize = 101;
@@ -20,7 +20,7 @@ fn return_of_all(common: u64, different: u64) -> Cost {
     let options = Options { sites: 20, ..Options::calm(21, NODES) };
     let mesh = World::new(Options { nodes: 2, ..options.clone() }).trust().mesh;
     let record = |n: u64| unknown(&mesh, &SigningKey::from_bytes(&[n as u8 % 16; 32]), n);
-    let records: Vec<Record> = (0..common).map(record).collect();
+    let records: Vec<Shared> = (0..common).map(record).collect();
     let mut world = World::with(options, false, &records);
     world.run_until(20_000);
     assert_eq!(world.converged(), Ok(()));

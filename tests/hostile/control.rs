@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use tempfile::TempDir;
 use waystation::mesh::RootKey;
 use waystation_proto::{
-    Digest, MeshId, NodeId, RecordId, Wall,
+    Digest, MeshId, NodeId, RecordId, Shared, Wall,
     body::{HoldingBody, HoldingState, TagBody},
     glob::Glob,
     grant::{Actions, Grant},
@@ -138,7 +138,7 @@ fn records_that_do_not_count_change_nothing() {
     let mut refused = 0;
     for (what, records) in forged {
         let count = records.len();
-        scene.member.say(&Message::Records(records));
+        scene.member.say(&Message::Records(records.into_iter().map(Shared::new).collect()));
         refused += count;
         until_true(&format!("{what}: counted"), || scene.node.metric(REFUSED) >= refused as f64);
         assert_eq!(scene.node.metric(REFUSED), refused as f64, "{what}");
@@ -242,7 +242,7 @@ fn a_flood_of_bad_records_does_not_keep_clients_waiting() {
             record
         })
         .collect();
-    let message = Message::Records(bad).encode();
+    let message = Message::Records(bad.into_iter().map(Shared::new).collect()).encode();
     assert!(message.len() < Message::MAX_BYTES);
     let before = scene.member.seen().acknowledged;
     for _ in 0..20 {
@@ -316,7 +316,7 @@ fn a_kind_of_record_from_the_future_is_kept_and_passed_on() {
     let before = [records(&cluster[0]), records(&cluster[1])];
     let key = Key { kind: Kind(4_711), scope: "any/scope at all".into(), name: "from the future".into() };
     let record = member.record(key.clone(), 3, &("a body", 1u8, vec![7u32; 100]));
-    member.gossip(&Message::Records(vec![record.clone()]).encode());
+    member.gossip(&Message::Records(vec![record.clone().into()]).encode());
     for (node, before) in before.iter().enumerate() {
         until_true(&format!("node {node} keeps it"), || records(&cluster[node]) == before + 1);
     }

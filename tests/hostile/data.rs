@@ -75,7 +75,7 @@ impl Liar {
         let held = HoldingBody { state: HoldingState::Complete };
         let holding = member.record(Key::holding(&manifest, &member.id()), 1, &held);
         let address = data.address().to_string();
-        member.say(&Message::Records(vec![member.node_record(&site, &address), holding]));
+        member.say(&Message::Records(vec![member.node_record(&site, &address).into(), holding.into()]));
         let id = member.id().to_string();
         until_true("the node counts it as a holder", || {
             let told = node.cli(&["inspect", &format!("app:{tag}"), "--json"]);

@@ -24,7 +24,7 @@ use tokio::{
 };
 use waystation::{identity::Identity, mesh::MeshFile};
 use waystation_proto::{
-    MeshId, NodeId, Wall,
+    MeshId, NodeId, Shared, Wall,
     body::{NodeBody, Tier},
     reconcile::{Content, Summary},
     record::{Key, Record},
@@ -60,7 +60,7 @@ pub struct Seen {
     /// Announcements that were handed on.
     pub gossiped: usize,
     /// Records that the other side sent.
-    pub records: Vec<Record>,
+    pub records: Vec<Shared>,
     /// Bytes of all direct messages that the other side sent.
     pub bytes: usize,
 }
@@ -174,7 +174,8 @@ impl Member {
                 self.say(&question);
             }
             tries += 1;
-            found = self.seen().records.iter().find(|record| fits(record)).cloned();
+            found =
+                self.seen().records.iter().find(|record| fits(record)).map(|record| Record::clone(record));
             found.is_some()
         });
         found.unwrap()

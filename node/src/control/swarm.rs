@@ -18,7 +18,7 @@ use libp2p::{
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
-use waystation_proto::{DialTarget, NodeId, Record, record::Trust, wire::Message};
+use waystation_proto::{DialTarget, NodeId, Shared, record::Trust, wire::Message};
 
 use super::{
     CAME_UNPROVEN, Command, ControlConfig, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
@@ -178,7 +178,7 @@ impl Session {
         state.sent(request, bytes);
     }
 
-    fn announce(&mut self, records: Vec<Record>) {
+    fn announce(&mut self, records: Vec<Shared>) {
         let message = Message::Records(records);
         let frame = message.encode();
         let bytes = frame.len();

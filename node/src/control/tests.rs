@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use libp2p::swarm::{SwarmEvent, dial_opts::DialOpts};
 use waystation_proto::{
     Wall,
-    record::{Key, Kind, RecordId},
+    record::{Key, Kind, Record, RecordId},
 };
 
 use super::{address, behaviour, codec::Frame, *};
@@ -109,9 +109,9 @@ fn request(byte: u8) -> Message {
     Message::Request(vec![RecordId([byte; 32])])
 }
 
-fn record(mesh: &MeshFile, author: &Identity, version: u64) -> Record {
+fn record(mesh: &MeshFile, author: &Identity, version: u64) -> Shared {
     let key_of = Key { kind: Kind(4242), scope: String::new(), name: "x".into() };
-    Record::author(&mesh.mesh(), &author.signing_key(), None, key_of, version, Wall(0), &version)
+    Record::author(&mesh.mesh(), &author.signing_key(), None, key_of, version, Wall(0), &version).into()
 }
 
 #[tokio::test]
@@ -209,7 +209,9 @@ async fn a_record_that_its_author_did_not_sign_is_not_passed_on() {
     c.dial(&b);
     a.until_up(b.id()).await;
     c.until_up(b.id()).await;
-    let forged = |version| Record { version: version + 1, ..record(&mesh, &a.identity, version) };
+    let forged = |version| {
+        Shared::new(Record { version: version + 1, ..Record::clone(&record(&mesh, &a.identity, version)) })
+    };
     let mut again = tokio::time::interval(Duration::from_millis(50));
     let (a_id, b_id) = (a.id(), b.id());
     let (mut version, mut arrived) = (0, 0);

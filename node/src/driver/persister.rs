@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::error;
-use waystation_proto::{Input, Record, event::WriteId};
+use waystation_proto::{Input, Shared, event::WriteId};
 
 use crate::store::Store;
 
@@ -15,7 +15,7 @@ pub struct Job {
     /// Which.
     pub write: WriteId,
     /// What.
-    pub records: Vec<Record>,
+    pub records: Vec<Shared>,
     /// How long it may wait for company.
     pub within: Duration,
 }
@@ -25,7 +25,7 @@ pub async fn run(store: Store, mut jobs: mpsc::Receiver<Job>, answers: mpsc::Sen
     while let Some(first) = jobs.recv().await {
         let mut batch = vec![first];
         gather(&mut jobs, &mut batch).await;
-        let (writes, records): (Vec<WriteId>, Vec<Vec<Record>>) =
+        let (writes, records): (Vec<WriteId>, Vec<Vec<Shared>>) =
             batch.into_iter().map(|job| (job.write, job.records)).unzip();
         let result = store.persist(records.into_iter().flatten().collect()).await;
         if let Err(why) = &result {

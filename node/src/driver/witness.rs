@@ -57,13 +57,13 @@ impl Witness {
                     self.reached.by(*peer);
                 }
                 if self.up.insert(*peer) {
-                    let site = replica.catalog().node(peer).map(|body| body.site);
+                    let site = replica.catalog().node(peer).map(|body| body.site.clone());
                     self.events.tell(What::NodeUp { node: peer.to_string(), site });
                 }
             }
             Input::PeerDown { peer } => {
                 self.up.remove(peer);
-                let site = replica.catalog().node(peer).map(|body| body.site);
+                let site = replica.catalog().node(peer).map(|body| body.site.clone());
                 self.events.tell(What::NodeDown { node: peer.to_string(), site });
             }
             Input::Fetched { fetch } => self.journal.came(*fetch),
@@ -105,7 +105,7 @@ impl Witness {
         match output {
             Output::Probe { hash, size } => self.journal.wanted(*hash, *size),
             Output::Fetch { fetch, from, hash, range, .. } => {
-                let site = replica.catalog().node(from).map(|body| body.site);
+                let site = replica.catalog().node(from).map(|body| body.site.clone());
                 let far = site.as_ref().is_some_and(|site| *site != self.site);
                 let place = Place::member(from, site.clone(), far);
                 if self.journal.began(*fetch, *from, place, *hash, range.clone()) {

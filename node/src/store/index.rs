@@ -460,7 +460,7 @@ impl Index {
                 let row = SightingRow { manifest: body.manifest, seen: body.seen, granted: *granted };
                 put(&self.sightings, keys::sighting(repository, tag, node), &row)
             }
-            Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body),
+            Change::Node { node, body } => put(&self.nodes, node.0.to_vec(), body.as_ref()),
             // The catalog itself is asked.
             Change::Policy { .. } => Ok(()),
             Change::Grant(grant) => put(&self.grants, grant.name().into_bytes(), grant),

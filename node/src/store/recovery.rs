@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use waystation_proto::{Hash, Record, catalog, event::Change, index::ArtifactIndex};
+use waystation_proto::{Hash, Shared, event::Change, index::ArtifactIndex};
 
 use super::{
     Held, Index, Inner, OpenError, Opened, Store,
@@ -259,7 +259,7 @@ async fn open_index(dirs: &Dirs, last_run: Option<u64>) -> io::Result<(Index, bo
 }
 
 /// Builds the index from names, records and artifact indexes.
-async fn rebuild(inner: &Inner, names: &[Named], records: &[Record]) {
+async fn rebuild(inner: &Inner, names: &[Named], records: &[Shared]) {
     for named in names {
         match &named.ground {
             Ground::Blob { digest, size } => {
@@ -273,7 +273,7 @@ async fn rebuild(inner: &Inner, names: &[Named], records: &[Record]) {
         }
     }
     for record in records {
-        match catalog::change_of(record) {
+        match record.change() {
             Ok(Some(change)) => inner.index.apply(&change),
             Ok(None) => {}
             Err(error) => tracing::warn!(key = ?record.key, %error, "a stored record says nothing"),
@@ -299,7 +299,7 @@ async fn remember_writes(inner: &Inner, names: &[Named]) {
     for named in names.iter().filter(|named| matches!(named.ground, Ground::Segment(_))) {
         // What cannot be read has been told of.
         for record in inner.read_segment(named.hash).await.unwrap_or_default() {
-            if let Ok(Some(change @ Change::Tag { .. })) = catalog::change_of(&record) {
+            if let Ok(Some(change @ Change::Tag { .. })) = record.change() {
                 inner.index.apply(&change.lost());
             }
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use waystation_proto::{Hash, Record, record::Key};
+use waystation_proto::{Hash, Record, Shared, record::Key};
 
 use super::{IngestError, Inner, blobs::Named, draft::storage, ground::Ground};
 
@@ -68,10 +68,10 @@ impl Segments {
 }
 
 impl State {
-    fn add(&mut self, sequence: u64, hash: Hash, records: &[Record]) {
+    fn add(&mut self, sequence: u64, hash: Hash, records: &[Shared]) {
         self.segments.insert(sequence, Segment { hash, living: 0, superseded: 0 });
         for record in records {
-            let length = record.encode().len();
+            let length = record.size();
             let place = (sequence, u32::try_from(length).unwrap_or(u32::MAX));
             if let Some((old, length)) = self.latest.insert(record.key.prefix(), place)
                 && let Some(segment) = self.segments.get_mut(&old)
@@ -115,7 +115,7 @@ impl State {
 
 impl Inner {
     /// See [`super::Store::persist`].
-    pub async fn persist(self: &Arc<Self>, records: Vec<Record>) -> Result<(), IngestError> {
+    pub async fn persist(self: &Arc<Self>, records: Vec<Shared>) -> Result<(), IngestError> {
         if records.is_empty() {
             return Ok(());
         }
@@ -138,7 +138,7 @@ impl Inner {
     }
 
     /// Reads all segments: the living records. What cannot be read is told, kept and left out.
-    pub async fn read_segments(&self, names: &[Named]) -> io::Result<Vec<Record>> {
+    pub async fn read_segments(&self, names: &[Named]) -> io::Result<Vec<Shared>> {
         let mut living = BTreeMap::new();
         for named in names {
             let Ground::Segment(sequence) = named.ground else { continue };
@@ -159,13 +159,13 @@ impl Inner {
     }
 
     /// The records of one segment, living or not.
-    pub async fn read_segment(&self, hash: Hash) -> io::Result<Vec<Record>> {
+    pub async fn read_segment(&self, hash: Hash) -> io::Result<Vec<Shared>> {
         let bytes = self.read(hash, SEGMENT_LIMIT).await?;
         decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Writes records as new segments, durably.
-    async fn write_segments(&self, records: Vec<Record>) -> io::Result<()> {
+    async fn write_segments(&self, records: Vec<Shared>) -> io::Result<()> {
         let mut written = Vec::new();
         for part in parts(records) {
             let bytes = encode(&part);
@@ -224,7 +224,7 @@ impl State {
     }
 }
 
-fn keep_better(living: &mut BTreeMap<[u8; 16], Record>, record: Record) {
+fn keep_better(living: &mut BTreeMap<[u8; 16], Shared>, record: Shared) {
     let key = record.key.prefix();
     if living.get(&key).is_none_or(|old| record.beats(old)) {
         living.insert(key, record);
@@ -232,12 +232,12 @@ fn keep_better(living: &mut BTreeMap<[u8; 16], Record>, record: Record) {
 }
 
 /// Cuts records into parts that fit a segment each.
-fn parts(records: Vec<Record>) -> Vec<Vec<Record>> {
+fn parts(records: Vec<Shared>) -> Vec<Vec<Shared>> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut bytes = HEADER;
     for record in records {
-        let more = PREFIX + record.encode().len();
+        let more = PREFIX + record.size();
         if bytes + more > MAX_BYTES && !part.is_empty() {
             parts.push(std::mem::take(&mut part));
             bytes = HEADER;
@@ -249,7 +249,7 @@ fn parts(records: Vec<Record>) -> Vec<Vec<Record>> {
     parts
 }
 
-fn encode(records: &[Record]) -> Bytes {
+fn encode(records: &[Shared]) -> Bytes {
     let mut bytes = MAGIC.to_vec();
     bytes.push(VERSION);
     for record in records {
@@ -260,7 +260,7 @@ fn encode(records: &[Record]) -> Bytes {
     bytes.into()
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<Record>, SegmentError> {
+fn decode(bytes: &[u8]) -> Result<Vec<Shared>, SegmentError> {
     let mut rest = bytes.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&[VERSION]));
     let rest = rest.as_mut().ok_or(SegmentError::Version)?;
     let mut records = Vec::new();
@@ -269,7 +269,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<Record>, SegmentError> {
         let Some((length, after)) = rest.split_first_chunk::<PREFIX>() else { return Err(malformed) };
         let length = u32::from_le_bytes(*length) as usize;
         let record = after.get(..length).and_then(|record| Record::decode(record).ok());
-        records.push(record.ok_or(malformed)?);
+        records.push(Shared::new(record.ok_or(malformed)?));
         *rest = &after[length..];
     }
     Ok(records)

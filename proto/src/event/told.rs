@@ -1,6 +1,6 @@
 //! What a driver is told: changes of the catalog, answers to requests, and facts for logs and metrics.
 
-use alloc::string::String;
+use alloc::{string::String, sync::Arc};
 
 use super::RequestId;
 use crate::{
@@ -96,7 +96,7 @@ pub enum Change {
         /// Who.
         node: NodeId,
         /// What.
-        body: NodeBody,
+        body: Arc<NodeBody>,
     },
     /// A grant.
     Grant(Grant),

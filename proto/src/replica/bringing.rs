@@ -116,7 +116,7 @@ impl Replica {
     pub(crate) fn pulling(&mut self, now: Now) -> (&mut Pulls, pulls::Means<'_>) {
         let (me, sessions) = (self.writes.me(), self.membership.sessions().collect::<Vec<_>>());
         let is_near =
-            |peer: &&NodeId| self.catalog.node(peer).is_some_and(|node| node.site == self.config.site);
+            |peer: &&NodeId| self.catalog.site_of(peer).is_some_and(|site| site == self.config.site);
         let near = sessions.iter().filter(is_near).copied().collect();
         let means =
             pulls::Means { now: now.time, me, sessions, near, held: &self.held, wants: &mut self.wants };

@@ -12,7 +12,8 @@ use crate::{
     body::HoldingState,
     event::Output,
     id::{Digest, NodeId},
-    record::{Key, Kind, Record, holding_name},
+    record::{Key, Kind, holding_name},
+    shared::Shared,
     time::{Now, Span, Time},
     wire::Message,
 };
@@ -84,7 +85,7 @@ impl Replica {
     }
 
     /// Records were taken in: some may be what others wait for, or a client of this node.
-    pub(super) fn answer_inquiries(&mut self, now: Now, news: &[Record], out: &mut Vec<Output>) {
+    pub(super) fn answer_inquiries(&mut self, now: Now, news: &[Shared], out: &mut Vec<Output>) {
         let holdings = news.iter().filter(|record| record.key.kind == Kind::HOLDING);
         let told: BTreeSet<Digest> = holdings
             .filter_map(|record| holding_name(&record.key.name))
@@ -119,7 +120,7 @@ impl Replica {
     }
 
     /// What some holders say of themselves: that they hold it, and where they are.
-    fn holder_records(&self, manifest: &Digest) -> Vec<Record> {
+    fn holder_records(&self, manifest: &Digest) -> Vec<Shared> {
         let keys = |node: NodeId| [Key::node(&node), Key::holding(manifest, &node)];
         let keys = self.holders_known(manifest).into_iter().flat_map(keys);
         keys.filter_map(|key| self.catalog.get(&key).cloned()).collect()

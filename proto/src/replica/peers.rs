@@ -5,14 +5,15 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use super::{PERSIST_WITHIN, Replica};
 use crate::{
     body::{HoldingState, NodeBody},
-    catalog::{Applied, Limits, change_of},
+    catalog::{Applied, Limits},
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected},
     presence::FRESH,
     quota::Quota,
     reconcile::{self, Summary},
-    record::{Kind, Record, RecordError, RecordId},
+    record::{Kind, RecordError, RecordId},
+    shared::Shared,
     surplus::{GATEWAYS, Session, Share, Surplus, weight},
     time::{Now, Span},
     wire::{Message, batches},
@@ -124,14 +125,14 @@ impl Replica {
 
     /// Whether a member is on this node's site, as far as is known.
     pub(super) fn is_near(&self, peer: &NodeId) -> bool {
-        self.catalog.node(peer).is_none_or(|body| body.site == self.config.site)
+        self.catalog.site_of(peer).is_none_or(|site| site == self.config.site)
     }
 
-    pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Record>, out: &mut Vec<Output>) {
+    pub(super) fn take_in(&mut self, now: Now, from: NodeId, records: Vec<Shared>, out: &mut Vec<Output>) {
         let mut refused: Option<(usize, RecordError)> = None;
         let mut wrong = 0;
         let (mut news, mut relied) = (Vec::new(), Vec::new());
-        for record in records {
+        for mut record in records {
             if self.is_known(&record) || self.writes.outdo(&record) {
                 self.tell_lost(&record, out);
                 continue;
@@ -143,6 +144,8 @@ impl Replica {
                 refused.get_or_insert((0, error)).0 += 1;
                 continue;
             }
+            // Before the record is in many hands.
+            self.catalog.share_grant(&mut record);
             if self.writes.set_right(&self.catalog, &record) {
                 out.push(Output::Notify(Event::KeyShared { from }));
             }
@@ -161,7 +164,7 @@ impl Replica {
         }
         self.answer_inquiries(now, &news, out);
         // Some may have made room for others since.
-        news.retain(|record: &Record| self.catalog.get(&record.key) == Some(record));
+        news.retain(|record: &Shared| self.catalog.same_key(record) == Some(record));
         for (records, origin, within) in
             [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
         {
@@ -174,14 +177,14 @@ impl Replica {
     }
 
     /// Whether a record brings nothing: checking signatures costs more than looking.
-    fn is_known(&self, record: &Record) -> bool {
-        self.catalog.get(&record.key).is_some_and(|known| !record.beats(known))
+    fn is_known(&self, record: &Shared) -> bool {
+        self.catalog.same_key(record).is_some_and(|known| !record.beats(known))
     }
 
     /// Tells of an older write to a tag, for the tag's history. Whoever shows it takes the author's name for
     /// true, so this is worth checking a signature.
-    fn tell_lost(&mut self, record: &Record, out: &mut Vec<Output>) {
-        let known = self.catalog.get(&record.key).filter(|known| *known != record && known.beats(record));
+    fn tell_lost(&mut self, record: &Shared, out: &mut Vec<Output>) {
+        let known = self.catalog.same_key(record).filter(|known| *known != record && known.beats(record));
         let is_concurrent = known.is_some_and(|known| are_concurrent(known, record));
         let is_older = record.key.kind == Kind::TAG && (known.is_some() || self.writes.outdo(record));
         if is_older && record.check(self.writes.trust()).is_ok() {
@@ -189,20 +192,20 @@ impl Replica {
             if is_concurrent && !self.gave_way.note(record) {
                 return;
             }
-            let change = change_of(record).ok().flatten();
+            let change = record.change().ok().flatten();
             out.extend(change.map(|change| Output::Catalog(change.lost())));
         }
     }
 
     /// The write that gives way to a record that is about to be applied, where neither knew of the other.
-    fn gives_way(&self, record: &Record) -> Option<Record> {
-        let known = (record.key.kind == Kind::TAG).then(|| self.catalog.get(&record.key)).flatten();
+    fn gives_way(&self, record: &Shared) -> Option<Shared> {
+        let known = (record.key.kind == Kind::TAG).then(|| self.catalog.same_key(record)).flatten();
         known.filter(|known| are_concurrent(known, record) && record.beats(known)).cloned()
     }
 
     /// Catalogs are compared by what counts, so members that never had a write that gave way would not learn
     /// of it: those with a session are told at once, the others when they come.
-    fn tell_of_giving_way(&mut self, record: Record, out: &mut Vec<Output>) {
+    fn tell_of_giving_way(&mut self, record: Shared, out: &mut Vec<Output>) {
         if !self.gave_way.note(&record) {
             return;
         }
@@ -212,9 +215,9 @@ impl Replica {
         out.push(Output::Announce { records: alloc::vec![record] });
     }
 
-    pub(super) fn apply(&mut self, now: Now, record: Record, out: &mut Vec<Output>) -> Applied {
+    pub(super) fn apply(&mut self, now: Now, record: Shared, out: &mut Vec<Output>) -> Applied {
         let limits = self.limits();
-        let change = change_of(&record);
+        let change = record.change();
         let gives_way = self.gives_way(&record);
         let offered = (record.key.kind == Kind::TAG).then(|| record.clone());
         let author = record.author;
@@ -258,14 +261,14 @@ impl Replica {
         }
         let (me, quota) = (self.me(), Quota::MESH.holdings);
         for record in &evicted {
-            let Ok(Some(Change::Holding { manifest, node, state })) = change_of(record) else { continue };
+            let Ok(Some(Change::Holding { manifest, node, state })) = record.change() else { continue };
             out.push(Output::Catalog(Change::Holding { manifest, node, state: HoldingState::Gone }));
             // Near the quota one word would push out the next without end.
             if node == me && state != HoldingState::Gone && self.catalog.held_by(&me) < quota / 4 * 3 {
                 self.writes.put_off(alloc::vec![record.clone()]);
             }
         }
-        out.push(Output::Forget { keys: evicted.into_iter().map(|record| record.key).collect() });
+        out.push(Output::Forget { keys: evicted.into_iter().map(|record| record.key.clone()).collect() });
     }
 
     fn limits(&self) -> Limits {
@@ -282,7 +285,7 @@ impl Replica {
         let mut records = ids.iter().filter_map(|id| self.catalog.by_id(id)).cloned().peekable();
         let fitting = core::iter::from_fn(|| {
             records.next_if(|record| {
-                let size = record.encode().len();
+                let size = record.size();
                 let fits = size <= room;
                 room = room.saturating_sub(size);
                 fits
@@ -297,7 +300,7 @@ impl Replica {
     fn connected(&self) -> Connected {
         let mut connected = Connected::default();
         for peer in self.membership.sessions() {
-            let far = self.catalog.node(&peer).is_some_and(|body| body.site != self.config.site);
+            let far = self.catalog.site_of(&peer).is_some_and(|site| site != self.config.site);
             *(if far { &mut connected.far } else { &mut connected.near }) += 1;
         }
         connected
@@ -456,7 +459,7 @@ impl Replica {
         }
         let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
         let mut candidates: Vec<Candidate> =
-            known.map(|(node, body)| candidate(node, &body, &self.config.site)).collect();
+            known.map(|(node, body)| candidate(node, body, &self.config.site)).collect();
         // No order among equals: all nodes of the mesh may want it at once.
         self.rng.shuffle(&mut candidates);
         candidates.sort_by_key(|candidate| candidate.far);
@@ -472,7 +475,7 @@ impl Replica {
 }
 
 /// Writes of which neither author knew the other's.
-fn are_concurrent(one: &Record, other: &Record) -> bool {
+fn are_concurrent(one: &Shared, other: &Shared) -> bool {
     one.version == other.version && one.author != other.author
 }
 
@@ -481,7 +484,7 @@ fn candidate(node: NodeId, body: &NodeBody, site: &str) -> Candidate {
 }
 
 /// Tells the mesh, in announcements that are small enough.
-pub(super) fn announce(records: Vec<Record>, out: &mut Vec<Output>) {
+pub(super) fn announce(records: Vec<Shared>, out: &mut Vec<Output>) {
     let batches = batches(records.into_iter(), Message::MAX_ANNOUNCE_BYTES / 2);
     out.extend(batches.into_iter().map(|records| Output::Announce { records }));
 }

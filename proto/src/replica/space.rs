@@ -12,7 +12,7 @@ use crate::{
     event::{Event, Input, Output, Refusal, RequestId},
     id::{Digest, Hash, NodeId},
     leases::Promise,
-    record::Record,
+    shared::Shared,
     time::{Now, Span},
     wants::Holders,
     wire::Message,
@@ -129,7 +129,7 @@ impl Replica {
             self.held.remove(hash);
         }
         let state = HoldingState::Gone;
-        let records: Vec<Record> = manifests
+        let records: Vec<Shared> = manifests
             .iter()
             .filter_map(|manifest| self.writes.holding(&self.catalog, now.wall, manifest, state))
             .collect();
@@ -159,7 +159,7 @@ impl Replica {
     }
 
     /// Keeps a note of this node's for itself.
-    fn note(&mut self, record: Record, request: Option<RequestId>, out: &mut Vec<Output>) {
+    fn note(&mut self, record: Shared, request: Option<RequestId>, out: &mut Vec<Output>) {
         let records = alloc::vec![record];
         let pending = Pending { records: records.clone(), request, origin: Origin::Local, then: None };
         let write = self.writes.start(pending);

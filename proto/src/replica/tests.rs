@@ -7,7 +7,7 @@ use crate::{
     body::{HoldingBody, Tier},
     event::DialTarget,
     id::MeshId,
-    record::Key,
+    record::{Key, Record},
     time::{Time, Wall},
     wire::Message,
 };
@@ -43,7 +43,7 @@ impl Node {
         Self::restart(ReplicaConfig::default(), vec![])
     }
 
-    fn restart(config: ReplicaConfig, records: Vec<Record>) -> Self {
+    fn restart(config: ReplicaConfig, records: Vec<Shared>) -> Self {
         let replica = Replica::new(config, key(1), trust());
         let mut node = Node { replica, now: 0, out: Vec::new() };
         node.give(Input::Restore { records, held: vec![] });
@@ -77,7 +77,7 @@ impl Node {
     }
 
     /// What another copy of this node's key says, from a member.
-    fn hear(&mut self, records: Vec<Record>) {
+    fn hear(&mut self, records: Vec<Shared>) {
         self.give(Input::Received { from: node(2), message: Message::Records(records) });
     }
 
@@ -92,7 +92,7 @@ impl Node {
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.replica.catalog.node(&node(1)).map(|body| body.addresses).unwrap_or_default()
+        self.replica.catalog.node(&node(1)).map(|body| body.addresses.clone()).unwrap_or_default()
     }
 }
 
@@ -117,7 +117,7 @@ fn a_machine_with_many_networks_tells_of_some() {
     assert_eq!(here.addresses(), many[..NodeBody::ADDRESSES_MAX]);
 }
 
-fn node_record(n: u8, version: u64, address: &str) -> Record {
+fn node_record(n: u8, version: u64, address: &str) -> Shared {
     let body = NodeBody {
         site: "default".into(),
         tier: Tier::Edge,
@@ -126,28 +126,28 @@ fn node_record(n: u8, version: u64, address: &str) -> Record {
         region: String::new(),
         labels: alloc::collections::BTreeMap::new(),
     };
-    Record::author(&trust().mesh, &key(n), None, Key::node(&node(n)), version, WALL, &body)
+    Record::author(&trust().mesh, &key(n), None, Key::node(&node(n)), version, WALL, &body).into()
 }
 
-fn own_node(version: u64, address: &str) -> Record {
+fn own_node(version: u64, address: &str) -> Shared {
     node_record(1, version, address)
 }
 
-fn holding(n: u8, version: u64, state: HoldingState) -> Record {
+fn holding(n: u8, version: u64, state: HoldingState) -> Shared {
     let key_of = Key::holding(&digest(9), &node(n));
-    Record::author(&trust().mesh, &key(n), None, key_of, version, WALL, &HoldingBody { state })
+    Record::author(&trust().mesh, &key(n), None, key_of, version, WALL, &HoldingBody { state }).into()
 }
 
-fn own_holding(version: u64, state: HoldingState) -> Record {
+fn own_holding(version: u64, state: HoldingState) -> Shared {
     holding(1, version, state)
 }
 
 /// Artifact 9, in a repository, by the root itself.
-fn artifact() -> Record {
+fn artifact() -> Shared {
     artifact_of(1, 1)
 }
 
-fn artifact_of(manifest_size: u64, index_size: u64) -> Record {
+fn artifact_of(manifest_size: u64, index_size: u64) -> Shared {
     let author = key(77);
     let subject = NodeId(author.verifying_key().to_bytes());
     let anything = crate::grant::Actions::ALL;
@@ -163,7 +163,7 @@ fn artifact_of(manifest_size: u64, index_size: u64) -> Record {
     };
     let key_of = Key::artifact(&"app".parse().expect("a name"), &digest(9));
     let body = crate::body::ArtifactBody { place: Some(place) };
-    Record::author(&trust().mesh, &author, Some(grant.into()), key_of, 1, WALL, &body)
+    Record::author(&trust().mesh, &author, Some(grant.into()), key_of, 1, WALL, &body).into()
 }
 
 #[test]
@@ -235,10 +235,10 @@ fn a_closure_goes_on_after_a_restart_although_no_holder_is_connected() {
 fn one_answer_is_bounded_in_bytes_and_the_rest_comes_soon() {
     let large = |n: u32| {
         let key_of = Key { kind: Kind(999), scope: String::new(), name: n.to_string() };
-        Record::author(&trust().mesh, &key(2), None, key_of, 1, WALL, &vec![7u8; 16_000])
+        Record::author(&trust().mesh, &key(2), None, key_of, 1, WALL, &vec![7u8; 16_000]).into()
     };
-    let records: Vec<Record> = (0..200).map(large).collect();
-    let ids = records.iter().map(Record::id).collect();
+    let records: Vec<Shared> = (0..200).map(large).collect();
+    let ids = records.iter().map(Shared::id).collect();
     let mut here = Node::restart(ReplicaConfig::default(), records);
     here.reachable(&["here:1"]);
     here.give(Input::PeerUp { peer: node(2), dialled: None });
@@ -264,7 +264,7 @@ fn a_full_catalog_is_told_of() {
     here.hear(vec![node_record(3, 1, "3:1"), node_record(2, 2, "2:2")]);
     let told = Event::RecordsRefused { from: node(2), count: 1, why: crate::record::RecordError::Full };
     assert!(here.out.iter().any(|output| matches!(output, Output::Notify(event) if *event == told)));
-    let moved = here.replica.catalog.node(&node(2)).map(|body| body.addresses);
+    let moved = here.replica.catalog.node(&node(2)).map(|body| body.addresses.clone());
     assert_eq!(moved, Some(vec!["2:2".to_string()]), "what replaces something has room");
 }
 

@@ -10,7 +10,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     Change, Digest, Event, FetchId, Hash, Input, MeshId, NodeId, Output, Record, Replica, ReplicaConfig,
-    RepoName, RequestId, Tag, Timer,
+    RepoName, RequestId, Shared, Tag, Timer,
     body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, TagBody, Tier},
     event::{DialTarget, Proof, Source, WriteId},
     grant::{Actions, Grant},
@@ -150,9 +150,9 @@ pub struct Node {
     pub wall: Wall,
     /// Whether writes of records are answered at once; if not, they wait in `writes`.
     pub writes_are_quick: bool,
-    pub writes: Vec<(WriteId, Vec<Record>)>,
+    pub writes: Vec<(WriteId, Vec<Shared>)>,
     /// What is durable, as a driver keeps it: the last write of each key.
-    pub disk: BTreeMap<Key, Record>,
+    pub disk: BTreeMap<Key, Shared>,
     pub held: BTreeSet<Hash>,
     pub partial: BTreeMap<Hash, Ranges>,
     pub indexes: BTreeMap<Hash, ArtifactIndex>,
@@ -167,7 +167,7 @@ pub struct Node {
     pub events: Vec<Event>,
     pub changes: Vec<Change>,
     pub sent: Vec<(NodeId, Message)>,
-    pub announced: Vec<Record>,
+    pub announced: Vec<Shared>,
     pub dialled: Vec<DialTarget>,
     /// Members whose sessions were ended.
     pub hung_up: Vec<NodeId>,
@@ -192,13 +192,13 @@ impl Node {
     }
 
     /// A node that starts again over these records and blobs.
-    pub fn restored(n: u8, records: Vec<Record>, held: Vec<Hash>) -> Self {
+    pub fn restored(n: u8, records: Vec<Shared>, held: Vec<Hash>) -> Self {
         let config = ReplicaConfig { site: "here".into(), ..ReplicaConfig::default() };
         Self::configured(n, config, records, held)
     }
 
     /// A node that behaves as this says.
-    pub fn configured(n: u8, config: ReplicaConfig, records: Vec<Record>, held: Vec<Hash>) -> Self {
+    pub fn configured(n: u8, config: ReplicaConfig, records: Vec<Shared>, held: Vec<Hash>) -> Self {
         let mut node = Node {
             replica: Replica::new(config, key(n), trust()),
             now: 0,
@@ -250,8 +250,8 @@ impl Node {
     }
 
     /// Records arrive from a member.
-    pub fn learn(&mut self, records: impl IntoIterator<Item = Record>) {
-        let message = Message::Records(records.into_iter().collect());
+    pub fn learn(&mut self, records: impl IntoIterator<Item: Into<Shared>>) {
+        let message = Message::Records(records.into_iter().map(Into::into).collect());
         self.tell(Input::Received { from: node(200), message });
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waystation_proto::{Record, RecordId};
+use waystation_proto::{RecordId, Shared};
 
 use crate::host::Host;
 
 /// Whether all hosts know the same, and all of them these.
-pub fn equal(hosts: &[Host], planted: &[Record]) -> Result<(), String> {
+pub fn equal(hosts: &[Host], planted: &[Shared]) -> Result<(), String> {
     let catalogs: Vec<BTreeSet<RecordId>> = hosts.iter().map(ids).collect();
     let Some(all) = catalogs.iter().cloned().reduce(|mut all, ids| {
         all.extend(ids);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use waystation_proto::{Input, Record, wire::Message};
+use waystation_proto::{Input, Shared, wire::Message};
 
 use super::{Occurrence, World, marks};
 use crate::{
@@ -52,7 +52,7 @@ impl World {
     }
 
     /// Publishes records by gossip.
-    pub(super) fn announce(&mut self, host: usize, records: Vec<Record>) {
+    pub(super) fn announce(&mut self, host: usize, records: Vec<Shared>) {
         let message = Message::Records(records);
         let parcel = match Parcel::announced(&message) {
             Ok(parcel) => parcel,

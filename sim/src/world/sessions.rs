@@ -24,7 +24,8 @@ impl World {
                 let half = Load { bytes: 0, weight: SESSION_BYTES / 2, kind: Kind::Session };
                 self.network.tally(host, to, half);
                 self.network.tally(to, host, half);
-                HANDSHAKE_TRIPS * (self.network.delay(host, to) + self.network.delay(to, host))
+                let round_trip = self.network.base_delay(host, to) + self.network.base_delay(to, host);
+                HANDSHAKE_TRIPS * round_trip + self.network.jitter(host)
             }
             _ => DIAL_PATIENCE,
         };
@@ -158,7 +159,7 @@ impl World {
 const SILENCE: Nanos = 10 * SECOND;
 /// How long a dial waits for an answer.
 const DIAL_PATIENCE: Nanos = 8 * SECOND;
-/// Round trips until TCP, noise, yamux and the protocols' introductions are through.
-const HANDSHAKE_TRIPS: Nanos = 4;
+/// Round trips until TCP and noise are through; yamux and the protocols' introductions wait for nothing.
+const HANDSHAKE_TRIPS: Nanos = 2;
 /// Sessions that a node takes at most.
 const SESSIONS_MAX: usize = 256;

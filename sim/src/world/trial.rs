@@ -4,7 +4,7 @@
 use std::fmt;
 
 use waystation_proto::{
-    Input, Record, RepoName, RequestId, Tag,
+    Input, RepoName, RequestId, Shared, Tag,
     glob::Glob,
     grant::{Actions, Grant},
     wire::Message,
@@ -128,7 +128,7 @@ impl World {
     }
 
     /// A host learns a record from a neighbour that nobody else hears.
-    pub fn teach(&mut self, host: usize, record: Record) {
+    pub fn teach(&mut self, host: usize, record: Shared) {
         let from = self.hosts[host].id;
         self.tell(host, Input::Received { from, message: Message::Records(vec![record]) });
     }
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
-    pub fn plant(&mut self, via: usize) -> Option<Record> {
+    pub fn plant(&mut self, via: usize) -> Option<Shared> {
         let record = self.rogue.of_unknown_kind();
         let sent = self.spread(via, Message::Records(vec![record.clone()]));
         sent.then(|| self.planted.push(record.clone()))?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use waystation_proto::{
-    Record, Tag,
+    Record, Shared, Tag,
     body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, TagBody},
     glob::Glob,
     grant::{Actions, Grant},
@@ -26,7 +26,7 @@ use crate::{
 /// What is so before anything happens, by whose words it is.
 #[derive(Default)]
 struct Before {
-    records: Vec<(usize, Record)>,
+    records: Vec<(usize, Shared)>,
     /// How many of each host's words there are: each has a higher version than those before.
     words: BTreeMap<usize, u64>,
     told: BTreeSet<usize>,
@@ -61,7 +61,7 @@ impl World {
             before.add(says, self.trust.mesh, None, key, None, &body);
         }
         if warm {
-            let common: BTreeMap<Key, Record> =
+            let common: BTreeMap<Key, Shared> =
                 before.records.into_iter().map(|(_, record)| (record.key.clone(), record)).collect();
             let common = Common::new(common);
             for host in self.hosts.iter_mut().filter(|host| !later.contains(&host.number)) {
@@ -139,6 +139,6 @@ impl Before {
         *words += 1;
         let version = version.unwrap_or(*words);
         let record = Record::author(&mesh, says.key(), grant.cloned(), key, version, Wall(WALL), body);
-        self.records.push((says.number, record));
+        self.records.push((says.number, record.into()));
     }
 }

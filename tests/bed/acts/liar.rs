@@ -87,7 +87,8 @@ impl Liar {
         let held = HoldingBody { state: HoldingState::Complete };
         let holding = member.record(Key::holding(&manifest, &member.id()), 1, &held);
         let site = &fleet.network.topology.sites[LIAR.site].name;
-        member.say(&Message::Records(vec![member.node_record(site, &own.to_string()), holding]));
+        member
+            .say(&Message::Records(vec![member.node_record(site, &own.to_string()).into(), holding.into()]));
         Liar { member, data }
     }
 }

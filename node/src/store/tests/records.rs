@@ -13,7 +13,7 @@ use waystation_proto::{
     glob::Glob,
     grant::{Actions, Grant},
     index::{ArtifactIndex, Edge, EdgeKind},
-    record::{Key, Kind},
+    record::{Key, Kind, Record},
     time::Wall,
 };
 
@@ -23,15 +23,15 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
 }
 
-fn record<B: serde::Serialize>(key_of: Key, version: u64, body: &B) -> Record {
-    Record::author(&MeshId([0; 32]), &key(), None, key_of, version, Wall(0), body)
+fn record<B: serde::Serialize>(key_of: Key, version: u64, body: &B) -> Shared {
+    Record::author(&MeshId([0; 32]), &key(), None, key_of, version, Wall(0), body).into()
 }
 
 fn tag(name: &str) -> Tag {
     name.parse().expect("valid")
 }
 
-fn tag_record(name: &str, version: u64, target: Option<Digest>) -> Record {
+fn tag_record(name: &str, version: u64, target: Option<Digest>) -> Shared {
     record(Key::tag(&repo("a"), &tag(name)), version, &TagBody { target })
 }
 
@@ -87,9 +87,9 @@ fn place_of(index: &ArtifactIndex) -> ArtifactPlace {
     }
 }
 
-fn apply(store: &Store, records: &[Record]) {
+fn apply(store: &Store, records: &[Shared]) {
     for record in records {
-        let change = waystation_proto::catalog::change_of(record).expect("sound");
+        let change = record.change().expect("sound");
         change.iter().for_each(|change| store.index().apply(change));
     }
 }
@@ -116,7 +116,7 @@ fn everything(store: &Store) -> String {
 }
 
 /// Two artifacts that share a layer, and a record of each known kind.
-async fn publish(store: &Store) -> Vec<Record> {
+async fn publish(store: &Store) -> Vec<Shared> {
     let a = repo("a");
     let me = NodeId(key().verifying_key().to_bytes());
     let mut records = Vec::new();
@@ -167,8 +167,8 @@ async fn lookups_are_the_same_after_the_index_is_lost() {
     let opened = reopen(store, &dir).await;
     assert_eq!(everything(&opened.store), before);
     let mut found = opened.records;
-    found.sort_by_key(Record::id);
-    records.sort_by_key(Record::id);
+    found.sort_by_key(Shared::id);
+    records.sort_by_key(Shared::id);
     assert_eq!(found, records);
 
     opened.store.shutdown().await;
@@ -339,7 +339,7 @@ async fn many_small_segments_become_few_and_the_best_of_each_key_stays() {
 async fn segments_that_are_mostly_superseded_are_rewritten() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
-    let batch = |version| -> Vec<Record> {
+    let batch = |version| -> Vec<Shared> {
         let large = |n: u32| Key { kind: Kind(77), scope: String::new(), name: n.to_string() };
         (0..100).map(|n| record(large(n), version, &vec![7u8; 15_000])).collect()
     };

@@ -1,0 +1,155 @@
+//! What decisions look up of the records of a catalog: holders of an artifact, what nodes say of themselves, where
+//! artifacts are and what is about them. Keeps the records themselves in other orders, and copies nothing of them.
+//! Which records count is [`crate::catalog`]'s.
+
+use core::cmp::Ordering;
+
+use crate::{
+    body::{ArtifactPlace, HoldingState, NodeBody},
+    id::{Digest, NodeId, RepoName},
+    shared::{Artifact, Said, Shared},
+    sorted::Sorted,
+};
+
+/// Records by what they say.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    /// Holdings but those of what is gone, by artifact and node.
+    holders: Sorted<Shared>,
+    /// By author.
+    nodes: Sorted<Shared>,
+    /// Artifacts that are in a repository, by manifest and repository.
+    artifacts: Sorted<Shared>,
+    /// Those of them that are about another one, by that one, repository and manifest.
+    referrers: Sorted<Shared>,
+}
+
+impl Lookups {
+    /// A record counts now.
+    pub(crate) fn add(&mut self, record: &Shared) {
+        match record.said() {
+            Said::Holding { state, .. } if *state != HoldingState::Gone => {
+                self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
+            }
+            Said::Node(_) => {
+                self.nodes.insert(record.clone(), |one, other| one.author.cmp(&other.author));
+            }
+            Said::Artifact(said) if said.place.is_some() => {
+                self.artifacts.insert(record.clone(), |one, other| placed(one).cmp(&placed(other)));
+                if subject(said).is_some() {
+                    self.referrers.insert(record.clone(), |one, other| about(one).cmp(&about(other)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A record that counted does not any more.
+    pub(crate) fn remove(&mut self, record: &Shared) {
+        match record.said() {
+            Said::Holding { .. } => {
+                self.holders.remove(|other| holding(other).cmp(&holding(record)));
+            }
+            Said::Node(_) => {
+                self.nodes.remove(|other| other.author.cmp(&record.author));
+            }
+            Said::Artifact(_) => {
+                self.artifacts.remove(|other| placed(other).cmp(&placed(record)));
+                self.referrers.remove(|other| about(other).cmp(&about(record)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Who says to hold something of an artifact, by node.
+    pub(crate) fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
+        let manifest = *manifest;
+        let of_artifact = move |record: &Shared| match record.said() {
+            Said::Holding { manifest: of, .. } => of.cmp(&manifest),
+            _ => Ordering::Less,
+        };
+        self.holders.range(of_artifact).filter_map(|record| match record.said() {
+            Said::Holding { node, state, .. } => Some((*node, *state)),
+            _ => None,
+        })
+    }
+
+    /// What a node says to hold of an artifact.
+    pub(crate) fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
+        match self.holders.get(|record| holding(record).cmp(&Some((manifest, node))))?.said() {
+            Said::Holding { state, .. } => Some(*state),
+            _ => None,
+        }
+    }
+
+    /// What a node says about itself.
+    pub(crate) fn node(&self, node: &NodeId) -> Option<&NodeBody> {
+        body(self.nodes.get(|record| record.author.cmp(node))?)
+    }
+
+    /// Every node that has said something about itself.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
+        self.nodes.iter().filter_map(|record| Some((&record.author, body(record)?)))
+    }
+
+    /// An artifact's hashes in a repository.
+    pub(crate) fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<&ArtifactPlace> {
+        match self.artifacts.get(|record| placed(record).cmp(&Some((manifest, repository))))?.said() {
+            Said::Artifact(said) => said.place.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// In which repositories an artifact is.
+    pub(crate) fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
+        let manifest = *manifest;
+        let of_artifact =
+            move |record: &Shared| placed(record).map_or(Ordering::Less, |(of, _)| of.cmp(&manifest));
+        self.artifacts.range(of_artifact).filter_map(|record| Some(placed(record)?.1))
+    }
+
+    /// The artifacts of a repository that say to be about this one.
+    pub(crate) fn referrers(
+        &self,
+        repository: &RepoName,
+        subject: &Digest,
+    ) -> impl Iterator<Item = Digest> + '_ {
+        let (repository, subject) = (repository.clone(), *subject);
+        let of_subject = move |record: &Shared| {
+            about(record).map_or(Ordering::Less, |(of, within, _)| (of, within).cmp(&(&subject, &repository)))
+        };
+        self.referrers.range(of_subject).filter_map(|record| Some(*about(record)?.2))
+    }
+}
+
+fn holding(record: &Shared) -> Option<(&Digest, &NodeId)> {
+    match record.said() {
+        Said::Holding { manifest, node, .. } => Some((manifest, node)),
+        _ => None,
+    }
+}
+
+fn body(record: &Shared) -> Option<&NodeBody> {
+    match record.said() {
+        Said::Node(body) => Some(body),
+        _ => None,
+    }
+}
+
+fn placed(record: &Shared) -> Option<(&Digest, &RepoName)> {
+    match record.said() {
+        Said::Artifact(said) => Some((&said.manifest, &said.repository)),
+        _ => None,
+    }
+}
+
+fn about(record: &Shared) -> Option<(&Digest, &RepoName, &Digest)> {
+    match record.said() {
+        Said::Artifact(said) => Some((subject(said)?, &said.repository, &said.manifest)),
+        _ => None,
+    }
+}
+
+fn subject(said: &Artifact) -> Option<&Digest> {
+    said.place.as_ref()?.subject.as_ref()
+}
