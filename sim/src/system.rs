@@ -2,7 +2,8 @@
 //! anew on the same links. Owns their names; how each of them runs is its own file's.
 
 use crate::{
-    measure::{RunId, Sink},
+    baseline::{self, Baseline},
+    measure::{Measurement, RunId, Sink},
     setup::{Nanos, Setup},
     world::{How, World},
 };
@@ -35,7 +36,13 @@ pub fn carry_out(
             World::carry_out(setup, &how, sink, progress);
             Ok(())
         }
-        name => Err(SystemError { name: name.to_owned() }),
+        name => {
+            let Some(baseline) = Baseline::named(name) else {
+                return Err(SystemError { name: name.to_owned() });
+            };
+            baseline::carry_out(setup, baseline, run, source, sink, progress);
+            Ok(())
+        }
     }
 }
 
@@ -45,5 +52,36 @@ pub fn check(names: &[String]) -> Result<(), SystemError> {
         Some(name) => Err(SystemError { name: name.clone() }),
         None if names.is_empty() => Err(SystemError { name: String::new() }),
         None => Ok(()),
+    }
+}
+
+/// The worst that messages took of any line in any part of a run: their bytes over what the line carries both ways,
+/// from 0 to 1. Lines that change are taken as the topology has them.
+pub fn control_share(setup: &Setup, measurements: &[Measurement]) -> f64 {
+    let share = |measurement: &Measurement| match measurement {
+        Measurement::Line { site, seconds, control, .. } => {
+            let line = setup.topology.sites.get(*site as usize)?.uplink;
+            Some(*control as f64 / ((line.up.bytes() + line.down.bytes()) * seconds))
+        }
+        _ => None,
+    };
+    measurements.iter().filter_map(share).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_system() {
+        for name in &SYSTEMS[1..] {
+            assert_eq!(Baseline::named(name).map(Baseline::name), Some(*name));
+        }
+        assert_eq!(SYSTEMS.len(), Baseline::ALL.len() + 1);
+        let error = check(&["torrent".to_owned()]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "there is no system \"torrent\"; write some of waystation, origin, site-cache, whole-blob, central"
+        );
     }
 }

@@ -144,6 +144,12 @@ fn one(setup: &Setup, source: &str, run: &RunId, bar: &Bar) -> anyhow::Result<Ve
     system::carry_out(setup, source, run, &mut measurements, &mut |now, events| {
         bar.show(setup, run, began, now, events);
     })?;
+    measurements.push(Measurement::Figure {
+        run: run.clone(),
+        name: "control share of a line".to_owned(),
+        value: Some(system::control_share(setup, &measurements)),
+        text: None,
+    });
     bar.0.inc(1);
     Ok(measurements)
 }
