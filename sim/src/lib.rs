@@ -6,9 +6,9 @@
 //! in every process.
 //!
 //! A run has a part with faults and then a part without, in which everything must come right within a
-//! bound. To replay a failure run `waystation-sim run --seed S` with the options that were printed.
+//! bound. Setups, made from scenario files, are carried out instead for as long as they say.
 //!
-//! Reading order: [`options`], [`world`], [`host`], [`check`].
+//! Reading order: [`setup`], [`measure`], [`scenario`], [`world`], [`host`], [`check`]; [`summary`] for figures.
 #![forbid(unsafe_code)]
 
 pub mod account;
@@ -25,6 +25,7 @@ pub mod gossip;
 pub mod ground;
 pub mod host;
 pub mod images;
+pub mod kept;
 pub mod ledger;
 pub mod measure;
 pub mod network;

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use waystation_sim::{
+    kept::Kept,
     measure::{Measurement, RunId},
     reconcile,
     scenario::{SEEDS_MAX, Scenario, expect::Outcome},
@@ -42,6 +43,12 @@ pub struct RunArgs {
     /// Write measurements.jsonl, summary.txt and report.html into this directory; it is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Keep the figures beside the scenario, as NAME.baseline.json.
+    #[arg(long)]
+    keep: bool,
+    /// Compare the figures with those that are kept; a change is like an expectation that is not kept.
+    #[arg(long, conflicts_with = "keep")]
+    check: bool,
 }
 
 /// Runs everything, prints the table and what came of the expectations.
@@ -65,7 +72,23 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         None => run_all(&scenario, args.variant.as_deref(), &mut results)?,
     }
-    finish(&scenario, args.variant.as_deref(), results)
+    let changed = kept(&args, &results.table)?;
+    let code = finish(&scenario, args.variant.as_deref(), results)?;
+    Ok(if changed { ExitCode::from(BROKEN) } else { code })
+}
+
+/// Writes figures to be kept, or says how they changed.
+fn kept(args: &RunArgs, table: &Table) -> anyhow::Result<bool> {
+    let path = Kept::beside(&args.scenario);
+    if args.keep {
+        Kept::of(table).write(&path)?;
+        println!("kept in {}", path.display());
+    }
+    let changes = if args.check { Kept::read(&path)?.changes(table) } else { vec![] };
+    for change in &changes {
+        println!("CHANGED {change}");
+    }
+    Ok(!changes.is_empty())
 }
 
 /// Where measurements go: into the table, and into a file where there is a directory.
