@@ -106,6 +106,8 @@ pub enum Stay {
     LastCopy,
     /// There is no need for its room.
     Room,
+    /// It has no room of its own: others that stay need all of it.
+    Shared,
 }
 
 /// Says what is to go so that `need` bytes become free. Loose units go whether or not there is need. Referenced
@@ -141,9 +143,30 @@ pub fn plan(units: &[Unit], keeps: &Keeps<'_>, need: u64) -> Plan {
             plan.ask.push(go);
         }
     }
+    drop_useless(&mut plan, units);
     settle(&mut plan, units, keeps);
     plan.short = need.saturating_sub(plan.frees.saturating_add(asked));
     plan
+}
+
+/// A referenced copy of which not one blob becomes free, since others that stay need all of them, stays too: nobody
+/// has to be asked to promise anything for it, today or in every round after.
+fn drop_useless(plan: &mut Plan, units: &[Unit]) {
+    let leaving = plan.go.iter().chain(&plan.ask);
+    let freed: BTreeSet<Hash> = leaving.flat_map(|go| &go.frees).map(|(hash, _)| *hash).collect();
+    let units: BTreeMap<Name, &Unit> = units.iter().map(|unit| (unit.name, unit)).collect();
+    let Plan { go, ask, stays, .. } = plan;
+    for list in [go, ask] {
+        list.retain(|go| {
+            let blobs = units.get(&go.name).map_or(&[][..], |unit| &unit.blobs);
+            let useful =
+                go.origin != Origin::Referenced || blobs.iter().any(|(hash, _)| freed.contains(hash));
+            if !useful {
+                *stays.entry(Stay::Shared).or_default() += bytes(blobs);
+            }
+            useful
+        });
+    }
 }
 
 /// What in `go` counted a blob as free because a unit in `ask` was to go too: that blob stays until it has gone.

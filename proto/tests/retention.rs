@@ -205,3 +205,22 @@ fn what_can_come_again_goes_before_what_others_must_promise_to_keep() {
     assert_eq!((plan.ask.len(), plan.short), (0, 20 - plan.frees));
     assert_eq!(plan.stays.get(&Stay::LastCopy), Some(&11), "the last known copy");
 }
+
+/// What is left of a copy that went is what others here need: to ask for a promise for it again and again frees
+/// nothing.
+#[test]
+fn what_frees_nothing_is_not_asked_for() {
+    let mut world =
+        alone(vec![unit(1, Origin::Referenced, vec![7], 1), unit(2, Origin::Referenced, vec![7, 8], 2)], 50);
+    world.pinned.insert(digest(2));
+    let plan = world.plan();
+    assert!(plan.ask.is_empty() && plan.go.is_empty(), "{plan:?}");
+    assert_eq!(plan.short, 50);
+    world.granted.insert(digest(1), node(9));
+    assert!(world.plan().go.is_empty(), "not with a promise either");
+    // Where the other may go too, both do, and the last one frees what they share.
+    world.pinned.clear();
+    let plan = world.plan();
+    let ways: Vec<Name> = plan.go.iter().chain(&plan.ask).map(|go| go.name).collect();
+    assert_eq!(ways, [Name::Content(digest(1)), Name::Content(digest(2))]);
+}

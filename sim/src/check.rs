@@ -7,6 +7,9 @@ pub mod durability;
 pub mod holdings;
 pub mod integrity;
 pub mod liveness;
+pub mod memory;
+pub mod physics;
+pub mod retention;
 pub mod tags;
 
 use std::fmt;
@@ -17,6 +20,8 @@ pub struct Checks {
     violations: Vec<Violation>,
     /// Where tags pointed.
     pub tags: tags::Tags,
+    /// What must stay.
+    pub retention: retention::Retention,
 }
 
 /// A promise that was not kept.

@@ -37,10 +37,10 @@ enum Command {
     Topology(topology::TopologyArgs),
     /// Show how well synthetic images and popularity fit the published figures.
     Images(images::ImagesArgs),
-    /// One random run with faults: prints its options, what happened and the hash of the trace.
-    Replay(replay::ReplayArgs),
-    /// Many random runs with faults; stops at the first that breaks a promise.
-    Swarm(swarm::SwarmArgs),
+    /// A random run with faults again, in words.
+    Replay(replay::Replay),
+    /// Random runs with faults until a promise is broken, and the smallest run that breaks it.
+    Swarm(swarm::Swarm),
     /// What the control plane costs: an idle hour, and one with publications.
     Cost(cost::CostArgs),
 }
@@ -54,8 +54,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::plan(args),
         Command::Topology(args) => topology::topology(args),
         Command::Images(args) => images::images(args),
-        Command::Replay(args) => replay::replay(args),
-        Command::Swarm(args) => swarm::swarm(args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Swarm(args) => swarm::run(&args),
         Command::Cost(args) => cost::cost(args),
     };
     done.unwrap_or_else(|error| {

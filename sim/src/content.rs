@@ -50,7 +50,13 @@ impl Content {
 
     /// An artifact with a manifest of its own over these layers; its number.
     pub fn artifact(&mut self, repository: &RepoName, layers: &[BlobRef]) -> usize {
-        let manifest = self.blob(&format!("manifest {}", self.artifacts.len()), 1_500);
+        let name = format!("manifest {}", self.artifacts.len());
+        self.named(&name, repository, layers)
+    }
+
+    /// The same, with a manifest that is made of this text.
+    pub fn named(&mut self, name: &str, repository: &RepoName, layers: &[BlobRef]) -> usize {
+        let manifest = self.blob(name, 1_500);
         let edge = |blob: &BlobRef| Edge {
             kind: EdgeKind::Layer,
             digest: blob.digest,

@@ -28,7 +28,23 @@ pub struct Disk {
     busy_until: Nanos,
     /// Whether it takes no more.
     full: bool,
+    /// Whether every write takes long.
+    slow: bool,
     rng: fastrand::Rng,
+}
+
+/// What was on a disk at some time.
+#[derive(Clone, Default)]
+pub struct Image {
+    records: Vec<Shared>,
+    complete: BTreeMap<Hash, u64>,
+}
+
+impl Image {
+    /// Whether a blob is on it.
+    pub fn holds(&self, hash: &Hash) -> bool {
+        self.complete.contains_key(hash)
+    }
 }
 
 impl Disk {
@@ -42,6 +58,7 @@ impl Disk {
             partial: BTreeMap::new(),
             busy_until: 0,
             full: false,
+            slow: false,
             rng,
         }
     }
@@ -53,7 +70,7 @@ impl Disk {
 
     /// When a write asked for now, that may wait `within` for others, is durable.
     pub fn durable_at(&mut self, now: Nanos, within: Nanos) -> Nanos {
-        let sync = self.rng.u64(SYNC);
+        let sync = self.rng.u64(SYNC) * if self.slow { SLOWNESS } else { 1 };
         self.busy_until = self.busy_until.max(now + within) + sync;
         self.busy_until
     }
@@ -66,6 +83,33 @@ impl Disk {
     /// Whether it takes no more from now on.
     pub fn set_full(&mut self, full: bool) {
         self.full = full;
+    }
+
+    /// Whether every write takes long from now on.
+    pub fn set_slow(&mut self, slow: bool) {
+        self.slow = slow;
+    }
+
+    /// Every complete blob, with its size.
+    pub fn blobs(&self) -> &BTreeMap<Hash, u64> {
+        &self.complete
+    }
+
+    /// Bytes of blobs.
+    pub fn used(&self) -> u64 {
+        self.complete.values().sum::<u64>() + self.partial.values().map(Ranges::len).sum::<u64>()
+    }
+
+    /// What is durable now.
+    pub fn image(&self) -> Image {
+        Image { records: self.records(), complete: self.complete.clone() }
+    }
+
+    /// Has only what the image has.
+    pub fn replace(&mut self, image: Image) {
+        self.wipe();
+        self.keep(image.records);
+        self.complete = image.complete;
     }
 
     /// Makes records durable: each replaces what was kept under its key.
@@ -161,3 +205,5 @@ impl Disk {
 
 /// How long making something durable takes.
 const SYNC: std::ops::Range<Nanos> = MILLISECOND..20 * MILLISECOND;
+/// How many times that while a disk is slow.
+const SLOWNESS: u64 = 100;

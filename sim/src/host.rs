@@ -29,6 +29,8 @@ pub struct Host {
     pub address: String,
     /// Whether it sends wrong bytes.
     pub lies: bool,
+    /// Whether it is gone for good.
+    pub left: bool,
     /// Its disk, which outlives it.
     pub disk: Disk,
     /// Sessions: with whom, and over which connection.
@@ -69,6 +71,7 @@ impl Host {
             id: NodeId(key.verifying_key().to_bytes()),
             address: address(number),
             lies: false,
+            left: false,
             disk: Disk::new(random::stream(ground.seed, number, "disk")),
             peers: BTreeMap::new(),
             life: 0,

@@ -13,11 +13,13 @@
 
 pub mod account;
 pub mod baseline;
+pub mod case;
 pub mod check;
 pub mod compare;
 pub mod content;
 pub mod cost;
 pub mod disk;
+pub mod evictor;
 pub mod faults;
 pub mod fleet_state;
 pub mod flow;
@@ -28,6 +30,7 @@ pub mod images;
 pub mod kept;
 pub mod ledger;
 pub mod measure;
+pub mod minimise;
 pub mod network;
 pub mod options;
 pub mod parcel;
@@ -39,11 +42,14 @@ pub mod report;
 pub mod rogue;
 pub mod scenario;
 pub mod setup;
+pub mod steps;
 pub mod summary;
 pub mod system;
 pub mod trace;
+pub mod words;
 pub mod workload;
 pub mod world;
 
+pub use case::Case;
 pub use options::Options;
 pub use world::{Report, World};

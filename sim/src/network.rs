@@ -58,7 +58,7 @@ impl Traffic {
 }
 
 /// Nothing that one of `from` sends to one of `to` arrives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cut {
     /// Senders.
     pub from: BTreeSet<usize>,

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::random::stream;
 
 /// Everything that shapes a run. Times in milliseconds, chances in thousandths, rates in bytes a
 /// millisecond.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// What all else is drawn from.
     pub seed: u64,
@@ -52,6 +55,22 @@ pub struct Options {
     pub reconcile_ms: u64,
     /// How often between sites.
     pub far_reconcile_ms: u64,
+    /// Mean time between power cuts of whole sites; never where zero. Here and below: never, or none, where zero.
+    pub power_every_ms: u64,
+    /// Mean time between clocks that are set.
+    pub clock_every_ms: u64,
+    /// Mean time between what happens to disks: lost, old, full, slow, rotten.
+    pub disk_every_ms: u64,
+    /// Mean time between a rogue member's repetitions of what was said before.
+    pub echo_every_ms: u64,
+    /// Mean time between moments at which everybody wants the same.
+    pub crowd_every_ms: u64,
+    /// Nodes that come later.
+    pub joiners: usize,
+    /// Nodes that go and never come back.
+    pub leavers: usize,
+    /// Bytes of blobs that each node may store.
+    pub quota: u64,
 }
 
 impl Options {
@@ -85,6 +104,38 @@ impl Options {
             garbage_every_ms: sometimes(75, 5_000..=60_000),
             reconcile_ms: 30_000,
             far_reconcile_ms: if sometimes(50, 1..=1) == 1 { 600_000 } else { 90_000 },
+            power_every_ms: 0,
+            clock_every_ms: 0,
+            disk_every_ms: 0,
+            echo_every_ms: 0,
+            crowd_every_ms: 0,
+            joiners: 0,
+            leavers: 0,
+            quota: 0,
+        }
+    }
+
+    /// The same, with all sorts of faults that there are.
+    pub fn harsh(seed: u64, nodes: usize, minutes: u64) -> Self {
+        let mut rng = stream(seed, 0, "harsh options");
+        let mut sometimes = |chance: u8, range: std::ops::RangeInclusive<u64>| {
+            let value = rng.u64(range);
+            if rng.u8(0..100) < chance { value } else { 0 }
+        };
+        let mild = Self::from_seed(seed, nodes, minutes);
+        let quota = sometimes(40, 60_000_000..=160_000_000);
+        Options {
+            power_every_ms: sometimes(40, 30_000..=150_000),
+            clock_every_ms: sometimes(50, 10_000..=60_000),
+            disk_every_ms: sometimes(60, 5_000..=60_000),
+            echo_every_ms: sometimes(50, 5_000..=40_000),
+            crowd_every_ms: sometimes(40, 20_000..=90_000),
+            joiners: sometimes(40, 1..=3) as usize,
+            leavers: sometimes(40, 1..=2) as usize,
+            quota,
+            // A member that lies about what it keeps loses what others rely on it for: a limit of the trust in members.
+            liars: if quota > 0 { 0 } else { mild.liars },
+            ..mild
         }
     }
 

@@ -89,6 +89,11 @@ impl Rogue {
         unknown(&self.mesh, &self.key, self.sent)
     }
 
+    /// Most records that this member sent of which some may count.
+    pub fn unknown_sent(&self) -> u64 {
+        self.sent
+    }
+
     /// The ids of all garbage so far.
     pub fn garbage_ids(&self) -> &[RecordId] {
         &self.ids

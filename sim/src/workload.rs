@@ -1,21 +1,29 @@
-//! What clients do: push, move and delete tags, take artifacts back, say what state they are in, pull.
-//! Several granted nodes write the same few tags, also at the same moment. Keeps every request and checks
-//! that it is answered once, and that the answer is true.
+//! What clients ask for each step of theirs (`steps` says which there are). Keeps every request and checks that it
+//! is answered once, and that the answer is true.
 
 use std::collections::BTreeMap;
 
 use waystation_proto::{
-    Event, Hash, Input, RepoName, RequestId, Tag,
+    Digest, Event, Hash, Input, RepoName, RequestId, Tag,
     body::State,
     event::{BlobRef, WantFailure},
 };
 
-use crate::{Options, content::Content, random::stream};
+use crate::{
+    Options,
+    content::Content,
+    random::stream,
+    steps::{self, Step},
+};
 
 /// Clients, and what they asked.
 pub struct Workload {
-    rng: fastrand::Rng,
+    seed: u64,
     granted: usize,
+    /// Artifacts, by the step that made them.
+    made: BTreeMap<u64, usize>,
+    /// What steps asked.
+    requested: BTreeMap<u64, RequestId>,
     requests: BTreeMap<RequestId, Request>,
     last: u64,
     /// Artifacts whose publication was acknowledged.
@@ -63,14 +71,18 @@ enum Asked {
     Write { allowed: bool, artifact: Option<usize> },
     /// To have these blobs.
     Blobs(Vec<Hash>),
+    /// To pin an artifact, or not to keep it pinned.
+    Pin { manifest: Digest, pinned: bool },
 }
 
 impl Workload {
     /// The clients of a run.
     pub fn new(options: &Options) -> Self {
         Workload {
-            rng: stream(options.seed, 0, "workload"),
+            seed: options.seed,
             granted: options.granted,
+            made: BTreeMap::new(),
+            requested: BTreeMap::new(),
             requests: BTreeMap::new(),
             last: 0,
             written: Vec::new(),
@@ -78,32 +90,52 @@ impl Workload {
         }
     }
 
-    /// What clients do next at the hosts that are up.
-    pub fn step(&mut self, content: &mut Content, up: &[usize]) -> Vec<Operation> {
-        let granted: Vec<usize> = up.iter().copied().filter(|host| *host < self.granted).collect();
-        let (Some(anywhere), writer) = (self.rng.choice(up).copied(), self.rng.choice(&granted).copied())
-        else {
-            return Vec::new();
-        };
-        let writer = if self.rng.u8(0..20) == 0 { anywhere } else { writer.unwrap_or(anywhere) };
-        match self.rng.u8(0..100) {
-            0..25 => vec![self.publish(content, writer)],
-            25..40 => {
-                let tag = self.tag();
-                granted.iter().map(|host| self.publish_as(content, *host, vec![tag.clone()])).collect()
+    /// Carries out a step at hosts that are up; nothing where it is about what is not there.
+    pub fn step(&mut self, content: &mut Content, number: u64, step: &Step) -> Option<Operation> {
+        let before = self.last;
+        let operation = match step {
+            Step::Publish { host, repository, tags, layers } => {
+                let artifact = self.make(content, number, repository, layers)?;
+                Some(self.publish_as(content, *host, named(tags), artifact))
             }
-            40..48 => vec![self.untag(writer)],
-            48..52 => self.unpublish(content, writer).into_iter().collect(),
-            52..60 => self.set_status(content, writer).into_iter().collect(),
-            60..82 => self.pull(content, anywhere).into_iter().collect(),
-            82..94 => self.pull_blob(content, anywhere).into_iter().collect(),
-            _ => self.abandon(up).into_iter().collect(),
+            Step::Again { host, of, tags } => {
+                let artifact = *self.made.get(of)?;
+                Some(self.publish_as(content, *host, named(tags), artifact))
+            }
+            Step::Untag { host, repository, tag } => {
+                let (repository, tag) = (repository.parse().ok()?, tag.parse().ok()?);
+                Some(self.untag(*host, repository, tag))
+            }
+            Step::Unpublish { host, of } => self.unpublish(content, *host, *of),
+            Step::Status { host, of, state } => self.set_status(content, *host, *of, (*state).into()),
+            Step::Pull { host, of, closure } => {
+                let artifact = *self.made.get(of)?;
+                Some(self.pull_of(content, *host, artifact, *closure))
+            }
+            Step::PullBlob { host, of, layer } => self.pull_blob(content, *host, *of, *layer),
+            Step::Abandon { of } => self.abandon(*of),
+            Step::Pin { host, of, pinned } => self.pin(content, *host, *of, *pinned),
+        };
+        if self.last > before {
+            self.requested.insert(number, RequestId(self.last));
         }
+        operation
     }
 
     /// What has to work when nothing goes wrong any more: each granted node publishes.
-    pub fn last_writes(&mut self, content: &mut Content) -> Vec<Operation> {
-        let operations: Vec<Operation> = (0..self.granted).map(|host| self.publish(content, host)).collect();
+    pub fn last_writes(&mut self, content: &mut Content, first: u64, up: &[usize]) -> Vec<Operation> {
+        let steps = up.iter().filter(|host| **host < self.granted).zip(first..);
+        let step = |(host, number): (&usize, u64)| {
+            let mut rng = stream(self.seed, number as usize, "step");
+            let layers = (0..rng.usize(1..4)).map(|_| rng.u64(0..steps::LAYERS)).collect();
+            let tags = vec![steps::tag(&mut rng)];
+            (number, Step::Publish { host: *host, repository: steps::repository(&mut rng), tags, layers })
+        };
+        let steps: Vec<(u64, Step)> = steps.map(step).collect();
+        let mut operations = Vec::new();
+        for (number, step) in steps {
+            operations.extend(self.step(content, number, &step));
+        }
         self.oblige(operations)
     }
 
@@ -158,8 +190,23 @@ impl Workload {
                 }
             }
             (Asked::Blobs(_), false) => self.tally.not_pulled += 1,
+            (Asked::Pin { .. }, _) => {}
         }
         Ok(())
+    }
+
+    /// What was pinned, or is not any more, by an answer that says so.
+    pub fn pinned(&self, event: &Event) -> Option<(usize, Digest, bool)> {
+        let Event::Written { request } = event else { return None };
+        match self.requests.get(request)? {
+            Request { host, asked: Asked::Pin { manifest, pinned }, .. } => Some((*host, *manifest, *pinned)),
+            _ => None,
+        }
+    }
+
+    /// Artifacts whose publication was acknowledged.
+    pub fn written(&self) -> &[usize] {
+        &self.written
     }
 
     /// A host stopped: whoever asked it gets no answer.
@@ -173,14 +220,7 @@ impl Workload {
         waiting.map(|request| format!("{request:?}"))
     }
 
-    fn publish(&mut self, content: &mut Content, host: usize) -> Operation {
-        let tags = (0..self.rng.usize(0..3)).map(|_| self.tag()).collect();
-        self.publish_as(content, host, tags)
-    }
-
-    fn publish_as(&mut self, content: &mut Content, host: usize, tags: Vec<Tag>) -> Operation {
-        let old = self.rng.choice(&self.written).copied().filter(|_| self.rng.u8(0..3) == 0);
-        let number = old.unwrap_or_else(|| self.make(content));
+    fn publish_as(&mut self, content: &Content, host: usize, tags: Vec<Tag>, number: usize) -> Operation {
         let artifact = &content.artifacts()[number];
         let (pushed, repository) = (artifact.blobs(), artifact.repository.clone());
         let asked = Asked::Write { allowed: self.may_write(host, &repository), artifact: Some(number) };
@@ -198,46 +238,48 @@ impl Workload {
     }
 
     /// A new artifact, of layers some of which others have too.
-    fn make(&mut self, content: &mut Content) -> usize {
-        let layers: Vec<BlobRef> = (0..self.rng.usize(1..4))
-            .map(|_| {
-                let number = self.rng.u64(0..LAYERS);
-                let size = if number.is_multiple_of(8) { 50_000_000 } else { 1 + number * 3_000 };
-                content.blob(&format!("layer {number}"), size)
-            })
-            .collect();
-        let repository = self.repository();
-        content.artifact(&repository, &layers)
+    fn make(
+        &mut self,
+        content: &mut Content,
+        number: u64,
+        repository: &str,
+        layers: &[u64],
+    ) -> Option<usize> {
+        let repository = repository.parse().ok()?;
+        let blob = |layer: &u64| (format!("layer {layer}"), steps::layer_size(*layer));
+        let layers: Vec<BlobRef> =
+            layers.iter().map(blob).map(|(text, size)| content.blob(&text, size)).collect();
+        let artifact = content.named(&format!("manifest of step {number}"), &repository, &layers);
+        self.made.insert(number, artifact);
+        Some(artifact)
     }
 
-    fn untag(&mut self, host: usize) -> Operation {
-        let (repository, tag) = (self.repository(), self.tag());
+    fn untag(&mut self, host: usize, repository: RepoName, tag: Tag) -> Operation {
         let request = self.ask_to_write(host, &repository);
         Operation { host, pushed: Vec::new(), input: Input::Untag { request, repository, tag } }
     }
 
-    fn unpublish(&mut self, content: &Content, host: usize) -> Option<Operation> {
-        let artifact = &content.artifacts()[*self.rng.choice(&self.written)?];
+    fn unpublish(&mut self, content: &Content, host: usize, of: u64) -> Option<Operation> {
+        let artifact = &content.artifacts()[*self.made.get(&of)?];
         let (repository, manifest) = (artifact.repository.clone(), artifact.index.manifest);
         let request = self.ask_to_write(host, &repository);
         let input = Input::Unpublish { request, repository, manifest };
         Some(Operation { host, pushed: Vec::new(), input })
     }
 
-    fn set_status(&mut self, content: &Content, host: usize) -> Option<Operation> {
-        let artifact = &content.artifacts()[*self.rng.choice(&self.written)?];
+    fn set_status(&mut self, content: &Content, host: usize, of: u64, state: State) -> Option<Operation> {
+        let artifact = &content.artifacts()[*self.made.get(&of)?];
         let (repository, manifest) = (artifact.repository.clone(), artifact.index.manifest);
-        let state = *self.rng.choice([State::Validating, State::Approved, State::Revoked].iter())?;
         let request = self.ask_to_write(host, &repository);
         let reason = "because".into();
         let input = Input::SetStatus { request, repository, manifest, state, reason };
         Some(Operation { host, pushed: Vec::new(), input })
     }
 
-    fn pull(&mut self, content: &Content, host: usize) -> Option<Operation> {
-        let artifact = *self.rng.choice(&self.written)?;
-        let closure = self.rng.bool();
-        Some(self.pull_of(content, host, artifact, closure))
+    fn pin(&mut self, content: &Content, host: usize, of: u64, pinned: bool) -> Option<Operation> {
+        let manifest = content.artifacts()[*self.made.get(&of)?].index.manifest;
+        let request = self.ask(host, Asked::Pin { manifest, pinned });
+        Some(Operation { host, pushed: Vec::new(), input: Input::Pin { request, manifest, pinned } })
     }
 
     fn pull_of(&mut self, content: &Content, host: usize, artifact: usize, closure: bool) -> Operation {
@@ -248,29 +290,27 @@ impl Workload {
         Operation { host, pushed: Vec::new(), input }
     }
 
-    fn pull_blob(&mut self, content: &Content, host: usize) -> Option<Operation> {
-        let artifact = &content.artifacts()[*self.rng.choice(&self.written)?];
+    fn pull_blob(&mut self, content: &Content, host: usize, of: u64, layer: u64) -> Option<Operation> {
+        let artifact = &content.artifacts()[*self.made.get(&of)?];
         let layers: Vec<BlobRef> = artifact
             .index
             .closure()
             .map(|(edge, hash)| BlobRef { digest: edge.digest, hash, size: edge.size })
             .collect();
-        let blob = *self.rng.choice(&layers)?;
+        let blob = *layers.get(layer as usize % layers.len().max(1))?;
         let request = self.ask(host, Asked::Blobs(vec![blob.hash]));
         let input = Input::WantBlob { request, blob, manifest: artifact.index.manifest };
         Some(Operation { host, pushed: Vec::new(), input })
     }
 
-    fn abandon(&mut self, up: &[usize]) -> Option<Operation> {
-        let waiting = self.requests.iter_mut().filter(|(_, request)| {
-            request.answers == 0 && !request.abandoned && matches!(request.asked, Asked::Blobs(_))
-        });
-        let mut waiting: Vec<_> = waiting.filter(|(_, request)| up.contains(&request.host)).collect();
-        let chosen = self.rng.usize(0..waiting.len().max(1));
-        let (id, request) = waiting.get_mut(chosen)?;
+    fn abandon(&mut self, of: u64) -> Option<Operation> {
+        let id = *self.requested.get(&of)?;
+        let request = self.requests.get_mut(&id)?;
+        if request.answers > 0 || request.abandoned || !matches!(request.asked, Asked::Blobs(_)) {
+            return None;
+        }
         request.abandoned = true;
-        let input = Input::Abandon { request: **id };
-        Some(Operation { host: request.host, pushed: Vec::new(), input })
+        Some(Operation { host: request.host, pushed: Vec::new(), input: Input::Abandon { request: id } })
     }
 
     fn oblige(&mut self, operations: Vec<Operation>) -> Vec<Operation> {
@@ -297,22 +337,14 @@ impl Workload {
     fn may_write(&self, host: usize, repository: &RepoName) -> bool {
         host < self.granted && (host < 2 || repository.as_str().starts_with("team/"))
     }
+}
 
-    fn repository(&mut self) -> RepoName {
-        let name = ["team/app", "team/tools", "base/os"][self.rng.usize(0..3)];
-        name.parse().expect("a repository's name")
-    }
-
-    fn tag(&mut self) -> Tag {
-        let name = ["latest", "stable", "v1", "v2"][self.rng.usize(0..4)];
-        name.parse().expect("a tag")
-    }
+/// Tags by these names; there is none that is not one, see [`Step::is_named_well`].
+fn named(tags: &[String]) -> Vec<Tag> {
+    tags.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// The repositories that the root grants a host.
 pub fn grant_pattern(host: usize) -> &'static str {
     if host < 2 { "**" } else { "team/**" }
 }
-
-/// Different layers that artifacts are made of: few, so that they share some.
-const LAYERS: u64 = 40;

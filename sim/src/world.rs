@@ -9,8 +9,10 @@ mod messages;
 mod observe;
 mod perform;
 mod pulls;
+mod room;
 mod sessions;
 mod trial;
+mod trouble;
 mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +31,12 @@ pub use self::{
 use self::{data::Data, messages::Delivery, observe::Course};
 use crate::{
     Options,
+    case::{Case, Item, What},
     check::Checks,
     content::Content,
     disk::Common,
-    faults::{self, Fault},
+    evictor::Evictor,
+    faults::Fault,
     gossip::{Gossip, Params},
     ground::Ground,
     host::Host,
@@ -41,7 +45,9 @@ use crate::{
     random::{bytes, stream},
     rogue::Rogue,
     setup::{MILLISECOND, Nanos},
-    trace::Trace,
+    steps::Step,
+    trace::{Reader, Trace},
+    words,
     workload::Workload,
 };
 
@@ -78,6 +84,10 @@ pub struct World {
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
     course: Course,
+    evictors: Vec<Evictor>,
+    trouble: trouble::Trouble,
+    /// For steps that no case has.
+    next_number: u64,
     checks: Checks,
     trace: Trace,
     rng: fastrand::Rng,
@@ -146,12 +156,20 @@ enum Occurrence {
         fetch: FetchId,
         fault: waystation_proto::event::Fault,
     },
-    Goes(Box<Fault>),
+    Goes(u64, Box<Fault>),
+    /// A disk is neither full nor slow any more.
+    Eases(usize),
+    /// A host looks through its disk.
+    Scrubs(usize),
+    MakesRoom {
+        host: usize,
+        life: u64,
+    },
     Starts(usize),
     Mends(u64),
     /// A host's grant is given to the first host.
     Grants(usize),
-    Work,
+    Work(u64, Box<Step>),
     /// The next action of a setup is due.
     Action(usize),
     /// A client asks again.
@@ -174,29 +192,43 @@ impl World {
         Self::with(options, false, &[])
     }
 
-    /// The same, with the trace printed if wanted, and these records on every disk from the start.
+    /// The same, told in words if wanted, and with these records on every disk from the start.
     pub fn with(options: Options, print: bool, records: &[Shared]) -> Self {
-        let ground = Ground::of_options(&options);
-        let mut world = World::on(ground, options, print);
+        Self::of(&Case::of(options), print.then(Reader::of_all), records)
+    }
+
+    /// The world of a case, read by somebody while it goes on, and with these records on every disk from the start.
+    pub fn of(case: &Case, reader: Option<Reader>, records: &[Shared]) -> Self {
+        let ground = Ground::of_options(&case.options);
+        let mut world = World::on(ground, case.options.clone(), reader);
+        world.next_number = case.next_number();
         let common: BTreeMap<Key, Shared> =
             records.iter().map(|record| (record.key.clone(), record.clone())).collect();
         let common = Common::new(common);
+        let joins = |item: &Item| match item.what {
+            What::Fault(Fault::Join { host }) => Some(host),
+            _ => None,
+        };
+        let later: BTreeSet<usize> = case.items.iter().filter_map(joins).collect();
         for host in 0..world.hosts.len() {
             world.hosts[host].disk.begin_with(common.clone());
             let at = world.rng.u64(0..1_000) * MILLISECOND;
-            world.at(at, Occurrence::Starts(host));
+            if !later.contains(&host) {
+                world.at(at, Occurrence::Starts(host));
+            }
         }
-        for (at, fault) in faults::schedule(&world.options) {
-            world.at(at * MILLISECOND, Occurrence::Goes(Box::new(fault)));
-        }
-        if world.options.work_every_ms > 0 {
-            world.at(GRANTED_MS * MILLISECOND, Occurrence::Work);
+        for item in case.items.iter().cloned() {
+            let occurrence = match item.what {
+                What::Fault(fault) => Occurrence::Goes(item.number, Box::new(fault)),
+                What::Step(step) => Occurrence::Work(item.number, Box::new(step)),
+            };
+            world.at(item.at * MILLISECOND, occurrence);
         }
         world
     }
 
     /// A world in which nothing is going to happen yet.
-    fn on(ground: Ground, options: Options, print: bool) -> Self {
+    fn on(ground: Ground, options: Options, reader: Option<Reader>) -> Self {
         let root = SigningKey::from_bytes(&bytes(ground.seed, 0, "root"));
         let root_id = NodeId(root.verifying_key().to_bytes());
         let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
@@ -205,6 +237,9 @@ impl World {
         World {
             numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
             network: Network::new(&ground),
+            evictors: hosts.iter().map(|_| Evictor::default()).collect(),
+            trouble: trouble::Trouble::default(),
+            next_number: 1,
             gossip: Gossip::new(ground.seed, hosts.len(), Params::default()),
             data: Data::new(&ground),
             hosts,
@@ -224,7 +259,7 @@ impl World {
             completed: BTreeSet::new(),
             course: Course::default(),
             checks: Checks::default(),
-            trace: Trace::new(print),
+            trace: Trace::new(reader),
             rng: stream(ground.seed, 0, "world"),
             root,
             trust,
@@ -301,11 +336,16 @@ impl World {
             Occurrence::Broken { host, life, fetch, fault } if self.lives(host, life) => {
                 self.broken(host, fetch, fault);
             }
-            Occurrence::Goes(fault) if !self.healed => self.go_wrong(*fault),
-            Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
+            Occurrence::Goes(number, fault) if !self.healed => self.go_wrong(number, *fault),
+            Occurrence::Eases(host) => self.ease(host),
+            Occurrence::Scrubs(host) => self.scrub(host),
+            Occurrence::MakesRoom { host, life } if self.lives(host, life) => self.makes_room(host, life),
+            Occurrence::Starts(host) if !self.hosts[host].is_up() && !self.hosts[host].left => {
+                self.start(host);
+            }
             Occurrence::Mends(cut) => self.mend(cut),
             Occurrence::Grants(host) => self.grant(host),
-            Occurrence::Work if !self.healed => self.work(),
+            Occurrence::Work(number, step) if !self.healed => self.work(number, &step),
             Occurrence::Action(number) => self.act(number),
             Occurrence::Retry(pull) => self.retry(pull),
             Occurrence::Bucket => self.end_bucket(),
@@ -332,9 +372,7 @@ impl World {
     fn tell(&mut self, host: usize, input: Input) {
         let (what, which) = marks::of(&input);
         self.trace.mark(self.now, host, what, which);
-        if self.trace.is_told() {
-            self.trace.tell(self.now, host, format_args!("{input:?}"));
-        }
+        self.trace.say(self.now, host, || words::input(&input, |node| self.number(node)));
         self.hand(host, input);
     }
 
@@ -359,8 +397,6 @@ impl World {
     }
 }
 
-/// Until when the grants have been given out, and clients begin.
-const GRANTED_MS: u64 = 3_000;
 /// Requests of operators, which the workload does not know.
 const GRANT_REQUESTS: u64 = 1 << 40;
 /// Of so many occurrences one is checked where not all are.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 fn run(seed: u64) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_waystation-sim"))
-        .args(["run", "--nodes", "7", "--minutes", "2", "--seed", &seed.to_string()])
+        .args(["replay", "--summary", "--nodes", "7", "--minutes", "2", "--seed", &seed.to_string()])
         .output()
         .expect("the simulator starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

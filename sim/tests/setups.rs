@@ -1,6 +1,6 @@
 //! Setups are carried out: everybody gets everything, within the bounds of physics, and the same in every process.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use waystation_sim::{
     World,
@@ -192,12 +192,34 @@ fn a_cold_start_comes_to_the_same() {
     assert_eq!((summary.asked, summary.done), (4, 4));
 }
 
-#[test]
-fn a_setup_is_one_history() {
+fn one_history() -> Setup {
     let mut setup = setup(sites(2, 3, "20 Mbit/s"), 4 * MIB, 60 * SECOND);
     everybody_pulls(&mut setup);
+    setup
+}
+
+#[test]
+fn a_setup_is_one_history() {
+    let mut setup = one_history();
     let ((one, first), (other, second)) = (carry_out(&setup), carry_out(&setup));
     assert_eq!((one.trace.clone(), first), (other.trace, second));
     setup.seed = 2;
     assert_ne!(carry_out(&setup).0.trace, one.trace);
+}
+
+#[test]
+fn its_history_is_printed() {
+    println!("trace {}", carry_out(&one_history()).0.trace);
+}
+
+#[test]
+fn another_process_has_the_same_history() {
+    let myself = std::env::current_exe().expect("this test's file");
+    let output = Command::new(myself)
+        .args(["--exact", "its_history_is_printed", "--nocapture"])
+        .output()
+        .expect("it runs again");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = format!("trace {}", carry_out(&one_history()).0.trace);
+    assert!(text.contains(&expected), "{expected} is not in: {text}");
 }

@@ -143,5 +143,6 @@ pub(super) fn reason(stay: Stay) -> &'static str {
         Stay::Busy => "on its way",
         Stay::LastCopy => "no other node promises to keep it",
         Stay::Room => "its room is not needed",
+        Stay::Shared => "others that stay need all of it",
     }
 }

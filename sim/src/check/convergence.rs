@@ -6,16 +6,17 @@ use waystation_proto::{RecordId, Shared};
 
 use crate::host::Host;
 
-/// Whether all hosts know the same, and all of them these.
+/// Whether all hosts that have not left know the same, and all of them these.
 pub fn equal(hosts: &[Host], planted: &[Shared]) -> Result<(), String> {
-    let catalogs: Vec<BTreeSet<RecordId>> = hosts.iter().map(ids).collect();
+    let there: Vec<&Host> = hosts.iter().filter(|host| !host.left).collect();
+    let catalogs: Vec<BTreeSet<RecordId>> = there.iter().map(|host| ids(host)).collect();
     let Some(all) = catalogs.iter().cloned().reduce(|mut all, ids| {
         all.extend(ids);
         all
     }) else {
         return Ok(());
     };
-    for (host, ids) in hosts.iter().zip(&catalogs) {
+    for (host, ids) in there.iter().zip(&catalogs) {
         if *ids != all {
             let missing: Vec<&RecordId> = all.difference(ids).collect();
             return Err(format!("host {} lacks {}", host.number, kinds(hosts, &missing)));

@@ -14,6 +14,7 @@ use crate::{
     measure::{RunId, Sink},
     network::Cut,
     setup::{Action, Nanos, SECOND, Setup},
+    trace::Reader,
 };
 
 /// How a setup is carried out.
@@ -101,7 +102,7 @@ impl World {
     pub fn of_setup(setup: &Setup, how: &How) -> Self {
         let ground = Ground::of_setup(setup);
         let options = Options { granted: 0, ..Options::calm(setup.seed, ground.hosts()) };
-        let mut world = World::on(ground, options, how.print);
+        let mut world = World::on(ground, options, how.print.then(Reader::of_all));
         world.gossip.params = how.gossip;
         world.thorough = how.thorough;
         let warm = how.start == Start::Warm;
@@ -155,7 +156,7 @@ impl World {
             return;
         };
         self.trace.mark(self.now, host, ACTION, number as u64);
-        self.trace.tell(self.now, host, format_args!("{action:?}"));
+        self.trace.say(self.now, host, || format!("{action:?}"));
         let up = self.hosts[host].is_up();
         match action {
             Action::Publish { artifact, .. } if up => self.publish(artifact, host),

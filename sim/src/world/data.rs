@@ -124,6 +124,14 @@ impl Data {
         self.rotten.insert((host, hash));
     }
 
+    /// Blobs of a host that went bad and were not noticed; they are from now on.
+    pub(super) fn rotten(&mut self, host: usize) -> Vec<Hash> {
+        let of_host = |(who, hash): &(usize, Hash)| (*who == host).then_some(*hash);
+        let rotten: Vec<Hash> = self.rotten.iter().filter_map(of_host).collect();
+        self.rotten.retain(|(who, _)| *who != host);
+        rotten
+    }
+
     fn remove(&mut self, now: Nanos, host: usize, fetch: FetchId) -> Option<Fetch> {
         let mut removed = self.fetches.remove(&(host, fetch))?;
         self.sent_by.remove(&(removed.from, host, fetch));
@@ -188,7 +196,8 @@ impl World {
     }
 
     /// A host finds that a blob is not what it was.
-    fn lose(&mut self, host: usize, hash: Hash) {
+    pub(super) fn lose(&mut self, host: usize, hash: Hash) {
+        self.taken(host, &[hash]);
         if !self.hosts[host].disk.lose(&hash) {
             return;
         }
@@ -272,7 +281,12 @@ impl World {
     }
 
     /// A client waits for it now.
-    pub(super) fn hasten(&mut self, _host: usize, _fetch: FetchId) {}
+    pub(super) fn hasten(&mut self, host: usize, fetch: FetchId) {
+        let flow = self.data.fetches.get(&(host, fetch)).and_then(|fetch| fetch.flow);
+        if let Some(flow) = flow {
+            self.data.flows.hasten(self.now, flow);
+        }
+    }
 
     /// A host stopped: what it fetched is nobody's business any more, and what others fetched from it ends; at
     /// once where its kernel says so, and otherwise when they have waited long enough.

@@ -9,6 +9,7 @@ use crate::{
     gossip::Number,
     network::Load,
     parcel::{Kind, Parcel},
+    words,
 };
 
 /// A message on its way over a session.
@@ -176,11 +177,8 @@ impl World {
     fn receive(&mut self, from: usize, to: usize, parcel: Parcel) {
         let which = marks::of_hash(&parcel.hash).wrapping_add(from as u64);
         self.trace.mark(self.now, to, marks::RECEIVED, which);
-        if self.trace.is_told() {
-            let Parcel { kind, bytes, hash, .. } = &parcel;
-            let what = format_args!("receives {} from {from}: {bytes} bytes {hash:?}", kind.name());
-            self.trace.tell(self.now, to, what);
-        }
+        self.trace
+            .say(self.now, to, || format!("hears from host {from}: {}", words::message(&parcel.message)));
         let from = self.hosts[from].id;
         self.hand(to, Input::Received { from, message: parcel.message });
     }

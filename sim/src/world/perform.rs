@@ -10,11 +10,13 @@ use super::{GRANT_REQUESTS, Occurrence, Operating, World};
 use crate::{
     check::integrity,
     setup::{MILLISECOND, Nanos, SECOND},
+    words,
 };
 
 impl World {
     pub(super) fn perform(&mut self, host: usize, output: Output) {
         let life = self.hosts[host].life;
+        self.trace.say(self.now, host, || words::output(&output, |node| self.number(node)));
         match output {
             Output::Send { to, message } => {
                 if let Some(to) = self.number(&to) {
@@ -100,6 +102,7 @@ impl World {
             Operating::Seal(hash, _) if disk.fails(failures) => Input::SealFailed { hash, why: why() },
             Operating::Seal(hash, size) => {
                 disk.seal(hash, size);
+                self.evictors[host].spare(&hash);
                 self.sealed(host, &hash);
                 Input::Sealed { hash }
             }
@@ -116,7 +119,10 @@ impl World {
         if self.thorough || self.trace.is_told() {
             self.trace.note(self.now, host, format_args!("{event:?}"));
         }
-        if self.told_client(host, &event) {
+        if let Some((host, manifest, true)) = self.workload.pinned(&event) {
+            self.checks.retention.pinned(host, manifest, true);
+        }
+        if self.for_evictor(host, &event) || self.told_client(host, &event) {
             return;
         }
         match &event {

@@ -128,6 +128,8 @@ impl World {
         self.gossip.stop(host);
         self.drop_fetches(host, silent);
         self.workload.crash(host);
+        self.evictors[host].crash();
+        self.trace.say(self.now, host, || "stops".into());
         self.pulls_cut_off(host);
         self.checks.tags.crash(host);
         for (peer, connection) in peers {
@@ -142,6 +144,8 @@ impl World {
 
     pub(super) fn start(&mut self, host: usize) {
         self.trace.note(self.now, host, format_args!("starts"));
+        self.trace.say(self.now, host, || "starts".into());
+        self.room_soon(host);
         let outputs = self.hosts[host].start(self.now, self.ground.seed);
         self.gossip.start(host, self.now);
         let before = self.own_words.remove(&host).unwrap_or_default();

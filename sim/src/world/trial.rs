@@ -1,23 +1,23 @@
 //! A run of random faults: a part in which things go wrong, and then a part in which everything must come right.
-//! What goes wrong is drawn in [`crate::faults`], what clients do in [`crate::workload`].
+//! What goes wrong is drawn in [`crate::faults`] and done in `trouble`; what clients do is drawn in [`crate::steps`].
 
 use std::fmt;
 
 use waystation_proto::{
-    Input, RepoName, RequestId, Shared, Tag,
+    Hash, Input, RepoName, RequestId, Shared, Tag,
     glob::Glob,
     grant::{Actions, Grant},
     wire::Message,
 };
 
-use super::{GRANT_REQUESTS, Occurrence, World};
+use super::{GRANT_REQUESTS, World};
 use crate::{
-    check::{Violation, convergence, holdings, integrity, liveness},
-    faults::Fault,
+    check::{Violation, convergence, holdings, integrity, liveness, memory},
     host::Host,
     network::Traffic,
-    random::around,
     setup::MILLISECOND,
+    steps::Step,
+    words,
     workload::{Operation, Tally, grant_pattern},
 };
 
@@ -93,8 +93,10 @@ impl World {
         self.healed = true;
         self.network.heal();
         self.trace.note(self.now, 0, format_args!("heals"));
+        self.trace.say(self.now, 0, || "all faults end here, and what is down starts".into());
         for host in 0..self.hosts.len() {
-            if !self.hosts[host].is_up() {
+            self.ease(host);
+            if !self.hosts[host].is_up() && !self.hosts[host].left {
                 self.start(host);
             }
         }
@@ -109,19 +111,24 @@ impl World {
             self.settle_sessions();
             self.plant(0);
             self.settle_catalogs();
-            let writes = self.workload.last_writes(&mut self.content);
+            let up = self.up();
+            let writes = self.workload.last_writes(&mut self.content, self.next_number, &up);
             self.operate(writes);
             self.run_until(self.now() + 5_000);
             self.settle_catalogs();
             let catalog = self.hosts[0].replica().map(|replica| replica.catalog());
             let known = |number: usize| {
                 let artifact = &self.content.artifacts()[number];
+                let held = |(hash, _): (Hash, u64)| {
+                    let mut honest = self.hosts.iter().filter(|host| host.is_up() && !host.lies);
+                    honest.any(|host| host.disk.holds(&hash))
+                };
                 let place = |catalog: &waystation_proto::catalog::Catalog| {
                     catalog.artifact(&artifact.repository, &artifact.index.manifest)
                 };
-                catalog.and_then(place).is_some()
+                catalog.and_then(place).is_some() && artifact.blobs().into_iter().all(held)
             };
-            let up: Vec<usize> = (0..self.hosts.len()).collect();
+            let up = self.up();
             let pulls = self.workload.last_pulls(&self.content, &up, known);
             self.operate(pulls);
         }
@@ -175,6 +182,10 @@ impl World {
         convergence::equal(&self.hosts, &self.planted)
     }
 
+    fn up(&self) -> Vec<usize> {
+        self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect()
+    }
+
     fn settle_sessions(&mut self) {
         let deadline = self.now() + REDIAL_MS;
         while self.now() < deadline && liveness::connected(&self.hosts).is_err() {
@@ -203,61 +214,50 @@ impl World {
     }
 
     fn check_end(&mut self) {
+        let known = memory::Known {
+            nodes: self.hosts.len(),
+            artifacts: self.content.artifacts().len(),
+            tags: TAGS_MAX,
+            planted: self.rogue.unknown_sent() as usize,
+        };
+        for host in 0..self.hosts.len() {
+            let within = memory::within(&self.hosts[host], known);
+            self.note("memory", host, within);
+        }
+        let written = self.workload.written();
+        let kept = self.checks.retention.nothing_lost(&self.hosts, &self.content, written);
+        self.note("retention", 0, kept);
         for host in &self.hosts {
             let clean = integrity::clean(host, self.rogue.garbage_ids());
             self.checks.note("integrity", self.now / MILLISECOND, host.number, clean);
         }
     }
 
-    pub(super) fn go_wrong(&mut self, fault: Fault) {
-        self.trace.note(self.now, 0, format_args!("{fault:?}"));
-        match fault {
-            Fault::Crash { host, down_ms, silent } => {
-                self.crash(host, Some(down_ms * MILLISECOND), silent);
-            }
-            Fault::Cut { cut, ms } => self.cut(cut, ms * MILLISECOND),
-            Fault::Garbage { via } => {
-                let victim = &self.hosts[0];
-                let all = victim.replica().into_iter().flat_map(|replica| replica.catalog().iter());
-                let grant =
-                    all.filter(|record| record.author == victim.id).find_map(|record| record.grant.clone());
-                let records = self.rogue.garbage(victim.id, grant);
-                self.spread(via, Message::Records(records));
-            }
-            Fault::Unknown { via } => {
-                self.plant(via);
-            }
+    pub(super) fn work(&mut self, number: u64, step: &Step) {
+        self.trace.say(self.now, step.host().unwrap_or(0), || words::step(number, step));
+        if step.host().is_some_and(|host| !self.hosts[host].is_up()) {
+            return;
         }
-    }
-
-    /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
-    pub fn plant(&mut self, via: usize) -> Option<Shared> {
-        let record = self.rogue.of_unknown_kind();
-        let sent = self.spread(via, Message::Records(vec![record.clone()]));
-        sent.then(|| self.planted.push(record.clone()))?;
-        Some(record)
-    }
-
-    /// Hands a message to one neighbour of a host, over a link that loses nothing; whether there is one.
-    fn spread(&mut self, via: usize, message: Message) -> bool {
-        let peers: Vec<usize> = self.hosts[via].peers.keys().copied().collect();
-        let to = self.rng.choice(&peers).copied().filter(|to| self.hosts[*to].is_up());
-        let Some(to) = to else { return false };
-        let from = self.hosts[via].id;
-        self.tell(to, Input::Received { from, message });
-        true
-    }
-
-    pub(super) fn work(&mut self) {
-        let up: Vec<usize> = self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect();
-        let operations = self.workload.step(&mut self.content, &up);
-        self.operate(operations);
-        let next = self.now + around(&mut self.rng, self.options.work_every_ms) * MILLISECOND;
-        self.at(next, Occurrence::Work);
+        let operation = self.workload.step(&mut self.content, number, step);
+        self.operate(operation.into_iter().collect());
     }
 
     fn operate(&mut self, operations: Vec<Operation>) {
         for Operation { host, pushed, input } in operations {
+            match &input {
+                Input::Publish { index, request, .. } => {
+                    self.evictors[host].touch(index.manifest);
+                    let blobs = pushed.iter().map(|(hash, _)| *hash).collect();
+                    self.evictors[host].claim(*request, blobs);
+                }
+                Input::WantArtifact { manifest, .. } | Input::WantBlob { manifest, .. } => {
+                    self.evictors[host].touch(*manifest);
+                }
+                Input::Pin { manifest, pinned: false, .. } => {
+                    self.checks.retention.pinned(host, *manifest, false);
+                }
+                _ => {}
+            }
             for (hash, size) in pushed {
                 self.hosts[host].disk.seal(hash, size);
                 self.tell(host, Input::Sealed { hash });
@@ -275,6 +275,7 @@ impl World {
         self.tell(0, Input::AddGrant { request, grant });
     }
 }
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { written, refused, pulled, not_pulled } = self.tally;
@@ -298,3 +299,5 @@ impl fmt::Display for Report {
 /// The longest wait before a lost member is dialled again, and a dial.
 const REDIAL_MS: u64 = 75_000;
 const SETTLE_STEP_MS: u64 = 1_000;
+/// Tags in all repositories that clients, and tests, write.
+const TAGS_MAX: usize = 64;
