@@ -165,7 +165,7 @@ impl Account {
 
 /// What must move for each artifact that is pulled: its layers that are in no other artifact, from where it is
 /// published to all who pull it and did not have it. Less may be bounded than moves, never more.
-fn transfers(setup: &Setup) -> Vec<(usize, Transfer)> {
+pub fn transfers(setup: &Setup) -> Vec<(usize, Transfer)> {
     let mut holders = vec![BTreeSet::new(); setup.artifacts.len()];
     let mut wanters = holders.clone();
     for (_, action) in &setup.actions {
@@ -201,7 +201,7 @@ fn transfers(setup: &Setup) -> Vec<(usize, Transfer)> {
 }
 
 /// The network with each line as fast as it ever is, which no run can beat.
-fn fastest(setup: &Setup) -> Topology {
+pub fn fastest(setup: &Setup) -> Topology {
     let mut topology = setup.topology.clone();
     for (_, action) in &setup.actions {
         if let Action::Line { site, up, down } = action {

@@ -1,107 +1,85 @@
-//! The form of topology files: TOML with strict keys. An error names the file, the line and what to write instead.
+//! The form of topology files: `[[site]]` tables. Scenario files have the same tables inside.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{Lan, Site, Size, Tier, Topology, Uplink};
+use crate::{
+    Lan, Site, Size, Tier, Topology, Uplink,
+    source::{self, FileError, Problem},
+};
 
 /// Sites of one network, generated ones counted.
 pub const SITES_MAX: usize = 10_000;
 /// Nodes of one network.
 pub const NODES_MAX: usize = 100_000;
 
-/// Why a file is no topology.
-#[derive(Debug, thiserror::Error)]
-pub enum TopologyError {
-    /// It cannot be read.
-    #[error("{}: cannot be read: {source}; give the path of a topology file, such as those in configs/topologies", file.display())]
-    Read {
-        /// Which file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A line is not what it should be.
-    #[error("{}, line {line}: {problem}", file.display())]
-    Line {
-        /// Which file.
-        file: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong there, and the fix.
-        problem: String,
-    },
-}
-
 /// A file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    site: Vec<Spanned<Group>>,
+    site: Vec<Group>,
 }
 
 /// One `[[site]]`: a site, or several that are alike.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Group {
-    name: Spanned<String>,
-    tier: Tier,
+pub struct Group {
+    /// With a count: name and number.
+    pub name: Spanned<String>,
+    /// Of each.
+    pub tier: Tier,
+    /// Whether artifacts are published here.
     #[serde(default)]
-    origin: bool,
+    pub origin: bool,
+    /// How many sites.
     #[serde(default = "one")]
-    count: Spanned<usize>,
-    nodes: Spanned<usize>,
-    lan: Lan,
-    uplink: Uplink,
-    disk: Option<Size>,
+    pub count: Spanned<usize>,
+    /// At each.
+    pub nodes: Spanned<usize>,
+    /// Of each.
+    pub lan: Lan,
+    /// Of each.
+    pub uplink: Uplink,
+    /// Of each node.
+    pub disk: Option<Size>,
 }
-
-/// What is wrong, and where.
-type Problem = (Range<usize>, String);
 
 impl Topology {
     /// Reads a file.
-    pub fn load(file: &Path) -> Result<Self, TopologyError> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| TopologyError::Read { file: file.to_owned(), source })?;
+    pub fn load(file: &Path) -> Result<Self, FileError> {
+        let text = source::text_of(file, HINT)?;
         Self::parse(file, &text)
     }
 
     /// Reads the text of a file; `file` is only named in errors.
-    pub fn parse(file: &Path, text: &str) -> Result<Self, TopologyError> {
-        let parsed: Result<File, Problem> =
-            toml::from_str(text).map_err(|error| (error.span().unwrap_or(0..0), problem_of(&error)));
-        parsed.and_then(|file| spread(&file.site)).map_err(|(span, problem)| TopologyError::Line {
-            file: file.to_owned(),
-            line: line_at(text, span.start),
-            problem,
-        })
+    pub fn parse(file: &Path, text: &str) -> Result<Self, FileError> {
+        let groups = groups(text).map_err(|problem| problem.in_file(file, text))?;
+        spread(&groups).map_err(|problem| problem.in_file(file, text))
     }
 }
 
+/// The groups of a file's text.
+pub fn groups(text: &str) -> Result<Vec<Group>, Problem> {
+    source::read(text).map(|file: File| file.site)
+}
+
 /// Groups become sites; what only all of them together can get wrong is found here.
-fn spread(groups: &[Spanned<Group>]) -> Result<Topology, Problem> {
+pub fn spread(groups: &[Group]) -> Result<Topology, Problem> {
     let (mut sites, mut names, mut nodes) = (vec![], BTreeSet::new(), 0_usize);
     let mut origin = None;
     for group in groups {
-        let (span, group) = (group.span(), group.get_ref());
-        let name_problem = |text: String| (group.name.span(), text);
+        let name_problem = |text: String| Problem::at(&group.name, text);
         check_name(group.name.get_ref()).map_err(name_problem)?;
         for (what, value) in [("count", &group.count), ("nodes", &group.nodes)] {
             if *value.get_ref() == 0 {
-                return Err((value.span(), format!("{what} is 0; a site that is not there is left out")));
+                return Err(Problem::at(value, format!("{what} is 0; a site that is not there is left out")));
             }
         }
         let count = *group.count.get_ref();
-        if group.origin && (count > 1 || origin.replace(span).is_some()) {
+        if group.origin && (count > 1 || origin.replace(()).is_some()) {
             let text = "a second origin; artifacts are published at one site: leave origin out elsewhere";
             return Err(name_problem(text.to_owned()));
         }
@@ -122,7 +100,7 @@ fn spread(groups: &[Spanned<Group>]) -> Result<Topology, Problem> {
     }
     if origin.is_none() {
         let text = "no site is the origin; write origin = true in the [[site]] where artifacts are published";
-        return Err((0..0, text.to_owned()));
+        return Err(Problem::whole(text));
     }
     Ok(Topology { sites })
 }
@@ -159,24 +137,13 @@ fn one() -> Spanned<usize> {
     Spanned::new(0..0, 1)
 }
 
-/// One line, with what to do where the library does not say it.
-fn problem_of(error: &toml::de::Error) -> String {
-    let text = error.message().replace('\n', "; ");
-    if text.starts_with("missing field") {
-        return format!("{text}; add it to this table");
-    }
-    text
-}
-
-fn line_at(text: &str, byte: usize) -> usize {
-    let before = text.get(..byte).unwrap_or(text);
-    before.matches('\n').count() + 1
-}
+const HINT: &str = "give the path of a topology file, such as those in configs/topologies";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Delay, Rate};
+    use std::fs;
 
     const GOOD: &str = r#"
 [[site]]
@@ -197,7 +164,7 @@ uplink = { up = "5 Mbit/s", down = "50 Mbit/s" }
 disk = "3 GiB"
 "#;
 
-    fn parse(text: &str) -> Result<Topology, TopologyError> {
+    fn parse(text: &str) -> Result<Topology, FileError> {
         Topology::parse(Path::new("x.toml"), text)
     }
 

@@ -2,17 +2,20 @@
 //! same files, so that a figure of one can stand beside the other's. This crate parses and computes; building a
 //! network, simulated or real, is its readers'.
 //!
-//! Reading order: [`unit`](mod@unit), [`file`](mod@file), [`bound`]. `configs/topologies/README.md` explains the form to
+//! Reading order: [`unit`](mod@unit), [`source`], [`file`](mod@file), [`generate`], [`bound`]. `configs/topologies/README.md` explains the form to
 //! people who write such files.
 #![forbid(unsafe_code)]
 
 pub mod bound;
 pub mod file;
+pub mod generate;
+pub mod source;
 pub mod unit;
 
 pub use bound::{Bound, CutBytes, Place, Transfer};
-pub use file::TopologyError;
-pub use unit::{Delay, Rate, Share, Size};
+pub use generate::Fleet;
+pub use source::{FileError, Problem};
+pub use unit::{Delay, Pace, Part, Rate, Share, Size, Time};
 
 use serde::Deserialize;
 

@@ -1,6 +1,8 @@
 //! Values with their units, as people write them: "50 Mbit/s", "20 ms", "3 GiB", "0.1 %". Kept as whole numbers,
 //! so that two readers of a file compute with the same value.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 /// Why a value cannot be read. The text says what would be right.
@@ -49,6 +51,21 @@ pub struct Size(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Share(u64);
+
+/// A part of something or all of it, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Part(u64);
+
+/// When something happens or how long it lasts, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Time(u64);
+
+/// How often something happens: times in a thousand hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pace(u64);
 
 impl Rate {
     /// So many bits per second.
@@ -106,6 +123,84 @@ impl Share {
     pub fn ratio(self) -> f64 {
         self.0 as f64 / 1e6
     }
+}
+
+impl Size {
+    /// So many bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Size(bytes)
+    }
+}
+
+impl Part {
+    /// All of it.
+    pub const ALL: Part = Part(1_000_000);
+
+    /// Millionths.
+    pub const fn millionths(self) -> u64 {
+        self.0
+    }
+
+    /// From 0 to 1.
+    pub fn ratio(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
+    /// So much of a number, rounded up.
+    pub const fn of(self, whole: usize) -> usize {
+        (whole as u128 * self.0 as u128).div_ceil(1_000_000) as usize
+    }
+}
+
+impl Time {
+    /// So many microseconds.
+    pub const fn from_micros(micros: u64) -> Self {
+        Time(micros)
+    }
+
+    /// Nanoseconds.
+    pub const fn nanos(self) -> u64 {
+        self.0 * 1000
+    }
+
+    /// Seconds.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl Pace {
+    /// Nanoseconds from one to the next, on average.
+    pub const fn interval(self) -> u64 {
+        3_600_000_000_000_000 / self.0
+    }
+}
+
+/// Values as people write them: the largest unit in which at most six digits after the point say all.
+macro_rules! shown {
+    ($($name:ident: $units:expr;)+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let units: &[(&str, f64)] = $units;
+                let fits = |(_, factor): &&(&str, f64)| {
+                    let millionths = self.0 as f64 * 1e6 / factor;
+                    self.0 as f64 >= *factor && millionths == millionths.round()
+                };
+                let (unit, factor) = units.iter().rev().find(fits).unwrap_or(&units[0]);
+                let number = format!("{:.6}", self.0 as f64 / factor);
+                write!(f, "{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
+            }
+        }
+    )+};
+}
+
+shown! {
+    Rate: &[("bit/s", 1.0), ("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
+    Delay: &[("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    Size: &[("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
+    Share: &[("%", 1e4)];
+    Part: &[("%", 1e4)];
+    Time: &[("us", 1.0), ("ms", 1e3), ("s", 1e6), ("min", 6e7), ("h", 3.6e9), ("d", 8.64e10)];
 }
 
 /// One kind of value.
@@ -173,6 +268,33 @@ const SHARE: Kind = Kind {
     range: "0 % or more and less than 100 %",
 };
 
+const PART: Kind = Kind {
+    what: "part",
+    example: "20 %",
+    units: &[("%", 1e4)],
+    least: 0.0,
+    most: 1e6,
+    range: "0 % to 100 %",
+};
+
+const TIME: Kind = Kind {
+    what: "time",
+    example: "90 s",
+    units: &[("us", 1.0), ("ms", 1e3), ("s", 1e6), ("min", 6e7), ("h", 3.6e9), ("d", 8.64e10)],
+    least: 0.0,
+    most: 3.1536e13,
+    range: "0 s to 365 d",
+};
+
+const PACE: Kind = Kind {
+    what: "pace",
+    example: "6 per hour",
+    units: &[("per s", 3.6e6), ("per min", 6e4), ("per hour", 1e3), ("per day", 1000.0 / 24.0)],
+    least: 1.0,
+    most: 3.6e12,
+    range: "1 per 1000 hours to 1000000 per s",
+};
+
 impl Kind {
     fn read(&self, text: &str) -> Result<u64, UnitError> {
         let form = || UnitError::Form {
@@ -220,6 +342,9 @@ from_text! {
     Delay: DELAY;
     Size: SIZE;
     Share: SHARE;
+    Part: PART;
+    Time: TIME;
+    Pace: PACE;
 }
 
 #[cfg(test)]
@@ -237,6 +362,35 @@ mod tests {
         assert_eq!("1.5 kB".parse(), Ok(Size(1500)));
         assert_eq!("0.1 %".parse(), Ok(Share(1000)));
         assert_eq!(Rate(8).bytes(), 1.0);
+    }
+
+    #[test]
+    fn times_parts_and_paces_too() {
+        assert_eq!("2 h".parse(), Ok(Time(7_200_000_000)));
+        assert_eq!("1.5 d".parse::<Time>().unwrap().seconds(), 129_600.0);
+        assert_eq!("20 ms".parse::<Time>().unwrap().nanos(), 20_000_000);
+        assert_eq!("100 %".parse(), Ok(Part::ALL));
+        assert_eq!("20 %".parse::<Part>().unwrap().of(51), 11);
+        assert_eq!("6 per hour".parse::<Pace>().unwrap().interval(), 600_000_000_000);
+        assert_eq!("2 per s".parse::<Pace>().unwrap().interval(), 500_000_000);
+        assert!("101 %".parse::<Part>().is_err() && "0 per s".parse::<Pace>().is_err());
+        assert!("6 /h".parse::<Pace>().unwrap_err().to_string().contains("\"6 per hour\""));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_again() {
+        for text in ["50 Mbit/s", "1.5 Gbit/s", "512 bit/s"] {
+            let shown = Rate::from_bits(match text {
+                "512 bit/s" => 512,
+                text => text.parse::<Rate>().unwrap().bits(),
+            });
+            assert_eq!(shown.to_string(), text);
+        }
+        assert_eq!("25 ms".parse::<Delay>().unwrap().to_string(), "25 ms");
+        assert_eq!("3 GB".parse::<Size>().unwrap().to_string(), "3 GB");
+        assert_eq!("0.5 %".parse::<Share>().unwrap().to_string(), "0.5 %");
+        assert_eq!("90 s".parse::<Time>().unwrap().to_string(), "1.5 min");
+        assert_eq!("0 ms".parse::<Delay>().unwrap().to_string(), "0 us");
     }
 
     #[test]
