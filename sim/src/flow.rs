@@ -159,10 +159,9 @@ struct Capacity {
     rests: Option<Nanos>,
     /// When it is to be solved again.
     dirty: Option<Nanos>,
+    /// Of the solution that it was part of, and its place in that.
     mark: u32,
-    /// While solving: what is left, and the weight of those who share it.
-    left: Rate,
-    weight: u64,
+    place: u32,
 }
 
 impl Flows {
@@ -193,8 +192,7 @@ impl Flows {
             rests: None,
             dirty: None,
             mark: 0,
-            left: 0,
-            weight: 0,
+            place: 0,
         });
         Resource(self.resources.len() as u32 - 1)
     }

@@ -205,3 +205,88 @@ fn goodput(bits: u64, efficiency: u32) -> u64 {
 fn nanos(delay: Delay) -> Nanos {
     delay.micros().saturating_mul(1_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use waystation_topology::{Place, Topology};
+
+    use super::{Flows, LAN_DELAY, Nanos, Network, Plant};
+    use crate::{
+        flow::{Class, Config},
+        setup::{MILLISECOND, SECOND},
+    };
+
+    const TWO_SITES: &str = r#"
+        [[site]]
+        name = "centre"
+        tier = "cloud"
+        origin = true
+        nodes = 2
+        lan = { rate = "1 Gbit/s", delay = "1 ms" }
+        uplink = { up = "80 Mbit/s", down = "80 Mbit/s", delay = "10 ms" }
+
+        [[site]]
+        name = "edge"
+        tier = "edge"
+        nodes = 2
+        lan = { rate = "1 Gbit/s" }
+        uplink = { up = "8 Mbit/s", down = "40 Mbit/s", delay = "5 ms" }
+    "#;
+
+    fn plant(network: &Network) -> (Plant, Flows) {
+        let mut flows = Flows::new(Config::fluid(MILLISECOND));
+        let topology = Topology::parse(Path::new("two sites"), TWO_SITES).unwrap();
+        (Plant::build(&topology, network, &mut flows), flows)
+    }
+
+    /// Bytes a second of one session alone.
+    fn rate(plant: &Plant, flows: &mut Flows, now: Nanos, from: usize, to: usize) -> u64 {
+        let mut route = plant.route(from, to);
+        route.round_trip = 0;
+        let flow = flows.start(now, &route, 1 << 40, Class::Background);
+        flows.advance(now);
+        let rate = flows.rate(from as u32, to as u32);
+        flows.cancel(now, flow);
+        rate
+    }
+
+    #[test]
+    fn a_way_is_as_fast_as_its_narrowest_part() {
+        let (plant, mut flows) = plant(&Network::default());
+        assert_eq!(rate(&plant, &mut flows, 0, 0, 1), 117_500_000, "94 % of a link");
+        assert_eq!(rate(&plant, &mut flows, 1, 0, 2), 4_700_000, "into the edge");
+        assert_eq!(rate(&plant, &mut flows, 2, 2, 0), 940_000, "out of it");
+        let slow = Network { disk_rate: Some(500_000), ..Network::default() };
+        let (plant, mut flows) = self::plant(&slow);
+        assert_eq!(rate(&plant, &mut flows, 0, 0, 1), 500_000);
+    }
+
+    #[test]
+    fn delays_add_up_between_sites() {
+        let (plant, _) = plant(&Network::default());
+        assert_eq!(plant.delay(0, 1), MILLISECOND);
+        assert_eq!(plant.delay(2, 3), LAN_DELAY);
+        assert_eq!((plant.delay(1, 2), plant.route(1, 2).round_trip), (15 * MILLISECOND, 30 * MILLISECOND));
+        assert_eq!(plant.number(Place { site: 1, node: 1 }), Some(3));
+        assert_eq!(
+            (plant.number(Place { site: 1, node: 2 }), plant.place(2)),
+            (None, Place { site: 1, node: 0 })
+        );
+    }
+
+    #[test]
+    fn lines_change_and_sites_are_cut() {
+        let (mut plant, mut flows) = plant(&Network::default());
+        plant.set_line(0, &mut flows, 1, 8_000_000, 16_000_000);
+        assert_eq!(rate(&plant, &mut flows, 0, 0, 2), 1_880_000);
+        plant.cut(SECOND, &mut flows, &[1]);
+        plant.cut(SECOND, &mut flows, &[0, 1]);
+        assert!(!plant.is_open(0, 2) && plant.is_open(2, 3));
+        assert_eq!(rate(&plant, &mut flows, SECOND, 0, 2), 0);
+        plant.mend(2 * SECOND, &mut flows, &[1]);
+        assert!(plant.is_open(0, 2), "both are on the same side of the other cut");
+        assert_eq!(rate(&plant, &mut flows, 2 * SECOND, 0, 2), 1_880_000);
+    }
+}

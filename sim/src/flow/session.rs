@@ -79,8 +79,8 @@ pub struct Session {
     pub spots: [u32; PATH_MAX],
     /// Its share.
     pub given: Rate,
-    /// While solving: its next share, where it has one.
-    pub proposed: Option<Rate>,
+    /// Its next share, until it is taken.
+    proposed: Option<Rate>,
     pub mark: u32,
     /// Whether slow start kept its share down, so that more is to be asked for when the window grows.
     pub held_down: bool,
@@ -180,9 +180,11 @@ impl Session {
         (self.window << rounds).min(rate::UNLIMITED)
     }
 
-    /// Whether the share that was solved makes a difference.
-    pub fn is_another_share(&self) -> bool {
-        !self.solved || self.proposed != Some(self.given)
+    /// A share was solved; whether it makes a difference.
+    pub fn propose(&mut self, share: Rate) -> bool {
+        let differs = !self.solved || share != self.given;
+        self.proposed = differs.then_some(share);
+        differs
     }
 
     /// Takes the share that was solved.
