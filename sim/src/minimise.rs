@@ -27,6 +27,11 @@ impl Symptom {
     }
 }
 
+/// Runs a case and says whether it shows the symptom, or nothing where there is no more time.
+type Fails<'a> = dyn FnMut(&Case) -> Option<bool> + 'a;
+/// One way of making a case smaller; nothing where there is no more time.
+type Pass = fn(&mut Case, &mut Fails<'_>) -> Option<()>;
+
 /// The smallest case that was found. `fails` runs one and says whether it shows the symptom; it says nothing where
 /// there is no more time.
 pub fn minimise(case: Case, broken_at: u64, mut fails: impl FnMut(&Case) -> Option<bool>) -> Case {
@@ -39,8 +44,7 @@ pub fn minimise(case: Case, broken_at: u64, mut fails: impl FnMut(&Case) -> Opti
     }
     loop {
         let size = weight(&best);
-        let passes: [fn(&mut Case, &mut dyn FnMut(&Case) -> Option<bool>) -> Option<()>; 4] =
-            [fewer_items, fewer_nodes, fewer_chances, less_time];
+        let passes: [Pass; 4] = [fewer_items, fewer_nodes, fewer_chances, less_time];
         for pass in passes {
             if pass(&mut best, &mut fails).is_none() {
                 return best;
@@ -60,7 +64,7 @@ fn weight(case: &Case) -> (usize, usize, usize, u64) {
 }
 
 /// ddmin: leaves out ever smaller parts of the items.
-fn fewer_items(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) -> Option<()> {
+fn fewer_items(best: &mut Case, fails: &mut Fails<'_>) -> Option<()> {
     let mut parts = 2;
     while !best.items.is_empty() {
         let length = best.items.len().div_ceil(parts);
@@ -89,7 +93,7 @@ fn fewer_items(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) ->
 }
 
 /// The last nodes go, with what happens to them.
-fn fewer_nodes(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) -> Option<()> {
+fn fewer_nodes(best: &mut Case, fails: &mut Fails<'_>) -> Option<()> {
     for nodes in 1..best.options.nodes {
         let mut smaller = best.clone();
         smaller.options.nodes = nodes;
@@ -106,7 +110,7 @@ fn fewer_nodes(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) ->
 }
 
 /// One thing after another that happens by chance does not.
-fn fewer_chances(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) -> Option<()> {
+fn fewer_chances(best: &mut Case, fails: &mut Fails<'_>) -> Option<()> {
     for index in 0..calmer(&best.options).len() {
         let options = calmer(&best.options)[index].clone();
         if options == best.options {
@@ -142,7 +146,7 @@ fn calmer(options: &Options) -> Vec<Options> {
 }
 
 /// The part with faults ends soon after the last of them, and gaps between items become short.
-fn less_time(best: &mut Case, fails: &mut dyn FnMut(&Case) -> Option<bool>) -> Option<()> {
+fn less_time(best: &mut Case, fails: &mut Fails<'_>) -> Option<()> {
     let last = best.items.iter().map(|item| item.at).max().unwrap_or(0);
     for after in [100, 10_000, 60_000] {
         if last + after < best.options.faults_ms {

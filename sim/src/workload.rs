@@ -25,6 +25,10 @@ pub struct Workload {
     /// What steps asked.
     requested: BTreeMap<u64, RequestId>,
     requests: BTreeMap<RequestId, Request>,
+    /// Pulls that have to work: where, of what, and how often they may be tried again.
+    tries: BTreeMap<RequestId, (usize, usize, u32)>,
+    /// Those of them that are to be tried again.
+    again: Vec<(usize, usize, u32)>,
     last: u64,
     /// Artifacts whose publication was acknowledged.
     written: Vec<usize>,
@@ -84,6 +88,8 @@ impl Workload {
             made: BTreeMap::new(),
             requested: BTreeMap::new(),
             requests: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            again: Vec::new(),
             last: 0,
             written: Vec::new(),
             tally: Tally::default(),
@@ -148,7 +154,26 @@ impl Workload {
     ) -> Vec<Operation> {
         let newest: Vec<usize> = self.written.iter().rev().copied().filter(|n| known(*n)).take(3).collect();
         let pairs = newest.into_iter().flat_map(|artifact| up.iter().map(move |host| (artifact, *host)));
-        let operations = pairs.map(|(artifact, host)| self.pull_of(content, host, artifact, true)).collect();
+        let pairs: Vec<(usize, usize)> = pairs.collect();
+        self.pull_all(content, &pairs, TRIES)
+    }
+
+    /// Clients ask again for what nobody could be reached for: a node that has no session with a holder does not
+    /// keep a client waiting for longer than it takes to say so, and opens one meanwhile.
+    pub fn retries(&mut self, content: &Content) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for (host, artifact, tries) in std::mem::take(&mut self.again) {
+            operations.extend(self.pull_all(content, &[(artifact, host)], tries));
+        }
+        operations
+    }
+
+    fn pull_all(&mut self, content: &Content, pairs: &[(usize, usize)], tries: u32) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for (artifact, host) in pairs {
+            operations.push(self.pull_of(content, *host, *artifact, true));
+            self.tries.insert(RequestId(self.last), (*host, *artifact, tries));
+        }
         self.oblige(operations)
     }
 
@@ -167,6 +192,14 @@ impl Workload {
         request.answers += 1;
         if request.answers > 1 {
             return Err(format!("{request:?} was answered again: {event:?}"));
+        }
+        let unreached = matches!(event, Event::WantDone { result: Err(WantFailure::NoHolder), .. });
+        if let Some((host, artifact, tries)) = self.tries.remove(id)
+            && unreached
+            && tries > 0
+        {
+            self.again.push((host, artifact, tries - 1));
+            return Ok(());
         }
         if request.must
             && !good
@@ -217,7 +250,9 @@ impl Workload {
     /// Requests that wait for an answer, as text.
     pub fn unanswered(&self) -> impl Iterator<Item = String> + '_ {
         let waiting = self.requests.values().filter(|request| request.answers == 0 && !request.abandoned);
-        waiting.map(|request| format!("{request:?}"))
+        let again =
+            self.again.iter().map(|(host, artifact, _)| format!("host {host} asks again for {artifact}"));
+        waiting.map(|request| format!("{request:?}")).chain(again)
     }
 
     fn publish_as(&mut self, content: &Content, host: usize, tags: Vec<Tag>, number: usize) -> Operation {
@@ -348,3 +383,6 @@ fn named(tags: &[String]) -> Vec<Tag> {
 pub fn grant_pattern(host: usize) -> &'static str {
     if host < 2 { "**" } else { "team/**" }
 }
+
+/// How often a client asks again for what must be there.
+const TRIES: u32 = 5;

@@ -8,7 +8,7 @@ use waystation_sim::{Options, World, network::Cut, rogue::unknown};
 
 #[test]
 fn every_promise_is_kept_under_every_fault() {
-    for seed in 1..=40 {
+    for seed in 1..=24 {
         let nodes = 3 + seed as usize % 10;
         let options = Options {
             loss: 100,

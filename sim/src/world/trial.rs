@@ -60,6 +60,8 @@ impl World {
         let deadline = self.now() + patience;
         while self.now() < deadline {
             self.run_until(self.now() + SETTLE_STEP_MS);
+            let retries = self.workload.retries(&self.content);
+            self.operate(retries);
             if self.converged().is_ok() && self.done().is_ok() && self.told().is_ok() {
                 self.check_end();
                 return Some(self.now());
