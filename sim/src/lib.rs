@@ -5,10 +5,16 @@
 //! (time, sequence), and a seeded random stream for each (seed, node, purpose): one seed is one history,
 //! in every process.
 //!
-//! A run has a part with faults and then a part without, in which everything must come right within a
-//! bound. Setups, made from scenario files, are carried out instead for as long as they say.
+//! A run either carries out a [`setup`] and measures it ([`World::carry_out`]), or is one of random faults: a part
+//! with faults and then a part without, in which everything must come right within a bound. One that breaks a promise
+//! is told again by `waystation-sim replay`.
 //!
-//! Reading order: [`setup`], [`measure`], [`scenario`], [`world`], [`host`], [`check`]; [`summary`] for figures.
+//! Reading order: [`setup`], [`mod@measure`], [`scenario`], [`mod@world`], [`host`], [`network`], [`gossip`], [`flow`],
+//! [`options`], [`check`]; [`summary`] for figures.
+//!
+//! What the world leaves out: processors and queues inside a machine; loss and retransmission below a message (a line's
+//! loss is the chance that a message is lost); blobs waiting behind messages and messages behind blobs on a line;
+//! pings of idle sessions; several connections between two nodes; relays and upstreams.
 #![forbid(unsafe_code)]
 
 pub mod account;
