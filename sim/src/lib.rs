@@ -16,6 +16,7 @@ pub mod content;
 pub mod cost;
 pub mod disk;
 pub mod faults;
+pub mod gossipsub;
 pub mod host;
 pub mod measure;
 pub mod network;

@@ -1,0 +1,153 @@
+//! From what was observed to the parameters of the model.
+
+use libp2p::gossipsub;
+use waystation::control;
+use waystation_sim::gossipsub::{
+    figures::Kind,
+    fit::Schedule,
+    params::{Params, Rules, Wire, Work},
+};
+
+use crate::nodes::Observed;
+
+/// A case and what happened in it.
+pub struct Sample {
+    pub schedule: Schedule,
+    pub observed: Observed,
+}
+
+pub fn params(samples: &[Sample]) -> Params {
+    let wire = wire(samples);
+    let config = control::gossip_config().unwrap();
+    Params { rules: rules(&config, wire.publish), wire, work: work(samples) }
+}
+
+fn rules(config: &gossipsub::Config, publish: u64) -> Rules {
+    let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap();
+    Rules {
+        mesh: config.mesh_n(),
+        mesh_low: config.mesh_n_low(),
+        mesh_high: config.mesh_n_high(),
+        mesh_outbound: config.mesh_outbound_min(),
+        lazy: config.gossip_lazy(),
+        lazy_permille: (config.gossip_factor() * 1000.0) as usize,
+        heartbeat_ms: milliseconds(config.heartbeat_interval()),
+        first_heartbeat_ms: milliseconds(config.heartbeat_initial_delay()),
+        history: config.history_length(),
+        history_gossip: config.history_gossip(),
+        seen_ms: milliseconds(config.duplicate_cache_time()),
+        backoff_ms: milliseconds(config.prune_backoff()),
+        backoff_slack: config.backoff_slack().into(),
+        flood_publish: config.flood_publish(),
+        unwanted_above: (config.idontwant_message_size_threshold() as u64).saturating_sub(publish - FRAME),
+        retransmissions: config.gossip_retransimission(),
+    }
+}
+
+fn wire(samples: &[Sample]) -> Wire {
+    let frames = || samples.iter().flat_map(|sample| &sample.observed.entries.frames);
+    let of = |kind: Kind| frames().filter(move |frame| frame.kind == kind);
+    let mean = |kind: Kind, name: u64| {
+        let (mut sum, mut count) = (0, 0);
+        for frame in of(kind) {
+            sum += frame.bytes - name * frame.content;
+            count += 1;
+        }
+        if count == 0 { 0 } else { (sum + count / 2) / count }
+    };
+    let haves: Vec<(f64, f64)> =
+        of(Kind::Have).map(|frame| (frame.content as f64, frame.bytes as f64)).collect();
+    let name = slope(&haves).round() as u64;
+    let (below, ppm) = below(samples);
+    Wire {
+        publish: mean(Kind::Publish, 1),
+        have: mean(Kind::Have, name),
+        want: mean(Kind::Want, name),
+        unwanted: mean(Kind::Unwanted, name),
+        name,
+        graft: mean(Kind::Graft, 0),
+        prune: mean(Kind::Prune, 0),
+        hello: mean(Kind::Hello, 0),
+        below: below.round().max(0.0) as u64,
+        below_ppm: (ppm * 1e6).round().max(0.0) as u64,
+    }
+}
+
+/// What yamux and noise add to a frame, and to each byte: over the messages of each size, all frames against all
+/// bytes on the wire.
+fn below(samples: &[Sample]) -> (f64, f64) {
+    let mut points = Vec::new();
+    for Sample { schedule, observed } in samples {
+        for (from, until, _) in &schedule.batches {
+            // Until nothing of these is told of any more.
+            let within = *from..*until + 4_500_000_000;
+            let frames = observed.entries.frames.iter().filter(|frame| within.contains(&frame.at));
+            let (mut count, mut bytes) = (0.0, 0.0);
+            for frame in frames {
+                count += 1.0;
+                bytes += frame.bytes as f64;
+            }
+            let wire = observed.trace.wire.iter().filter(|(at, _)| within.contains(at));
+            let wire: f64 = wire.map(|(_, bytes)| *bytes as f64).sum();
+            // For each frame: its mean length against the mean of what is added.
+            points.push((bytes / f64::max(count, 1.0), (wire - bytes) / f64::max(count, 1.0)));
+        }
+    }
+    let ppm = slope(&points);
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    (mean(|point| point.1) - ppm * mean(|point| point.0), ppm)
+}
+
+/// From the time that a node had a message until its neighbour had it, less what the link took.
+fn work(samples: &[Sample]) -> Work {
+    let mut by_size: Vec<(u64, Vec<i64>)> = Vec::new();
+    for Sample { schedule, observed } in samples {
+        let delay = |a: usize, b: usize| {
+            let ends = |link: &&waystation_sim::gossipsub::graph::Link| {
+                [(a, b), (b, a)].contains(&(link.dialler, link.listener))
+            };
+            schedule.graph.links.iter().find(ends).unwrap().delay
+        };
+        for (message, (_, author, payload)) in observed.trace.published.iter().enumerate() {
+            let first = observed.trace.first(message);
+            for (node, arrival) in &first {
+                if arrival.asked || arrival.from == *author {
+                    continue;
+                }
+                let took = arrival.at - first[&arrival.from].at;
+                let took = took as i64 - delay(arrival.from, *node) as i64;
+                match by_size.iter_mut().find(|(size, _)| size == payload) {
+                    Some((_, times)) => times.push(took),
+                    None => by_size.push((*payload, vec![took])),
+                }
+            }
+        }
+    }
+    let points: Vec<(f64, f64)> = by_size
+        .into_iter()
+        .map(|(size, mut times)| {
+            times.sort_unstable();
+            (size as f64, times[times.len() / 2] as f64)
+        })
+        .collect();
+    eprintln!("bytes and nanoseconds until passed on: {points:?}");
+    let each = slope(&points).max(0.0);
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let fixed = mean(|point| point.1) - each * mean(|point| point.0);
+    Work { forward_us: (fixed / 1e3).max(0.0) as u64, kilobyte_ns: (each * 1000.0) as u64 }
+}
+
+/// Of the straight line that fits best.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len().max(1) as f64;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let (mut above, mut below) = (0.0, 0.0);
+    for point in points {
+        above += (point.0 - x) * (point.1 - y);
+        below += (point.0 - x) * (point.0 - x);
+    }
+    if below == 0.0 { 0.0 } else { above / below }
+}
+
+/// Around a message in a frame: two tags, two lengths of two bytes. Gossipsub does not count them.
+const FRAME: u64 = 5;
