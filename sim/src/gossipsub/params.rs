@@ -81,14 +81,17 @@ pub struct Wire {
     pub below_ppm: u64,
 }
 
-/// How long a node takes from the last byte of a message until the first byte of its copies.
+/// How long things take beside the delay of a link, in the middle of all that were measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Work {
-    /// For any message, in microseconds.
-    pub forward_us: u64,
+    /// From the last byte of a message at a node until it begins to send copies, in microseconds.
+    pub pass_us: u64,
+    /// From then until the last byte is there, in microseconds. It and the next are what the process that was
+    /// measured took to encrypt, carry and check: a network with rates of its own leaves them out.
+    pub carry_us: u64,
     /// In addition for each 1,000 bytes, in nanoseconds.
-    pub kilobyte_ns: u64,
+    pub carry_kilobyte_ns: u64,
 }
 
 impl Rules {
@@ -106,8 +109,13 @@ impl Wire {
 }
 
 impl Work {
-    /// From a message of so many bytes until its copies.
-    pub fn forward(&self, bytes: u64) -> Nanos {
-        self.forward_us * 1000 + bytes * self.kilobyte_ns / 1000
+    /// From a message until its copies.
+    pub fn pass(&self) -> Nanos {
+        self.pass_us * 1000
+    }
+
+    /// What it takes to carry a payload of so many bytes, beside the delay of the link.
+    pub fn carry(&self, bytes: u64) -> Nanos {
+        self.carry_us * 1000 + bytes * self.carry_kilobyte_ns / 1000
     }
 }

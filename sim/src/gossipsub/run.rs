@@ -64,6 +64,8 @@ struct Run<'a> {
     /// Of each node: its neighbours, sorted, and over which link.
     links: Vec<Vec<(usize, usize)>>,
     is_up: Vec<bool>,
+    /// When the last frame arrives over each link, from either end.
+    last: Vec<Nanos>,
     trace: Trace,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Run<'a> {
             rngs: (0..graph.nodes).map(|node| stream(seed, node, "gossip")).collect(),
             links,
             is_up: vec![false; graph.links.len()],
+            last: vec![0; 2 * graph.links.len()],
             trace: Trace { nodes: graph.nodes, ..Trace::default() },
         };
         for node in 0..graph.nodes {
@@ -156,7 +159,7 @@ impl<'a> Run<'a> {
                 self.note(from, to, &frame);
                 let (sent, new) = self.routers[to].receive(self.now, from, &frame);
                 if let Some(message) = new {
-                    let at = self.now + self.params.work.forward(message.bytes);
+                    let at = self.now + self.params.work.pass();
                     self.at(at, Happening::Pass { node: to, name: message.name });
                 }
                 self.send(to, sent);
@@ -178,7 +181,14 @@ impl<'a> Run<'a> {
         for (to, frame) in sent {
             let Ok(place) = self.links[from].binary_search_by_key(&to, |(peer, _)| *peer) else { continue };
             let link = self.links[from][place].1;
-            let at = self.now + self.graph.links[link].delay;
+            let carry = match &frame {
+                Frame::Publish(message) => self.params.work.carry(message.bytes),
+                _ => 0,
+            };
+            let last = &mut self.last[2 * link + usize::from(self.graph.links[link].dialler == from)];
+            // A stream keeps its order.
+            *last = (*last).max(self.now + self.graph.links[link].delay + carry);
+            let at = *last;
             self.at(at, Happening::Arrives { link, from, to, frame });
         }
     }

@@ -1,5 +1,7 @@
 //! From what was observed to the parameters of the model.
 
+use std::collections::BTreeMap;
+
 use libp2p::gossipsub;
 use waystation::control;
 use waystation_sim::gossipsub::{
@@ -98,43 +100,50 @@ fn below(samples: &[Sample]) -> (f64, f64) {
     (mean(|point| point.1) - ppm * mean(|point| point.0), ppm)
 }
 
-/// From the time that a node had a message until its neighbour had it, less what the link took.
+/// From the time that a node had a message until it sent copies, and from then until they were there less what
+/// the link took.
 fn work(samples: &[Sample]) -> Work {
-    let mut by_size: Vec<(u64, Vec<i64>)> = Vec::new();
+    let (mut passed, mut carried) = (Vec::new(), BTreeMap::<u64, Vec<i64>>::new());
     for Sample { schedule, observed } in samples {
-        let delay = |a: usize, b: usize| {
-            let ends = |link: &&waystation_sim::gossipsub::graph::Link| {
-                [(a, b), (b, a)].contains(&(link.dialler, link.listener))
-            };
-            schedule.graph.links.iter().find(ends).unwrap().delay
-        };
-        for (message, (_, author, payload)) in observed.trace.published.iter().enumerate() {
-            let first = observed.trace.first(message);
-            for (node, arrival) in &first {
-                if arrival.asked || arrival.from == *author {
-                    continue;
-                }
-                let took = arrival.at - first[&arrival.from].at;
-                let took = took as i64 - delay(arrival.from, *node) as i64;
-                match by_size.iter_mut().find(|(size, _)| size == payload) {
-                    Some((_, times)) => times.push(took),
-                    None => by_size.push((*payload, vec![took])),
-                }
+        let delays: BTreeMap<(usize, usize), i64> =
+            schedule.graph.links.iter().fold(BTreeMap::new(), |mut delays, link| {
+                delays.insert((link.dialler, link.listener), link.delay as i64);
+                delays.insert((link.listener, link.dialler), link.delay as i64);
+                delays
+            });
+        let published = &observed.trace.published;
+        let first: Vec<_> = (0..published.len()).map(|message| observed.trace.first(message)).collect();
+        let asked = &observed.trace.asked;
+        let mut sent = BTreeMap::new();
+        for (at, from, to, name) in &observed.entries.sent {
+            let message = observed.names[name];
+            sent.insert((*from, *to, message), *at as i64);
+            let is_asked = asked.contains(&(*to, *from, message));
+            if let Some(arrival) = first[message].get(from).filter(|_| !is_asked) {
+                passed.push(*at as i64 - arrival.at as i64);
             }
         }
+        for copy in &observed.trace.copies {
+            let Some(began) = sent.get(&(copy.from, copy.to, copy.message)) else { continue };
+            let took = copy.at as i64 - began - delays[&(copy.from, copy.to)];
+            carried.entry(published[copy.message].2).or_default().push(took);
+        }
     }
-    let points: Vec<(f64, f64)> = by_size
-        .into_iter()
-        .map(|(size, mut times)| {
-            times.sort_unstable();
-            (size as f64, times[times.len() / 2] as f64)
-        })
-        .collect();
-    eprintln!("bytes and nanoseconds until passed on: {points:?}");
+    let middle = |times: &mut Vec<i64>| {
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or(0) as f64
+    };
+    let points: Vec<(f64, f64)> =
+        carried.iter_mut().map(|(size, times)| (*size as f64, middle(times))).collect();
     let each = slope(&points).max(0.0);
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
     let fixed = mean(|point| point.1) - each * mean(|point| point.0);
-    Work { forward_us: (fixed / 1e3).max(0.0) as u64, kilobyte_ns: (each * 1000.0) as u64 }
+    eprintln!("bytes, and nanoseconds to carry them: {points:?}");
+    Work {
+        pass_us: (middle(&mut passed) / 1e3).max(0.0) as u64,
+        carry_us: (fixed / 1e3).max(0.0) as u64,
+        carry_kilobyte_ns: (each * 1000.0) as u64,
+    }
 }
 
 /// Of the straight line that fits best.

@@ -22,6 +22,8 @@ pub struct Entries {
     pub frames: Vec<Frame>,
     /// When, from, to, which.
     pub copies: Vec<(Nanos, usize, usize, Name)>,
+    /// When a copy began to be sent, from, to, which.
+    pub sent: Vec<(Nanos, usize, usize, Name)>,
     /// Who asked whom for which.
     pub asked: BTreeSet<(usize, usize, Name)>,
     pub wire: Vec<(Nanos, u64)>,
@@ -60,10 +62,20 @@ impl Log {
         self.entries.lock().unwrap().wire.push((now, bytes as u64));
     }
 
-    /// A frame, `whole` bytes long with its length.
+    /// A frame that is sent.
+    pub fn sent(&self, from: usize, to: usize, body: &[u8], at: Nanos) {
+        if is_negotiation(body) {
+            return;
+        }
+        for (_, part) in fields(body).filter(|(field, _)| *field == 2) {
+            let name = name(part).1;
+            self.entries.lock().unwrap().sent.push((at, from, to, name));
+        }
+    }
+
+    /// A frame that was received, `whole` bytes long with its length.
     pub fn frame(&self, from: usize, to: usize, body: &[u8], whole: usize) {
-        // Agreeing on the protocol looks the same from outside.
-        if body.ends_with(b"\n") && (body.starts_with(b"/") || body == b"na\n") {
+        if is_negotiation(body) {
             return;
         }
         let at = self.now();
@@ -72,10 +84,9 @@ impl Log {
         for (field, part) in fields(body) {
             match field {
                 2 => {
-                    let (_, data) = fields(part).find(|(field, _)| *field == 2).unwrap();
+                    let (length, name) = name(part);
                     kind = Kind::Publish;
-                    content += data.len() as u64;
-                    let name = blake3::hash(data).as_bytes()[..20].to_vec();
+                    content += length as u64;
                     entries.copies.push((at, from, to, name));
                 }
                 3 => (kind, content) = control(&mut entries, (from, to), part),
@@ -84,6 +95,17 @@ impl Log {
         }
         entries.frames.push(Frame { at, kind, bytes: whole as u64, content });
     }
+}
+
+/// Agreeing on the protocol looks the same from outside.
+fn is_negotiation(body: &[u8]) -> bool {
+    body.ends_with(b"\n") && (body.starts_with(b"/") || body == b"na\n")
+}
+
+/// The length of a message's payload, and its name: as the node has it.
+fn name(message: &[u8]) -> (usize, Name) {
+    let (_, data) = fields(message).find(|(field, _)| *field == 2).unwrap();
+    (data.len(), blake3::hash(data).as_bytes()[..20].to_vec())
 }
 
 fn control(entries: &mut Entries, (from, to): (usize, usize), body: &[u8]) -> (Kind, u64) {

@@ -60,7 +60,7 @@ fn cases(quick: bool) -> Vec<Case> {
         name: name.into(),
         shape: Shape { sites, nodes, near: 16, far: 8, near_ms, far_ms: [10, 60], seed },
         cut_permille,
-        messages: if quick { 3 } else { 12 },
+        messages: if quick { 3 } else { 10 },
         mesh: Vec::new(),
         idle: 0.0,
         batch: Vec::new(),

@@ -47,6 +47,8 @@ enum Command {
 pub struct Observed {
     pub trace: Trace,
     pub entries: Entries,
+    /// Messages by name.
+    pub names: BTreeMap<Name, usize>,
     /// Neighbours in the mesh of each node, at the end.
     pub mesh: Vec<usize>,
 }
@@ -108,7 +110,7 @@ pub async fn observe(schedule: &Schedule, port: u64) -> Observed {
     for (publication, at) in trace.published.iter_mut().zip(published) {
         publication.0 = at;
     }
-    Observed { trace, entries, mesh }
+    Observed { trace, entries, names, mesh }
 }
 
 fn trace(schedule: &Schedule, entries: &Entries, names: &BTreeMap<Name, usize>) -> Trace {

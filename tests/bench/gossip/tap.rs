@@ -1,4 +1,4 @@
-//! Between the encryption and gossipsub: reads along what a node receives.
+//! Between the encryption and gossipsub: reads along what a node sends and receives.
 
 use std::{
     io,
@@ -11,6 +11,8 @@ use libp2p::{
     core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox},
     futures::{AsyncRead, AsyncWrite},
 };
+
+use waystation_sim::setup::Nanos;
 
 use crate::log::{Log, number};
 
@@ -27,27 +29,43 @@ pub struct Tapped {
 /// A stream of it.
 pub struct Stream {
     inner: SubstreamBox,
-    tap: Option<Tap>,
+    received: Option<Tap>,
+    sent: Option<Tap>,
 }
 
-/// What is received over a stream that the other end opened: gossipsub sends over such only.
+/// One direction of a stream: gossipsub sends over those that it opened, and receives over the others.
 struct Tap {
     from: usize,
     to: usize,
     log: Arc<Log>,
-    /// The beginning of a frame.
+    is_sent: bool,
+    /// The beginning of a frame, and when it came.
     part: Vec<u8>,
+    began: Nanos,
 }
 
 impl Tap {
-    fn received(&mut self, bytes: &[u8]) {
+    fn take(&mut self, bytes: &[u8]) {
+        if self.part.is_empty() {
+            self.began = self.log.now();
+        }
         self.part.extend_from_slice(bytes);
         while let Some((length, rest)) = number(&self.part) {
             let (whole, length) = (self.part.len() - rest.len(), usize::try_from(length).unwrap());
             let Some(body) = rest.get(..length) else { return };
-            self.log.frame(self.from, self.to, body, whole + length);
+            if self.is_sent {
+                self.log.sent(self.from, self.to, body, self.began);
+            } else {
+                self.log.frame(self.from, self.to, body, whole + length);
+            }
             self.part.drain(..whole + length);
         }
+    }
+}
+
+impl Tapped {
+    fn tap(&self, from: usize, to: usize, is_sent: bool) -> Tap {
+        Tap { from, to, log: self.log.clone(), is_sent, part: Vec::new(), began: 0 }
     }
 }
 
@@ -56,13 +74,15 @@ impl StreamMuxer for Tapped {
     type Error = io::Error;
 
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let tap = Tap { from: self.from, to: self.to, log: self.log.clone(), part: Vec::new() };
+        let tap = self.tap(self.from, self.to, false);
         let stream = Pin::new(&mut self.inner).poll_inbound(cx);
-        stream.map_ok(|inner| Stream { inner, tap: Some(tap) })
+        stream.map_ok(|inner| Stream { inner, received: Some(tap), sent: None })
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        Pin::new(&mut self.inner).poll_outbound(cx).map_ok(|inner| Stream { inner, tap: None })
+        let tap = self.tap(self.to, self.from, true);
+        let stream = Pin::new(&mut self.inner).poll_outbound(cx);
+        stream.map_ok(|inner| Stream { inner, received: None, sent: Some(tap) })
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -81,8 +101,8 @@ impl AsyncRead for Stream {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if let (Poll::Ready(Ok(n)), Some(tap)) = (&read, &mut self.tap) {
-            tap.received(&buffer[..*n]);
+        if let (Poll::Ready(Ok(n)), Some(tap)) = (&read, &mut self.received) {
+            tap.take(&buffer[..*n]);
         }
         read
     }
@@ -90,7 +110,11 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if let (Poll::Ready(Ok(n)), Some(tap)) = (&written, &mut self.sent) {
+            tap.take(&bytes[..*n]);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
