@@ -1,54 +1,99 @@
 //! A disk: what is durable, what is merely written, and when the one becomes the other. A crash loses
 //! every write that was under way, and some of the blobs that were not complete.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use waystation_proto::{Hash, Record, ranges::Ranges, record::Key};
 
-use crate::random::happens;
+use crate::{
+    random::happens,
+    setup::{MILLISECOND, Nanos},
+};
+
+/// Records that many disks have from the beginning, kept once for all of them.
+pub type Common = Rc<BTreeMap<Key, Record>>;
 
 /// One node's disk.
 pub struct Disk {
+    common: Common,
+    /// Keys of the common ones that are not kept any more, or were replaced.
+    gone: BTreeSet<Key>,
     records: BTreeMap<Key, Record>,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
     /// Writes become durable in the order in which they were asked for.
-    busy_until: u64,
+    busy_until: Nanos,
+    /// Whether it takes no more.
+    full: bool,
     rng: fastrand::Rng,
 }
 
 impl Disk {
     /// An empty disk.
     pub fn new(rng: fastrand::Rng) -> Self {
-        let (records, complete, partial) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Disk { records, complete, partial, busy_until: 0, rng }
+        Disk {
+            common: Common::default(),
+            gone: BTreeSet::new(),
+            records: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            busy_until: 0,
+            full: false,
+            rng,
+        }
+    }
+
+    /// Makes these durable before anything happens.
+    pub fn begin_with(&mut self, common: Common) {
+        self.common = common;
     }
 
     /// When a write asked for now, that may wait `within` for others, is durable.
-    pub fn durable_at(&mut self, now: u64, within: u64) -> u64 {
-        let sync = self.rng.u64(SYNC_MS);
+    pub fn durable_at(&mut self, now: Nanos, within: Nanos) -> Nanos {
+        let sync = self.rng.u64(SYNC);
         self.busy_until = self.busy_until.max(now + within) + sync;
         self.busy_until
     }
 
     /// Whether the write that is due now fails.
     pub fn fails(&mut self, permille: u64) -> bool {
-        happens(&mut self.rng, permille)
+        self.full || (permille > 0 && happens(&mut self.rng, permille))
+    }
+
+    /// Whether it takes no more from now on.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Makes records durable: each replaces what was kept under its key.
     pub fn keep(&mut self, records: Vec<Record>) {
-        self.records.extend(records.into_iter().map(|record| (record.key.clone(), record)));
+        for record in records {
+            self.leave(&record.key);
+            self.records.insert(record.key.clone(), record);
+        }
     }
 
     /// Drops what is kept under these keys.
     pub fn forget(&mut self, keys: &[Key]) {
-        keys.iter().for_each(|key| drop(self.records.remove(key)));
+        for key in keys {
+            self.leave(key);
+            self.records.remove(key);
+        }
+    }
+
+    fn leave(&mut self, key: &Key) {
+        if self.common.contains_key(key) {
+            self.gone.insert(key.clone());
+        }
     }
 
     /// Every record kept.
     pub fn records(&self) -> Vec<Record> {
-        self.records.values().cloned().collect()
+        let common = self.common.iter().filter(|(key, _)| !self.gone.contains(key));
+        common.map(|(_, record)| record).chain(self.records.values()).cloned().collect()
     }
 
     /// Makes a blob complete and durable.
@@ -57,9 +102,15 @@ impl Disk {
         self.complete.insert(hash, size);
     }
 
+    /// A blob is not what it was: nothing of it is any good.
+    pub fn lose(&mut self, hash: &Hash) -> bool {
+        self.partial.remove(hash);
+        self.complete.remove(hash).is_some()
+    }
+
     /// Adds verified bytes of a blob.
     pub fn write(&mut self, hash: Hash, range: std::ops::Range<u64>) {
-        if !self.complete.contains_key(&hash) {
+        if !range.is_empty() && !self.complete.contains_key(&hash) {
             self.partial.entry(hash).or_default().insert(range);
         }
     }
@@ -69,6 +120,14 @@ impl Disk {
         match self.complete.get(hash) {
             Some(size) => Ranges::all(*size),
             None => self.partial.get(hash).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether these bytes of a blob are here and verified.
+    pub fn has(&self, hash: &Hash, range: &std::ops::Range<u64>) -> bool {
+        match self.complete.get(hash) {
+            Some(size) => range.end <= *size,
+            None => self.partial.get(hash).is_some_and(|have| have.contains(range)),
         }
     }
 
@@ -88,7 +147,17 @@ impl Disk {
         let rng = &mut self.rng;
         self.partial.retain(|_, _| rng.bool());
     }
+
+    /// It is replaced by an empty one.
+    pub fn wipe(&mut self) {
+        self.common = Common::default();
+        self.gone.clear();
+        self.records.clear();
+        self.complete.clear();
+        self.partial.clear();
+        self.full = false;
+    }
 }
 
 /// How long making something durable takes.
-const SYNC_MS: std::ops::Range<u64> = 1..20;
+const SYNC: std::ops::Range<Nanos> = MILLISECOND..20 * MILLISECOND;

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    Hash, Input, NodeId, Output, Record, Replica, ReplicaConfig,
-    body::Tier,
+    Input, NodeId, Output, Record, Replica, ReplicaConfig,
+    body::{NodeBody, Tier},
     record::Trust,
-    time::{Now, Span, Time, Wall},
+    time::{Now, Time, Wall},
 };
 
-use crate::{Options, disk::Disk, random};
+use crate::{
+    Options,
+    disk::Disk,
+    ground::Ground,
+    random,
+    setup::{MILLISECOND, Nanos, SECOND},
+};
 
 /// One node.
 pub struct Host {
@@ -33,34 +39,37 @@ pub struct Host {
     key: SigningKey,
     trust: Trust,
     config: ReplicaConfig,
-    booted: u64,
+    booted: Nanos,
     /// What its calendar said when the world began; starts again at every boot where there is no clock.
     wall: Option<u64>,
-    /// Gossip that was seen, and when.
-    seen: BTreeMap<Hash, u64>,
 }
 
 impl Host {
     /// A node that was never started.
-    pub fn new(options: &Options, number: usize, trust: &Trust) -> Self {
-        let key = SigningKey::from_bytes(&random::bytes(options.seed, number, "key"));
+    pub fn new(ground: &Ground, number: usize, trust: &Trust) -> Self {
+        let key = SigningKey::from_bytes(&random::bytes(ground.seed, number, "key"));
+        let site = ground.site(number);
+        let defaults = ReplicaConfig::default();
         let config = ReplicaConfig {
-            site: format!("site-{}", number % options.sites),
-            tier: if number == 0 { Tier::Cloud } else { Tier::Edge },
-            join: (0..options.nodes.min(2)).filter(|n| *n != number).map(address).collect(),
-            reconcile_interval: Span(options.reconcile_ms),
-            far_reconcile_interval: Span(options.far_reconcile_ms),
-            ..ReplicaConfig::default()
+            site: site.name.clone(),
+            tier: match site.tier {
+                waystation_topology::Tier::Cloud => Tier::Cloud,
+                waystation_topology::Tier::Edge => Tier::Edge,
+                waystation_topology::Tier::Iot => Tier::Iot,
+            },
+            join: ground.join.iter().copied().filter(|n| *n != number).map(address).collect(),
+            reconcile_interval: ground.reconcile.unwrap_or(defaults.reconcile_interval),
+            far_reconcile_interval: ground.far_reconcile.unwrap_or(defaults.far_reconcile_interval),
+            ..defaults
         };
-        // Clocks are off by up to a day; the last nodes but the liars have none.
-        let skew = random::stream(options.seed, number, "clock").u64(0..86_400);
-        let clockless = number + options.clockless >= options.nodes && number >= options.granted;
+        // Clocks are off by up to a day.
+        let skew = random::stream(ground.seed, number, "clock").u64(0..86_400);
         Host {
             number,
             id: NodeId(key.verifying_key().to_bytes()),
             address: address(number),
-            lies: number + options.liars >= options.nodes,
-            disk: Disk::new(random::stream(options.seed, number, "disk")),
+            lies: false,
+            disk: Disk::new(random::stream(ground.seed, number, "disk")),
             peers: BTreeMap::new(),
             life: 0,
             replica: None,
@@ -68,13 +77,22 @@ impl Host {
             trust: trust.clone(),
             config,
             booted: 0,
-            wall: (!clockless).then_some(WALL + skew),
-            seen: BTreeMap::new(),
+            wall: Some(WALL + skew),
         }
     }
 
+    /// What the options of a run say of it: the last nodes lie, and the last of the others have no clock.
+    pub fn with_options(mut self, options: &Options) -> Self {
+        let number = self.number;
+        self.lies = number + options.liars >= options.nodes;
+        if number + options.clockless >= options.nodes && number >= options.granted {
+            self.wall = None;
+        }
+        self
+    }
+
     /// Starts a fresh replica over what is durable.
-    pub fn start(&mut self, now: u64, seed: u64) -> Vec<Output> {
+    pub fn start(&mut self, now: Nanos, seed: u64) -> Vec<Output> {
         self.life += 1;
         self.booted = now;
         let purpose = format!("replica {}", self.life);
@@ -90,7 +108,6 @@ impl Host {
     /// Stops at once. Returns its own words, which it had told others.
     pub fn crash(&mut self) -> Vec<Record> {
         self.peers.clear();
-        self.seen.clear();
         self.disk.crash();
         let own = |replica: Replica| {
             let records = replica.catalog().iter().filter(|record| record.author == self.id);
@@ -100,7 +117,7 @@ impl Host {
     }
 
     /// Hands an input to the replica; nothing follows where none runs.
-    pub fn handle(&mut self, now: u64, input: Input) -> Vec<Output> {
+    pub fn handle(&mut self, now: Nanos, input: Input) -> Vec<Output> {
         let now = self.clocks(now);
         self.replica.as_mut().map(|replica| replica.handle(now, input)).unwrap_or_default()
     }
@@ -115,22 +132,38 @@ impl Host {
         self.replica.is_some()
     }
 
+    /// What it signs with, for what it said before the world began.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// What it says of itself when it starts.
+    pub fn body(&self) -> NodeBody {
+        NodeBody {
+            site: self.config.site.clone(),
+            tier: self.config.tier,
+            addresses: vec![self.address.clone()],
+            software: self.config.software.clone(),
+            region: self.config.region.clone(),
+            labels: self.config.labels.clone(),
+        }
+    }
+
     /// When in the world's time a time of this node's own is.
-    pub fn world_time(&self, time: Time) -> u64 {
-        self.booted.saturating_add(time.0)
+    pub fn world_time(&self, time: Time) -> Nanos {
+        self.booted.saturating_add(time.0.saturating_mul(MILLISECOND))
     }
 
     /// What its clocks say.
-    pub fn clocks(&self, now: u64) -> Now {
+    pub fn clocks(&self, now: Nanos) -> Now {
         let since_boot = now.saturating_sub(self.booted);
-        let wall = self.wall.map_or(since_boot / 1000, |base| base + now / 1000);
-        Now { time: Time(since_boot), wall: Wall(wall) }
+        let wall = self.wall.map_or(since_boot / SECOND, |base| base + now / SECOND);
+        Now { time: Time(since_boot / MILLISECOND), wall: Wall(wall) }
     }
 
-    /// Notes a piece of gossip; whether it is news.
-    pub fn hears(&mut self, now: u64, content: Hash) -> bool {
-        self.seen.retain(|_, at| *at + SEEN_MS > now);
-        self.seen.insert(content, now).is_none()
+    /// Its calendar is set, forward or back.
+    pub fn set_clock(&mut self, seconds: i64) {
+        self.wall = self.wall.map(|base| base.saturating_add_signed(seconds));
     }
 }
 
@@ -145,6 +178,4 @@ pub fn number_at(address: &str) -> Option<usize> {
 }
 
 /// What calendars say when the world begins, in seconds since 1970.
-const WALL: u64 = 1_800_000_000;
-/// How long gossip is remembered, as gossipsub's duplicate cache does.
-const SEEN_MS: u64 = 60_000;
+pub const WALL: u64 = 1_800_000_000;

@@ -11,21 +11,27 @@
 //! Reading order: [`options`], [`world`], [`host`], [`check`].
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod check;
 pub mod content;
 pub mod cost;
 pub mod disk;
 pub mod faults;
+pub mod flow;
+pub mod gossip;
 pub mod gossipsub;
+pub mod ground;
 pub mod host;
+pub mod ledger;
 pub mod measure;
 pub mod network;
 pub mod options;
+pub mod parcel;
+pub mod queue;
 pub mod random;
 pub mod rogue;
 pub mod setup;
 pub mod trace;
-pub mod transfer;
 pub mod workload;
 pub mod world;
 

@@ -1,17 +1,26 @@
-//! Links between hosts: how long a message is under way, whether it arrives, and how often. Owns the
-//! partitions, also those that let messages through in one direction, and counts the traffic. Sessions
-//! over these links are the world's.
+//! Links between hosts: how long a message is under way, whether it arrives, and how often. A site's nodes are
+//! joined by its switch, and by two queues, one each way, to everybody else: what they send waits there for its
+//! turn at the line's rate, and is dropped when too much waits. Owns the partitions, also those that let messages
+//! through in one direction, and counts the traffic. Sessions over these links are the world's.
+//!
+//! Blobs are carried by [`crate::transfer`] and do not wait in these queues, nor messages for blobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Options,
-    random::{happens, stream},
+    ground::Ground,
+    ledger::Ledger,
+    parcel::Kind,
+    random::{happens_in_million, stream},
+    setup::{MILLISECOND, Nanos, SECOND},
 };
 
 /// Every link.
 pub struct Network {
-    options: Options,
+    rules: crate::setup::Network,
+    sites: Vec<SiteLinks>,
+    /// The site of each host.
+    site_of: Vec<u32>,
     /// Whether links lose, repeat and hold up messages now.
     faulty: bool,
     cuts: BTreeMap<u64, Cut>,
@@ -19,6 +28,8 @@ pub struct Network {
     /// One stream for each sender.
     rngs: Vec<fastrand::Rng>,
     traffic: Traffic,
+    /// Bytes by message, of the part of the run that is being counted.
+    pub ledger: Ledger,
 }
 
 /// What went over links, lost messages included.
@@ -57,60 +68,189 @@ pub struct Cut {
     pub both: bool,
 }
 
+/// A message as links see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Bytes of the message itself.
+    pub bytes: u64,
+    /// With all that is around it.
+    pub weight: u64,
+    /// What it is counted among.
+    pub kind: Kind,
+}
+
+/// When each copy of a message arrives: at its receiver, or at the line into the receiver's site.
+pub type Arrivals = [Option<Nanos>; 2];
+
+/// A site's switch and line.
+struct SiteLinks {
+    lan_delay: Nanos,
+    /// Bytes a second of one node's link.
+    lan_rate: u64,
+    up: Lane,
+    down: Lane,
+    delay: Nanos,
+    /// In millionths.
+    loss: u32,
+}
+
+/// One direction of a line.
+struct Lane {
+    /// Bits a second; 0 carries nothing.
+    rate: u64,
+    free_at: Nanos,
+}
+
+impl Lane {
+    /// When so many bytes that come now are through; nothing if too many wait, or ever will.
+    fn pass(&mut self, now: Nanos, bytes: u64, queue: u64) -> Option<Nanos> {
+        if self.rate == 0 {
+            return None;
+        }
+        let backlog = u128::from(self.free_at.saturating_sub(now));
+        let waiting = backlog * u128::from(self.rate) / 8 / u128::from(SECOND);
+        // One message is taken by an empty queue, however long it is.
+        if waiting > 0 && waiting + u128::from(bytes) > u128::from(queue) {
+            return None;
+        }
+        let takes = u128::from(bytes) * 8 * u128::from(SECOND) / u128::from(self.rate);
+        self.free_at = self.free_at.max(now) + takes as u64;
+        Some(self.free_at)
+    }
+}
+
 impl Network {
     /// The links of a run.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(ground: &Ground) -> Self {
+        let site = |number: usize| {
+            let site = &ground.topology.sites[number];
+            SiteLinks {
+                lan_delay: ground.lan_delay(number),
+                lan_rate: site.lan.rate.bits() / 8,
+                up: Lane { rate: site.uplink.up.bits(), free_at: 0 },
+                down: Lane { rate: site.uplink.down.bits(), free_at: 0 },
+                delay: site.uplink.delay.micros() * 1_000,
+                loss: site.uplink.loss.millionths() as u32,
+            }
+        };
+        let sites = ground.topology.sites.len();
         Network {
-            options: options.clone(),
+            rules: ground.network,
+            sites: (0..sites).map(site).collect(),
+            site_of: ground.places.iter().map(|place| place.site as u32).collect(),
             faulty: true,
             cuts: BTreeMap::new(),
             last_cut: 0,
-            rngs: (0..options.nodes).map(|node| stream(options.seed, node, "network")).collect(),
+            rngs: (0..ground.hosts()).map(|node| stream(ground.seed, node, "network")).collect(),
             traffic: Traffic::default(),
+            ledger: Ledger::new(sites),
         }
     }
 
     /// The site that a host is on.
     pub fn site(&self, host: usize) -> usize {
-        host % self.options.sites
+        self.site_of[host] as usize
     }
 
-    /// After which delays a message from one host to another arrives: none if it is lost, several if it is
-    /// repeated.
-    pub fn send(&mut self, from: usize, to: usize, bytes: usize, gossip: bool) -> Vec<u64> {
-        self.traffic.messages += 1;
-        let counter = if gossip { &mut self.traffic.gossip_bytes } else { &mut self.traffic.direct_bytes };
-        *counter += bytes as u64;
-        if self.site(from) != self.site(to) {
-            self.traffic.far_bytes += bytes as u64;
-        }
-        let (loss, duplication) =
-            if self.faulty { (self.options.loss, self.options.duplication) } else { (0, 0) };
-        if self.is_blocked(from, to) || happens(&mut self.rngs[from], loss) {
-            return Vec::new();
-        }
-        let copies = 1 + usize::from(happens(&mut self.rngs[from], duplication));
-        (0..copies).map(|_| self.delay(from, to)).collect()
+    /// Whether two hosts are on different sites.
+    pub fn is_far(&self, from: usize, to: usize) -> bool {
+        self.site_of[from] != self.site_of[to]
     }
 
-    /// How long a message is under way from one host to another.
-    pub fn delay(&mut self, from: usize, to: usize) -> u64 {
-        let near = self.site(from) == self.site(to);
-        let base = if near { self.options.lan_ms } else { self.options.wan_ms };
+    /// A message leaves a host. Tells when each copy of it arrives: at the receiver, or between sites at the line
+    /// into the receiver's site, which [`Network::enter`] takes it over. No copy arrives if it is lost.
+    pub fn leave(&mut self, now: Nanos, from: usize, to: usize, load: Load) -> Arrivals {
+        let far = self.is_far(from, to);
+        self.count(from, to, load);
+        let lost = self.faulty && {
+            let line = |host: usize| self.sites[self.site(host)].loss;
+            let (first, second) = if far { (line(from), line(to)) } else { (self.rules.lan_loss, 0) };
+            let rng = &mut self.rngs[from];
+            happens_in_million(rng, first) || happens_in_million(rng, second)
+        };
+        if self.is_blocked(from, to) || lost {
+            return [None, None];
+        }
+        let again = self.faulty && happens_in_million(&mut self.rngs[from], self.rules.duplication);
+        let first = self.depart(now, from, to, load);
+        [first, if again { self.depart(now, from, to, load) } else { None }]
+    }
+
+    fn depart(&mut self, now: Nanos, from: usize, to: usize, load: Load) -> Option<Nanos> {
+        let extra = self.extra(from);
+        let far = self.is_far(from, to);
+        let site = self.site_of[from] as usize;
+        let links = &mut self.sites[site];
+        if !far {
+            let takes = load.weight * SECOND / links.lan_rate.max(1);
+            return Some(now + links.lan_delay + takes + extra);
+        }
+        match links.up.pass(now, load.weight, self.rules.queue) {
+            Some(through) => Some(through + links.delay + extra),
+            None => {
+                self.ledger.drop(load.kind);
+                None
+            }
+        }
+    }
+
+    /// A message from another site comes to the line into a host's site. When it arrives; nothing if it is
+    /// dropped.
+    pub fn enter(&mut self, now: Nanos, to: usize, load: Load) -> Option<Nanos> {
+        let site = self.site_of[to] as usize;
+        let links = &mut self.sites[site];
+        let through = links.down.pass(now, load.weight, self.rules.queue);
+        if through.is_none() {
+            self.ledger.drop(load.kind);
+        }
+        through.map(|through| through + links.delay)
+    }
+
+    /// Jitter, and whatever holds a message up.
+    fn extra(&mut self, from: usize) -> Nanos {
         let rng = &mut self.rngs[from];
-        let held_up = self.faulty && happens(rng, self.options.reordering);
-        base + rng.u64(0..=self.options.jitter_ms) + if held_up { rng.u64(0..1000) } else { 0 }
+        let jitter = if self.rules.jitter > 0 { rng.u64(0..=self.rules.jitter) } else { 0 };
+        let held_up = self.faulty && happens_in_million(rng, self.rules.reordering);
+        jitter + if held_up { rng.u64(0..1_000) * MILLISECOND } else { 0 }
     }
 
-    /// Bytes a millisecond of one transfer between two hosts.
-    pub fn rate(&self, from: usize, to: usize) -> u64 {
-        let near = self.site(from) == self.site(to);
-        if near { self.options.lan_rate } else { self.options.wan_rate }
+    /// Counts something that links are not simulated for.
+    pub fn tally(&mut self, from: usize, to: usize, load: Load) {
+        let sites = (self.site(from), self.site(to));
+        self.ledger.count(load.kind, load.weight, self.is_far(from, to).then_some(sites));
+    }
+
+    fn count(&mut self, from: usize, to: usize, load: Load) {
+        self.traffic.messages += 1;
+        let gossip = matches!(load.kind, Kind::Gossip | Kind::Heartbeat);
+        let counter = if gossip { &mut self.traffic.gossip_bytes } else { &mut self.traffic.direct_bytes };
+        *counter += load.bytes;
+        let far = self.is_far(from, to);
+        if far {
+            self.traffic.far_bytes += load.bytes;
+        }
+        let sites = (self.site(from), self.site(to));
+        self.ledger.count(load.kind, load.weight, far.then_some(sites));
+    }
+
+    /// How long something short is under way from one host to another that waits in no queue.
+    pub fn delay(&mut self, from: usize, to: usize) -> Nanos {
+        let jitter = self.rules.jitter;
+        let extra = if jitter > 0 { self.rngs[from].u64(0..=jitter) } else { 0 };
+        self.base_delay(from, to) + extra
+    }
+
+    /// The same without chance.
+    pub fn base_delay(&self, from: usize, to: usize) -> Nanos {
+        let (one, other) = (self.site(from), self.site(to));
+        if one == other { self.sites[one].lan_delay } else { self.sites[one].delay + self.sites[other].delay }
     }
 
     /// Whether nothing gets from one host to another.
     pub fn is_blocked(&self, from: usize, to: usize) -> bool {
-        self.cuts.values().any(|cut| cut.blocks(from, to))
+        let dead = self.is_far(from, to)
+            && (self.sites[self.site(from)].up.rate == 0 || self.sites[self.site(to)].down.rate == 0);
+        dead || self.cuts.values().any(|cut| cut.blocks(from, to))
     }
 
     /// Whether a conversation between two hosts is impossible.
@@ -130,6 +270,18 @@ impl Network {
         self.cuts.remove(&cut);
     }
 
+    /// A site's line has other rates from now on, in bits a second.
+    pub fn set_line(&mut self, now: Nanos, site: usize, up: u64, down: u64) {
+        let links = &mut self.sites[site];
+        for (lane, rate) in [(&mut links.up, up), (&mut links.down, down)] {
+            // What waits goes on at the new rate: what is left of it takes so much longer, or shorter.
+            let left = lane.free_at.saturating_sub(now);
+            let scaled = u128::from(left) * u128::from(lane.rate) / u128::from(rate.max(1));
+            lane.free_at = now + if rate == 0 { 0 } else { scaled as u64 };
+            lane.rate = rate;
+        }
+    }
+
     /// Ends every fault: links deliver everything once from now on.
     pub fn heal(&mut self) {
         self.cuts.clear();
@@ -146,5 +298,22 @@ impl Cut {
     fn blocks(&self, from: usize, to: usize) -> bool {
         let one_way = self.from.contains(&from) && self.to.contains(&to);
         one_way || (self.both && self.from.contains(&to) && self.to.contains(&from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_queue_with_a_rate_and_an_end() {
+        let mut lane = Lane { rate: 8_000, free_at: 0 };
+        assert_eq!(lane.pass(0, 1_000, 2_000), Some(SECOND));
+        assert_eq!(lane.pass(0, 1_000, 2_000), Some(2 * SECOND), "waits for the first");
+        assert_eq!(lane.pass(0, 1_000, 2_000), None, "two wait already");
+        assert_eq!(lane.pass(SECOND, 1_000, 2_000), Some(3 * SECOND), "there is room again");
+        assert_eq!(lane.pass(9 * SECOND, 5_000, 2_000), Some(14 * SECOND), "an empty one takes any");
+        lane.rate = 0;
+        assert_eq!(lane.pass(99 * SECOND, 1, 2_000), None);
     }
 }

@@ -26,3 +26,8 @@ pub fn happens(rng: &mut fastrand::Rng, permille: u64) -> bool {
 pub fn around(rng: &mut fastrand::Rng, mean: u64) -> u64 {
     1 + rng.u64(0..=mean.saturating_mul(2))
 }
+
+/// Whether something that happens so many times in a million happens now.
+pub fn happens_in_million(rng: &mut fastrand::Rng, millionths: u32) -> bool {
+    millionths > 0 && rng.u32(0..1_000_000) < millionths
+}

@@ -1,51 +1,63 @@
 //! The world: one clock, one queue of occurrences, and the loop that makes them happen one by one. What
-//! outputs of a replica do is in `perform`, sessions and crashes are in `sessions`.
+//! outputs of a replica do is in `perform`, messages are in `messages`, sessions and crashes in `sessions`, blobs on
+//! their way in `data`. A run is either a `trial` by random faults or carries out a setup (`carry`).
 
+mod carry;
+mod data;
+mod marks;
+mod messages;
+mod observe;
 mod perform;
+mod pulls;
 mod sessions;
+mod trial;
+mod warm;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    rc::Rc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, RepoName, RequestId, Tag,
-    Timer,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Record, Timer,
     event::WriteId,
-    glob::Glob,
-    grant::{Actions, Grant},
-    record::Trust,
-    wire::Message,
+    record::{Key, Trust},
 };
 
+pub use self::{
+    carry::{How, Start, Summary},
+    trial::Report,
+};
+use self::{data::Data, messages::Delivery, observe::Course};
 use crate::{
     Options,
-    check::{Checks, Violation, convergence, holdings, integrity, liveness},
+    check::Checks,
     content::Content,
+    disk::Common,
     faults::{self, Fault},
+    gossip::{Gossip, Params},
+    ground::Ground,
     host::Host,
-    network::{Network, Traffic},
-    random::{around, bytes, stream},
+    network::{Load, Network},
+    queue::Queue,
+    random::{bytes, stream},
     rogue::Rogue,
+    setup::{MILLISECOND, Nanos},
     trace::Trace,
-    transfer::Transfers,
-    workload::{Operation, Tally, Workload, grant_pattern},
+    workload::Workload,
 };
 
 /// Hosts, what connects them, and what is going to happen.
 pub struct World {
-    /// What the run was made from.
+    /// What a run of random faults was made from; calm where a setup is carried out.
     pub options: Options,
     /// Every node.
     pub hosts: Vec<Host>,
     /// Links and traffic.
     pub network: Network,
-    now: u64,
-    queue: BTreeMap<(u64, u64), Occurrence>,
-    sequence: u64,
+    ground: Ground,
+    now: Nanos,
+    queue: Queue<Occurrence>,
+    gossip: Gossip,
+    data: Data,
     /// What operators asked by hand.
     asked: u64,
     connections: u64,
@@ -53,42 +65,22 @@ pub struct World {
     root: SigningKey,
     trust: Trust,
     content: Content,
-    transfers: Transfers,
     workload: Workload,
     rogue: Rogue,
     planted: Vec<Record>,
+    /// Whether every occurrence is checked, and not one of many: large worlds have no time for it.
+    thorough: bool,
     /// Whether the part with faults is over.
     healed: bool,
     changes: u64,
+    occurrences: u64,
     own_words: BTreeMap<usize, Vec<Record>>,
     /// Artifacts that hosts told to be complete there.
     completed: BTreeSet<(usize, Digest)>,
+    course: Course,
     checks: Checks,
     trace: Trace,
     rng: fastrand::Rng,
-}
-
-/// How a run went.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Hash over everything that happened.
-    pub trace: String,
-    /// How many things happened.
-    pub occurrences: u64,
-    /// How long it was until everything had come right, from the end of the faults on, in milliseconds.
-    pub healed_after: Option<u64>,
-    /// Records that every node knows in the end.
-    pub records: usize,
-    /// Changes that replicas told their drivers to look up by.
-    pub changes: u64,
-    /// How requests ended.
-    pub tally: Tally,
-    /// Messages.
-    pub traffic: Traffic,
-    /// Bytes of blobs that moved.
-    pub blob_bytes: u64,
-    /// Promises that were broken.
-    pub violations: Vec<Violation>,
 }
 
 /// Something that is going to happen.
@@ -104,17 +96,18 @@ enum Occurrence {
         life: u64,
         input: Box<Input>,
     },
-    Arrives {
-        from: usize,
-        to: usize,
-        connection: u64,
-        bytes: Rc<[u8]>,
-        gossip: bool,
+    /// A message comes to the line into the site of its receiver.
+    Enters(Delivery, Load),
+    Arrives(Delivery),
+    /// A host's gossip does what it does every second.
+    Beat {
+        host: usize,
+        life: u64,
     },
     Dialled {
         host: usize,
         life: u64,
-        target: DialTarget,
+        target: Box<DialTarget>,
         to: Option<usize>,
     },
     /// A session that nothing came over for a while.
@@ -132,19 +125,39 @@ enum Occurrence {
     Disk {
         host: usize,
         life: u64,
-        operation: Operating,
+        operation: Box<Operating>,
     },
-    Transferred {
+    /// A request for bytes comes to a holder.
+    Asked {
         host: usize,
         life: u64,
         fetch: FetchId,
     },
-    Goes(Fault),
+    /// Bytes may have come since this was last looked at.
+    Arriving {
+        host: usize,
+        life: u64,
+        fetch: FetchId,
+    },
+    /// A fetch ends early, as far as its host notices.
+    Broken {
+        host: usize,
+        life: u64,
+        fetch: FetchId,
+        fault: waystation_proto::event::Fault,
+    },
+    Goes(Box<Fault>),
     Starts(usize),
     Mends(u64),
     /// A host's grant is given to the first host.
     Grants(usize),
     Work,
+    /// The next action of a setup is due.
+    Action(usize),
+    /// A client asks again.
+    Retry(usize),
+    /// A part of the run is over, over which things are counted.
+    Bucket,
 }
 
 /// What a disk is doing.
@@ -163,174 +176,85 @@ impl World {
 
     /// The same, with the trace printed if wanted, and these records on every disk from the start.
     pub fn with(options: Options, print: bool, records: &[Record]) -> Self {
-        let root = root(&options);
-        let root_id = NodeId(root.verifying_key().to_bytes());
-        let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
-        let hosts: Vec<Host> = (0..options.nodes).map(|number| Host::new(&options, number, &trust)).collect();
-        let mut world = World {
-            numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
-            hosts,
-            network: Network::new(&options),
-            now: 0,
-            queue: BTreeMap::new(),
-            sequence: 0,
-            asked: 0,
-            connections: 0,
-            content: Content::default(),
-            transfers: Transfers::default(),
-            workload: Workload::new(&options),
-            rogue: Rogue::new(options.seed, trust.mesh, &root),
-            planted: Vec::new(),
-            healed: false,
-            changes: 0,
-            own_words: BTreeMap::new(),
-            completed: BTreeSet::new(),
-            checks: Checks::default(),
-            trace: Trace::new(print),
-            rng: stream(options.seed, 0, "world"),
-            root,
-            trust,
-            options,
-        };
-        world.populate(records);
+        let ground = Ground::of_options(&options);
+        let mut world = World::on(ground, options, print);
+        let common: BTreeMap<Key, Record> =
+            records.iter().map(|record| (record.key.clone(), record.clone())).collect();
+        let common = Common::new(common);
+        for host in 0..world.hosts.len() {
+            world.hosts[host].disk.begin_with(common.clone());
+            let at = world.rng.u64(0..1_000) * MILLISECOND;
+            world.at(at, Occurrence::Starts(host));
+        }
+        for (at, fault) in faults::schedule(&world.options) {
+            world.at(at * MILLISECOND, Occurrence::Goes(Box::new(fault)));
+        }
+        if world.options.work_every_ms > 0 {
+            world.at(GRANTED_MS * MILLISECOND, Occurrence::Work);
+        }
         world
     }
 
-    /// Lets everything happen: the part with faults, then the part in which all must come right.
-    pub fn run(mut self) -> Report {
-        self.run_until(self.options.faults_ms);
-        let from = self.now;
-        self.heal();
-        let healed_after = self.settle(self.options.patience_ms()).map(|at| at - from);
-        self.report(healed_after)
+    /// A world in which nothing is going to happen yet.
+    fn on(ground: Ground, options: Options, print: bool) -> Self {
+        let root = SigningKey::from_bytes(&bytes(ground.seed, 0, "root"));
+        let root_id = NodeId(root.verifying_key().to_bytes());
+        let trust = Trust { mesh: MeshId::of_root(&root_id), root: root.verifying_key() };
+        let host = |number: usize| Host::new(&ground, number, &trust).with_options(&options);
+        let hosts: Vec<Host> = (0..ground.hosts()).map(host).collect();
+        World {
+            numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
+            network: Network::new(&ground),
+            gossip: Gossip::new(ground.seed, hosts.len(), Params::default()),
+            data: Data::new(&ground),
+            hosts,
+            now: 0,
+            queue: Queue::default(),
+            asked: 0,
+            connections: 0,
+            content: Content::default(),
+            workload: Workload::new(&options),
+            rogue: Rogue::new(ground.seed, trust.mesh, &root),
+            planted: Vec::new(),
+            thorough: true,
+            healed: false,
+            changes: 0,
+            occurrences: 0,
+            own_words: BTreeMap::new(),
+            completed: BTreeSet::new(),
+            course: Course::default(),
+            checks: Checks::default(),
+            trace: Trace::new(print),
+            rng: stream(ground.seed, 0, "world"),
+            root,
+            trust,
+            options,
+            ground,
+        }
+    }
+
+    /// Lets everything happen up to a time in milliseconds.
+    pub fn run_until(&mut self, end: u64) {
+        self.run_to(end * MILLISECOND);
     }
 
     /// Lets everything happen up to a time.
-    pub fn run_until(&mut self, end: u64) {
-        while let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= end
-        {
-            let ((at, _), occurrence) = entry.remove_entry();
+    fn run_to(&mut self, end: Nanos) {
+        loop {
+            let bytes = self.data.next();
+            let due = self.queue.next();
+            // Of one time, what links carried comes first.
+            if let Some(at) = bytes.filter(|at| *at <= end && due.is_none_or(|due| *at <= due)) {
+                self.now = self.now.max(at);
+                self.carry_bytes();
+                continue;
+            }
+            let Some((at, occurrence)) = self.queue.pop(end) else { break };
             self.now = at;
+            self.occurrences += 1;
             self.happen(occurrence);
         }
         self.now = self.now.max(end);
-    }
-
-    /// Waits until everything has come right; when that was, or nothing if it takes longer than `patience`,
-    /// in which case the broken promises are noted.
-    pub fn settle(&mut self, patience: u64) -> Option<u64> {
-        let deadline = self.now + patience;
-        while self.now < deadline {
-            self.run_until(self.now + SETTLE_STEP_MS);
-            if self.converged().is_ok() && self.done().is_ok() && self.told().is_ok() {
-                self.check_end();
-                return Some(self.now);
-            }
-        }
-        let (converged, done, told) = (self.converged(), self.done(), self.told());
-        self.checks.note("convergence", self.now, 0, converged);
-        self.checks.note("liveness", self.now, 0, done);
-        self.checks.note("holdings", self.now, 0, told);
-        self.check_end();
-        None
-    }
-
-    /// What became of the run so far.
-    pub fn report(&self, healed_after: Option<u64>) -> Report {
-        Report {
-            trace: self.trace.hash(),
-            occurrences: self.trace.lines(),
-            healed_after,
-            records: self.hosts[0].replica().map_or(0, |replica| replica.catalog().len()),
-            changes: self.changes,
-            tally: self.workload.tally,
-            traffic: self.network.traffic(),
-            blob_bytes: self.transfers.bytes,
-            violations: self.checks.violations().to_vec(),
-        }
-    }
-
-    /// Ends the faults: links carry, disks work, everybody runs, and clients ask for what must work now.
-    pub fn heal(&mut self) {
-        self.healed = true;
-        self.network.heal();
-        self.trace.note(self.now, 0, format_args!("heals"));
-        for host in 0..self.hosts.len() {
-            if !self.hosts[host].is_up() {
-                self.start(host);
-            }
-        }
-        // What came to one node that crashed before it was durable is gone, and nobody was told otherwise.
-        let hosts = &self.hosts;
-        self.planted.retain(|record| {
-            let mut replicas = hosts.iter().filter_map(Host::replica);
-            replicas.any(|replica| replica.catalog().get(&record.key) == Some(record))
-        });
-        if self.options.work_every_ms > 0 {
-            // Sessions have to come back first, and grants to arrive.
-            self.settle_sessions();
-            self.plant(0);
-            self.settle_catalogs();
-            let writes = self.workload.last_writes(&mut self.content);
-            self.operate(writes);
-            self.run_until(self.now + 5_000);
-            self.settle_catalogs();
-            let catalog = self.hosts[0].replica().map(|replica| replica.catalog());
-            let known = |number: usize| {
-                let artifact = &self.content.artifacts()[number];
-                let place = |catalog: &waystation_proto::catalog::Catalog| {
-                    catalog.artifact(&artifact.repository, &artifact.index.manifest)
-                };
-                catalog.and_then(place).is_some()
-            };
-            let up: Vec<usize> = (0..self.hosts.len()).collect();
-            let pulls = self.workload.last_pulls(&self.content, &up, known);
-            self.operate(pulls);
-        }
-    }
-
-    /// A host learns a record from a neighbour that nobody else hears.
-    pub fn teach(&mut self, host: usize, record: Record) {
-        let from = self.hosts[host].id;
-        self.tell(host, Input::Received { from, message: Message::Records(vec![record]) });
-    }
-
-    /// A machine stops, and starts again after ten seconds.
-    pub fn stop(&mut self, host: usize) {
-        self.stop_for(host, 10_000);
-    }
-
-    /// A machine stops without a word, and starts again after so many milliseconds.
-    pub fn stop_for(&mut self, host: usize, ms: u64) {
-        self.crash(host, ms, true);
-    }
-
-    /// An operator asks something of a host, by the request given; it has to be done.
-    pub fn operator(&mut self, host: usize, ask: impl FnOnce(RequestId) -> Input) {
-        self.asked += 1;
-        let request = RequestId(GRANT_REQUESTS + self.options.nodes as u64 + self.asked);
-        self.tell(host, ask(request));
-    }
-
-    /// An operator pushes a new artifact at a host, with these tags; its number in [`Content::artifacts`].
-    pub fn push(&mut self, host: usize, repository: &RepoName, tags: &[Tag]) -> usize {
-        let layer = self.content.blob(&format!("layer of push {}", self.asked), 1_000);
-        let number = self.content.artifact(repository, &[layer]);
-        let artifact = self.content.artifacts()[number].clone();
-        for (hash, size) in artifact.blobs() {
-            self.hosts[host].disk.seal(hash, size);
-            self.tell(host, Input::Sealed { hash });
-        }
-        self.operator(host, |request| Input::Publish {
-            request,
-            repository: repository.clone(),
-            tags: tags.to_vec(),
-            index: artifact.index,
-            index_hash: artifact.index_hash,
-            index_size: artifact.index_size,
-        });
-        number
     }
 
     /// What exists.
@@ -350,60 +274,7 @@ impl World {
 
     /// What it is, in milliseconds since the world began.
     pub fn now(&self) -> u64 {
-        self.now
-    }
-
-    /// Whether all catalogs are equal, and have all that was planted.
-    pub fn converged(&self) -> Result<(), String> {
-        convergence::equal(&self.hosts, &self.planted)
-    }
-
-    fn populate(&mut self, records: &[Record]) {
-        for host in 0..self.hosts.len() {
-            self.hosts[host].disk.keep(records.to_vec());
-            let at = self.rng.u64(0..1_000);
-            self.at(at, Occurrence::Starts(host));
-        }
-        for (at, fault) in faults::schedule(&self.options) {
-            self.at(at, Occurrence::Goes(fault));
-        }
-        if self.options.work_every_ms > 0 {
-            self.at(GRANTED_MS, Occurrence::Work);
-        }
-    }
-
-    fn settle_sessions(&mut self) {
-        let deadline = self.now + REDIAL_MS;
-        while self.now < deadline && liveness::connected(&self.hosts).is_err() {
-            self.run_until(self.now + SETTLE_STEP_MS);
-        }
-        let connected = liveness::connected(&self.hosts);
-        self.checks.note("liveness", self.now, 0, connected);
-    }
-
-    fn settle_catalogs(&mut self) {
-        let deadline = self.now + self.options.patience_ms();
-        while self.now < deadline && self.converged().is_err() {
-            self.run_until(self.now + SETTLE_STEP_MS);
-        }
-    }
-
-    fn done(&self) -> Result<(), String> {
-        liveness::done(&self.hosts, &self.content, &self.workload)
-    }
-
-    fn told(&self) -> Result<(), String> {
-        self.hosts.iter().try_for_each(|host| {
-            let told = holdings::told(host, &self.content, &self.completed);
-            told.map_err(|text| format!("host {} {text}", host.number))
-        })
-    }
-
-    fn check_end(&mut self) {
-        for host in &self.hosts {
-            let clean = integrity::clean(host, self.rogue.garbage_ids());
-            self.checks.note("integrity", self.now, host.number, clean);
-        }
+        self.now / MILLISECOND
     }
 
     fn happen(&mut self, occurrence: Occurrence) {
@@ -412,154 +283,85 @@ impl World {
                 self.tell(host, Input::TimerFired(timer));
             }
             Occurrence::Told { host, life, input } if self.lives(host, life) => self.tell(host, *input),
-            Occurrence::Arrives { from, to, connection, bytes, gossip } => {
-                self.arrive(from, to, connection, bytes, gossip);
-            }
+            Occurrence::Enters(delivery, load) => self.enter(delivery, load),
+            Occurrence::Arrives(delivery) => self.arrive(delivery),
+            Occurrence::Beat { host, life } if self.lives(host, life) => self.beat(host),
             Occurrence::Dialled { host, life, target, to } if self.lives(host, life) => {
-                self.dialled(host, target, to);
+                self.dialled(host, *target, to);
             }
             Occurrence::Silent { a, b, connection } => self.silent(a, b, connection),
             Occurrence::Ended { host, peer, connection } => self.ended(host, peer, connection),
             Occurrence::Disk { host, life, operation } if self.lives(host, life) => {
-                self.disk_done(host, operation);
+                self.disk_done(host, *operation);
             }
-            Occurrence::Transferred { host, life, fetch } if self.lives(host, life) => {
-                self.transferred(host, fetch);
+            Occurrence::Asked { host, life, fetch } if self.lives(host, life) => self.asked(host, fetch),
+            Occurrence::Arriving { host, life, fetch } if self.lives(host, life) => {
+                self.arriving(host, fetch);
             }
-            Occurrence::Goes(fault) if !self.healed => self.go_wrong(fault),
+            Occurrence::Broken { host, life, fetch, fault } if self.lives(host, life) => {
+                self.broken(host, fetch, fault);
+            }
+            Occurrence::Goes(fault) if !self.healed => self.go_wrong(*fault),
             Occurrence::Starts(host) if !self.hosts[host].is_up() => self.start(host),
-            Occurrence::Mends(cut) => self.network.mend(cut),
+            Occurrence::Mends(cut) => self.mend(cut),
             Occurrence::Grants(host) => self.grant(host),
             Occurrence::Work if !self.healed => self.work(),
+            Occurrence::Action(number) => self.act(number),
+            Occurrence::Retry(pull) => self.retry(pull),
+            Occurrence::Bucket => self.end_bucket(),
             // Meant for a life that is over, or for the part with faults.
             _ => {}
         }
-    }
-
-    fn go_wrong(&mut self, fault: Fault) {
-        self.trace.note(self.now, 0, format_args!("{fault:?}"));
-        match fault {
-            Fault::Crash { host, down_ms, silent } => self.crash(host, down_ms, silent),
-            Fault::Cut { cut, ms } => self.cut(cut, ms),
-            Fault::Garbage { via } => {
-                let victim = &self.hosts[0];
-                let all = victim.replica().into_iter().flat_map(|replica| replica.catalog().iter());
-                let grant =
-                    all.filter(|record| record.author == victim.id).find_map(|record| record.grant.clone());
-                let records = self.rogue.garbage(victim.id, grant);
-                self.spread(via, Message::Records(records));
-            }
-            Fault::Unknown { via } => {
-                self.plant(via);
-            }
-        }
-    }
-
-    /// A neighbour of a host sends another a record of a kind unknown to all; nothing where it has none.
-    pub fn plant(&mut self, via: usize) -> Option<Record> {
-        let record = self.rogue.of_unknown_kind();
-        let sent = self.spread(via, Message::Records(vec![record.clone()]));
-        sent.then(|| self.planted.push(record.clone()))?;
-        Some(record)
-    }
-
-    /// Hands a message to one neighbour of a host, over a link that loses nothing; whether there is one.
-    fn spread(&mut self, via: usize, message: Message) -> bool {
-        let peers: Vec<usize> = self.hosts[via].peers.keys().copied().collect();
-        let to = self.rng.choice(&peers).copied().filter(|to| self.hosts[*to].is_up());
-        let Some(to) = to else { return false };
-        let from = self.hosts[via].id;
-        self.tell(to, Input::Received { from, message });
-        true
-    }
-
-    fn work(&mut self) {
-        let up: Vec<usize> = self.hosts.iter().filter(|host| host.is_up()).map(|host| host.number).collect();
-        let operations = self.workload.step(&mut self.content, &up);
-        self.operate(operations);
-        let next = self.now + around(&mut self.rng, self.options.work_every_ms);
-        self.at(next, Occurrence::Work);
-    }
-
-    fn operate(&mut self, operations: Vec<Operation>) {
-        for Operation { host, pushed, input } in operations {
-            for (hash, size) in pushed {
-                self.hosts[host].disk.seal(hash, size);
-                self.tell(host, Input::Sealed { hash });
-            }
-            self.tell(host, input);
-        }
-    }
-
-    /// The root's grant for a host, given to the first host by its operator.
-    fn grant(&mut self, host: usize) {
-        let glob: Glob = grant_pattern(host).parse().expect("a pattern");
-        let subject = self.hosts[host].id;
-        let grant = Grant::issue(&self.trust.mesh, &self.root, subject, glob, Actions::ALL, None, 1);
-        let request = RequestId(GRANT_REQUESTS + host as u64);
-        self.tell(0, Input::AddGrant { request, grant });
     }
 
     fn lives(&self, host: usize, life: u64) -> bool {
         self.hosts[host].life == life && self.hosts[host].is_up()
     }
 
-    fn at(&mut self, at: u64, occurrence: Occurrence) {
-        self.sequence += 1;
-        self.queue.insert((at.max(self.now), self.sequence), occurrence);
+    fn at(&mut self, at: Nanos, occurrence: Occurrence) {
+        self.queue.push(at.max(self.now), occurrence);
+    }
+
+    /// Something that a host's driver answers a moment later.
+    fn answer(&mut self, host: usize, input: Input) {
+        let life = self.hosts[host].life;
+        self.at(self.now + MILLISECOND, Occurrence::Told { host, life, input: Box::new(input) });
     }
 
     /// Gives an input to a host's replica and performs what comes back.
     fn tell(&mut self, host: usize, input: Input) {
-        match &input {
-            Input::Received { message, .. } => {
-                let hash = Hash::of(&message.encode());
-                self.trace.note(self.now, host, format_args!("receives {hash:?}"));
-            }
-            input => self.trace.note(self.now, host, format_args!("{input:?}")),
+        let (what, which) = marks::of(&input);
+        self.trace.mark(self.now, host, what, which);
+        if self.trace.is_told() {
+            self.trace.tell(self.now, host, format_args!("{input:?}"));
         }
+        self.hand(host, input);
+    }
+
+    /// The same for what the trace has already.
+    fn hand(&mut self, host: usize, input: Input) {
         let outputs = self.hosts[host].handle(self.now, input);
         self.perform_all(host, outputs);
     }
 
     fn perform_all(&mut self, host: usize, outputs: Vec<Output>) {
-        let bounded = crate::check::bounds::after(&self.hosts[host], &outputs);
-        self.checks.note("bounds", self.now, host, bounded);
+        if self.thorough || self.occurrences.is_multiple_of(CHECKED_EVERY) {
+            let bounded = crate::check::bounds::after(&self.hosts[host], &outputs);
+            self.note("bounds", host, bounded);
+        }
         for output in outputs {
             self.perform(host, output);
         }
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { written, refused, pulled, not_pulled } = self.tally;
-        let Traffic { messages, direct_bytes, gossip_bytes, .. } = self.traffic;
-        writeln!(f, "writes: {written} acknowledged, {refused} refused")?;
-        writeln!(f, "pulls: {pulled} served, {not_pulled} not")?;
-        writeln!(f, "messages: {messages}, {direct_bytes} bytes direct, {gossip_bytes} bytes gossip")?;
-        writeln!(f, "blobs: {} bytes moved", self.blob_bytes)?;
-        writeln!(f, "records: {}", self.records)?;
-        match self.healed_after {
-            Some(ms) => writeln!(f, "healed after: {ms} ms")?,
-            None => writeln!(f, "healed after: never")?,
-        }
-        for violation in &self.violations {
-            writeln!(f, "{violation}")?;
-        }
-        write!(f, "trace: {} over {} occurrences", self.trace, self.occurrences)
+    fn note(&mut self, promise: &'static str, host: usize, result: Result<(), String>) {
+        self.checks.note(promise, self.now / MILLISECOND, host, result);
     }
 }
 
-/// The mesh's root key.
-pub fn root(options: &Options) -> SigningKey {
-    SigningKey::from_bytes(&bytes(options.seed, 0, "root"))
-}
-
-/// The longest wait before a lost member is dialled again, and a dial.
-const REDIAL_MS: u64 = 75_000;
 /// Until when the grants have been given out, and clients begin.
 const GRANTED_MS: u64 = 3_000;
-const SETTLE_STEP_MS: u64 = 1_000;
 /// Requests of operators, which the workload does not know.
 const GRANT_REQUESTS: u64 = 1 << 40;
+/// Of so many occurrences one is checked where not all are.
+const CHECKED_EVERY: u64 = 64;

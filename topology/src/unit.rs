@@ -68,6 +68,11 @@ impl Rate {
 }
 
 impl Delay {
+    /// So many microseconds.
+    pub const fn from_micros(micros: u64) -> Self {
+        Delay(micros)
+    }
+
     /// Microseconds.
     pub const fn micros(self) -> u64 {
         self.0
@@ -87,6 +92,11 @@ impl Size {
 }
 
 impl Share {
+    /// So many millionths; all of it or more counts as all but one.
+    pub const fn from_millionths(millionths: u64) -> Self {
+        Share(if millionths < 1_000_000 { millionths } else { 999_999 })
+    }
+
     /// Millionths.
     pub const fn millionths(self) -> u64 {
         self.0

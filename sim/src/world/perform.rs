@@ -1,17 +1,15 @@
 //! What each output of a replica does to the world.
 
-use std::rc::Rc;
-
 use waystation_proto::{
-    Event, FetchId, Hash, Input, NodeId, Output,
-    event::{Fault, Proof, PullFailure, Refusal},
-    wire::{Answer, Message, Standing},
+    Event, Input, NodeId, Output,
+    event::{Proof, PullFailure, Refusal},
+    wire::{Answer, Standing},
 };
 
 use super::{GRANT_REQUESTS, Occurrence, Operating, World};
 use crate::{
-    check::{bounds, integrity},
-    transfer::{Ending, Transfer},
+    check::integrity,
+    setup::{MILLISECOND, Nanos, SECOND},
 };
 
 impl World {
@@ -19,65 +17,57 @@ impl World {
         let life = self.hosts[host].life;
         match output {
             Output::Send { to, message } => {
-                let bytes: Rc<[u8]> = message.encode().into();
-                self.checks.note("bounds", self.now, host, bounds::message(&bytes, false));
                 if let Some(to) = self.number(&to) {
-                    self.send(host, to, &bytes, false);
+                    self.send(host, to, &message);
                 }
             }
-            Output::Announce { records } => {
-                let bytes: Rc<[u8]> = Message::Records(records).encode().into();
-                self.checks.note("bounds", self.now, host, bounds::message(&bytes, true));
-                self.hosts[host].hears(self.now, Hash::of(&bytes));
-                self.flood(host, None, &bytes);
-            }
+            Output::Announce { records } => self.announce(host, records),
             Output::Dial { target } => self.dial(host, target),
             Output::SetTimer { at, timer } => {
                 let at = self.hosts[host].world_time(at);
                 self.at(at, Occurrence::Timer { host, life, timer });
             }
             Output::Persist { write, records, within } => {
-                self.on_disk(host, within.0, Operating::Persist(write, records));
+                self.on_disk(host, within.0 * MILLISECOND, Operating::Persist(write, records));
             }
             Output::Seal { hash, size, digest } => {
                 let good = integrity::seal(&self.hosts[host], &self.content, &hash, size, digest);
-                self.checks.note("integrity", self.now, host, good);
+                self.note("integrity", host, good);
                 self.on_disk(host, 0, Operating::Seal(hash, size));
             }
             Output::Probe { hash, .. } => {
-                self.at(self.now + 1, Occurrence::Disk { host, life, operation: Operating::Probe(hash) });
+                let operation = Box::new(Operating::Probe(hash));
+                self.at(self.now + MILLISECOND, Occurrence::Disk { host, life, operation });
             }
             Output::ReadIndex { hash } => {
-                self.at(self.now + 1, Occurrence::Disk { host, life, operation: Operating::ReadIndex(hash) });
+                let operation = Box::new(Operating::ReadIndex(hash));
+                self.at(self.now + MILLISECOND, Occurrence::Disk { host, life, operation });
             }
             // No upstream is simulated.
             Output::Pull { source, .. } => {
                 let result = Err(PullFailure::Away("there are no upstreams here".into()));
-                self.at(
-                    self.now + 1,
-                    Occurrence::Told { host, life, input: Box::new(Input::Pulled { source, result }) },
-                );
+                self.answer(host, Input::Pulled { source, result });
             }
             Output::Prove { source, hash, .. } => {
                 let input = Input::Proved { source, hash, proof: Proof::Fails };
-                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
+                self.answer(host, input);
             }
             Output::LookUp { to, repository, digests } => {
                 let absent = |digest| Answer { digest, state: Standing::Absent };
                 let answers = digests.into_iter().map(absent).collect();
                 let input = Input::LookedUp { to, repository, answers };
-                self.at(self.now + 1, Occurrence::Told { host, life, input: Box::new(input) });
+                self.answer(host, input);
             }
-            Output::Fetch { fetch, from, hash, range, .. } => self.fetch(host, fetch, &from, hash, range),
-            Output::CancelFetch { fetch } => {
-                self.transfers.take(host, fetch);
+            Output::Fetch { fetch, from, hash, range, class, .. } => {
+                self.fetch(host, fetch, &from, (hash, range), class);
             }
-            // Transfers of both classes share a link alike here.
-            Output::Hasten { .. } => {}
+            Output::CancelFetch { fetch } => self.cancel(host, fetch),
+            Output::Hasten { fetch } => self.hasten(host, fetch),
             Output::Catalog(change) => {
                 self.changes += 1;
+                self.learnt(host, &change);
                 let forward = self.checks.tags.changed(host, &change);
-                self.checks.note("tags", self.now, host, forward);
+                self.note("tags", host, forward);
             }
             Output::Notify(event) => self.notify(host, event),
             Output::Hangup { peer } => self.hang_up(host, &peer),
@@ -89,10 +79,10 @@ impl World {
         self.numbers.get(node).copied()
     }
 
-    fn on_disk(&mut self, host: usize, within: u64, operation: Operating) {
+    fn on_disk(&mut self, host: usize, within: Nanos, operation: Operating) {
         let life = self.hosts[host].life;
         let at = self.hosts[host].disk.durable_at(self.now, within);
-        self.at(at, Occurrence::Disk { host, life, operation });
+        self.at(at, Occurrence::Disk { host, life, operation: Box::new(operation) });
     }
 
     pub(super) fn disk_done(&mut self, host: usize, operation: Operating) {
@@ -110,6 +100,7 @@ impl World {
             Operating::Seal(hash, _) if disk.fails(failures) => Input::SealFailed { hash, why: why() },
             Operating::Seal(hash, size) => {
                 disk.seal(hash, size);
+                self.sealed(host, &hash);
                 Input::Sealed { hash }
             }
             Operating::Probe(hash) => Input::Probed { hash, have: disk.have(&hash) },
@@ -121,45 +112,13 @@ impl World {
         self.tell(host, input);
     }
 
-    fn fetch(&mut self, host: usize, fetch: FetchId, from: &NodeId, hash: Hash, range: std::ops::Range<u64>) {
-        let life = self.hosts[host].life;
-        let Some(from) = self.number(from) else { return };
-        let round_trip = self.network.delay(host, from) + self.network.delay(from, host);
-        let reached = self.hosts[from].is_up() && !self.network.is_severed(host, from);
-        let flow = (range.end - range.start) / self.network.rate(host, from);
-        let takes = if reached { round_trip + flow } else { UNREACHED_MS };
-        let transfer = Transfer { from, life: self.hosts[from].life, hash, range };
-        self.transfers.start(host, fetch, transfer);
-        self.at(self.now + takes, Occurrence::Transferred { host, life, fetch });
-    }
-
-    pub(super) fn transferred(&mut self, host: usize, fetch: FetchId) {
-        let Some(transfer) = self.transfers.take(host, fetch) else { return };
-        let holder = &self.hosts[transfer.from];
-        let ending = Ending {
-            alive: holder.is_up() && holder.life == transfer.life,
-            connected: !self.network.is_severed(host, transfer.from),
-            held: holder.disk.have(&transfer.hash).contains(&transfer.range),
-            lies: holder.lies,
-            progress: self.rng.u64(0..1000),
-        };
-        let (arrived, mut fault) = transfer.end(ending);
-        if !self.healed && self.hosts[host].disk.fails(self.options.disk_failures) {
-            fault = fault.or(Some(Fault::Local));
-        }
-        self.transfers.bytes += arrived.end - arrived.start;
-        self.hosts[host].disk.write(transfer.hash, arrived);
-        self.tell(
-            host,
-            match fault {
-                None => Input::Fetched { fetch },
-                Some(fault) => Input::FetchFailed { fetch, fault },
-            },
-        );
-    }
-
     fn notify(&mut self, host: usize, event: Event) {
-        self.trace.note(self.now, host, format_args!("{event:?}"));
+        if self.thorough || self.trace.is_told() {
+            self.trace.note(self.now, host, format_args!("{event:?}"));
+        }
+        if self.told_client(host, &event) {
+            return;
+        }
         match &event {
             Event::Written { request } if request.0 >= GRANT_REQUESTS => return,
             // The operator tries again what was refused, and nothing else: to repeat all of them for each one
@@ -172,9 +131,9 @@ impl World {
                 };
                 let subject = (request.0 - GRANT_REQUESTS) as usize;
                 if good.is_ok() && subject < self.options.granted {
-                    self.at(self.now + 1_000, Occurrence::Grants(subject));
+                    self.at(self.now + SECOND, Occurrence::Grants(subject));
                 }
-                self.checks.note("answers", self.now, host, good);
+                self.note("answers", host, good);
                 return;
             }
             Event::ArtifactComplete { manifest } => {
@@ -184,9 +143,6 @@ impl World {
         }
         let disk = &self.hosts[host].disk;
         let answered = self.workload.answered(&event, |hash| disk.holds(hash));
-        self.checks.note("answers", self.now, host, answered);
+        self.note("answers", host, answered);
     }
 }
-
-/// After this a transfer from a holder that cannot be reached is given up.
-const UNREACHED_MS: u64 = 10_000;

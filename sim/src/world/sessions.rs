@@ -1,51 +1,17 @@
 //! Sessions between hosts, what goes over them, and what ends them: silence, crashes, partitions.
 
-use std::rc::Rc;
-
-use waystation_proto::{DialTarget, Hash, Input, NodeId, wire::Message};
+use waystation_proto::{DialTarget, Input, NodeId};
 
 use super::{Occurrence, World};
-use crate::{check::durability, host::number_at, network::Cut};
+use crate::{
+    check::durability,
+    host::number_at,
+    network::{Cut, Load},
+    parcel::{Kind, SESSION_BYTES},
+    setup::{MILLISECOND, Nanos, SECOND},
+};
 
 impl World {
-    /// Sends bytes over the session with a host, if there is one.
-    pub(super) fn send(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>, gossip: bool) {
-        let Some(connection) = self.hosts[from].peers.get(&to).copied() else { return };
-        for delay in self.network.send(from, to, bytes.len(), gossip) {
-            let bytes = bytes.clone();
-            self.at(self.now + delay, Occurrence::Arrives { from, to, connection, bytes, gossip });
-        }
-    }
-
-    /// Passes gossip on to everybody but whom it came from.
-    pub(super) fn flood(&mut self, host: usize, but: Option<usize>, bytes: &Rc<[u8]>) {
-        let peers: Vec<usize> = self.hosts[host].peers.keys().copied().collect();
-        for peer in peers.into_iter().filter(|peer| Some(*peer) != but) {
-            self.send(host, peer, bytes, true);
-        }
-    }
-
-    pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: Rc<[u8]>, gossip: bool) {
-        // A session that one end has given up carries nothing.
-        if !self.hosts[to].is_up() || self.hosts[to].peers.get(&from) != Some(&connection) {
-            return;
-        }
-        if gossip && !self.hosts[to].hears(self.now, Hash::of(&bytes)) {
-            return;
-        }
-        let from_id = self.hosts[from].id;
-        match Message::decode(&bytes) {
-            Ok(message) => self.tell(to, Input::Received { from: from_id, message }),
-            Err(error) => {
-                let text = Err(format!("a message from host {from} does not decode: {error}"));
-                self.checks.note("bounds", self.now, to, text);
-            }
-        }
-        if gossip {
-            self.flood(to, Some(from), &bytes);
-        }
-    }
-
     pub(super) fn dial(&mut self, host: usize, target: DialTarget) {
         let life = self.hosts[host].life;
         let address = match &target {
@@ -55,11 +21,14 @@ impl World {
         let to = address.and_then(|address| number_at(address)).filter(|to| *to < self.hosts.len());
         let takes = match to {
             Some(to) if !self.network.is_severed(host, to) => {
-                self.network.delay(host, to) + self.network.delay(to, host)
+                let half = Load { bytes: 0, weight: SESSION_BYTES / 2, kind: Kind::Session };
+                self.network.tally(host, to, half);
+                self.network.tally(to, host, half);
+                HANDSHAKE_TRIPS * (self.network.delay(host, to) + self.network.delay(to, host))
             }
-            _ => DIAL_PATIENCE_MS,
+            _ => DIAL_PATIENCE,
         };
-        self.at(self.now + takes, Occurrence::Dialled { host, life, target, to });
+        self.at(self.now + takes, Occurrence::Dialled { host, life, target: Box::new(target), to });
     }
 
     pub(super) fn dialled(&mut self, host: usize, target: DialTarget, to: Option<usize>) {
@@ -69,7 +38,10 @@ impl World {
         };
         let reached = to
             .filter(|to| *to != host && self.hosts[*to].is_up() && !self.network.is_severed(host, *to))
-            .filter(meant);
+            .filter(meant)
+            .filter(|to| {
+                self.hosts[*to].peers.contains_key(&host) || self.hosts[*to].peers.len() < SESSIONS_MAX
+            });
         let Some(peer) = reached else {
             self.tell(host, Input::DialFailed { target });
             return;
@@ -80,6 +52,9 @@ impl World {
             self.connections += 1;
             self.hosts[host].peers.insert(peer, self.connections);
             self.hosts[peer].peers.insert(host, self.connections);
+            self.gossip.up(host, peer);
+            self.beat_soon(host);
+            self.beat_soon(peer);
         }
         let (here, there) = (self.hosts[host].id, self.hosts[peer].id);
         self.tell(peer, Input::PeerUp { peer: here, dialled: None });
@@ -87,9 +62,21 @@ impl World {
     }
 
     /// Begins a partition. Sessions over it notice by and by, unless it ends first.
-    pub(super) fn cut(&mut self, cut: Cut, ms: u64) {
+    pub(super) fn cut(&mut self, cut: Cut, lasts: Nanos) {
         let number = self.network.cut(cut);
-        self.at(self.now + ms, Occurrence::Mends(number));
+        self.at(self.now + lasts, Occurrence::Mends(number));
+        self.notice_severed();
+    }
+
+    /// Ends a partition.
+    pub(super) fn mend(&mut self, cut: u64) {
+        self.network.mend(cut);
+        self.links_changed();
+    }
+
+    /// Sessions over links that carry nothing now notice by and by; transfers do not.
+    pub(super) fn notice_severed(&mut self) {
+        self.links_changed();
         let all: Vec<(usize, usize, u64)> = self
             .hosts
             .iter()
@@ -97,7 +84,7 @@ impl World {
             .collect();
         for (a, b, connection) in all {
             if a < b && self.network.is_severed(a, b) {
-                let at = self.now + SILENCE_MS + self.rng.u64(0..SILENCE_MS);
+                let at = self.now + SILENCE + self.rng.u64(0..SILENCE);
                 self.at(at, Occurrence::Silent { a, b, connection });
             }
         }
@@ -113,6 +100,8 @@ impl World {
     pub(super) fn ended(&mut self, host: usize, peer: usize, connection: u64) {
         if self.hosts[host].peers.get(&peer) == Some(&connection) {
             self.hosts[host].peers.remove(&peer);
+            self.gossip.down(host, peer);
+            self.beat_soon(host);
             let peer = self.hosts[peer].id;
             self.tell(host, Input::PeerDown { peer });
         }
@@ -127,30 +116,38 @@ impl World {
         self.at(self.now + delay, Occurrence::Ended { host: peer, peer: host, connection });
     }
 
-    pub(super) fn crash(&mut self, host: usize, down_ms: u64, silent: bool) {
+    /// A machine stops; starts again after so long, if ever.
+    pub(super) fn crash(&mut self, host: usize, down: Option<Nanos>, silent: bool) {
         if !self.hosts[host].is_up() {
             return;
         }
         let peers: Vec<(usize, u64)> = self.hosts[host].peers.iter().map(|(peer, c)| (*peer, *c)).collect();
         let own = self.hosts[host].crash();
         self.own_words.insert(host, own);
-        self.transfers.crash(host);
+        self.gossip.stop(host);
+        self.drop_fetches(host, silent);
         self.workload.crash(host);
+        self.pulls_cut_off(host);
         self.checks.tags.crash(host);
         for (peer, connection) in peers {
-            let after = if silent { SILENCE_MS + self.rng.u64(0..SILENCE_MS) } else { self.rng.u64(1..50) };
+            let after =
+                if silent { SILENCE + self.rng.u64(0..SILENCE) } else { self.rng.u64(1..50) * MILLISECOND };
             self.at(self.now + after, Occurrence::Ended { host: peer, peer: host, connection });
         }
-        self.at(self.now + down_ms, Occurrence::Starts(host));
+        if let Some(down) = down {
+            self.at(self.now + down, Occurrence::Starts(host));
+        }
     }
 
     pub(super) fn start(&mut self, host: usize) {
         self.trace.note(self.now, host, format_args!("starts"));
-        let outputs = self.hosts[host].start(self.now, self.options.seed);
+        let outputs = self.hosts[host].start(self.now, self.ground.seed);
+        self.gossip.start(host, self.now);
         let before = self.own_words.remove(&host).unwrap_or_default();
         let kept = durability::own_words(&self.hosts[host], &before);
-        self.checks.note("durability", self.now, host, kept);
+        self.note("durability", host, kept);
         self.perform_all(host, outputs);
+        self.pulls_resumed(host);
         if host == 0 && self.hosts[0].life == 1 {
             (0..self.options.granted).for_each(|subject| self.grant(subject));
         }
@@ -158,6 +155,10 @@ impl World {
 }
 
 /// How long a session may be silent before it counts as gone: between this and twice as long.
-const SILENCE_MS: u64 = 10_000;
+const SILENCE: Nanos = 10 * SECOND;
 /// How long a dial waits for an answer.
-const DIAL_PATIENCE_MS: u64 = 10_000;
+const DIAL_PATIENCE: Nanos = 8 * SECOND;
+/// Round trips until TCP, noise, yamux and the protocols' introductions are through.
+const HANDSHAKE_TRIPS: Nanos = 4;
+/// Sessions that a node takes at most.
+const SESSIONS_MAX: usize = 256;

@@ -1,0 +1,79 @@
+//! What is going to happen, in the order of time and, at one time, in the order in which it was decided.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use crate::setup::Nanos;
+
+/// Things that are due at times.
+pub struct Queue<T> {
+    heap: BinaryHeap<Reverse<(Nanos, u64, u32)>>,
+    /// The heap moves its entries about, so what is large lies still.
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
+    sequence: u64,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0 }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Adds something that is due then.
+    pub fn push(&mut self, at: Nanos, what: T) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[slot as usize] = Some(what);
+        self.sequence += 1;
+        self.heap.push(Reverse((at, self.sequence, slot)));
+    }
+
+    /// When the next thing is due.
+    pub fn next(&self) -> Option<Nanos> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// The next thing, if it is due by then, and when it is due.
+    pub fn pop(&mut self, by: Nanos) -> Option<(Nanos, T)> {
+        if self.next()? > by {
+            return None;
+        }
+        let Reverse((at, _, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        self.slots[slot as usize].take().map(|what| (at, what))
+    }
+
+    /// How many things wait.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_comes_first_and_of_one_time_the_first_that_was_added() {
+        let mut queue = Queue::default();
+        for (at, what) in [(5, 'c'), (3, 'a'), (5, 'd'), (3, 'b')] {
+            queue.push(at, what);
+        }
+        let mut order: Vec<char> = Vec::new();
+        order.extend(queue.pop(3).map(|(_, what)| what));
+        queue.push(4, 'x');
+        while let Some((_, what)) = queue.pop(5) {
+            order.push(what);
+        }
+        assert_eq!(order, ['a', 'b', 'x', 'c', 'd']);
+        assert!(queue.is_empty() && queue.slots.len() == 4);
+    }
+}
