@@ -8,7 +8,7 @@ use super::{
     Params,
     figures::Figures,
     graph::{Graph, Shape},
-    run::{Plan, run},
+    run::{Outcome, Plan},
 };
 use crate::{
     random::stream,
@@ -68,6 +68,9 @@ pub struct Schedule {
     pub idle: (Nanos, Nanos),
 }
 
+/// Routers ([`super::run::run`]) or the world's gossip ([`super::world::run`]).
+pub type Model = fn(&Params, &Graph, &Plan, u64) -> Outcome;
+
 impl Fit {
     /// The one that is committed.
     ///
@@ -105,11 +108,17 @@ impl Case {
     }
 
     /// The figures of the model, for each size, and its meshes: the mean of some seeds.
-    pub fn modelled(&self, params: &Params, payloads: &[u64], seeds: u64) -> (Vec<Figures>, Vec<f64>) {
+    pub fn modelled(
+        &self,
+        model: Model,
+        params: &Params,
+        payloads: &[u64],
+        seeds: u64,
+    ) -> (Vec<Figures>, Vec<f64>) {
         let schedule = self.schedule(payloads);
         let (mut figures, mut meshes) = (vec![Vec::new(); payloads.len()], Vec::new());
         for seed in 0..seeds {
-            let outcome = run(params, &schedule.graph, &schedule.plan, seed);
+            let outcome = model(params, &schedule.graph, &schedule.plan, seed);
             for (place, (from, until, _)) in schedule.batches.iter().enumerate() {
                 figures[place].push(outcome.trace.figures(*from, *until));
             }
@@ -150,6 +159,6 @@ const SETTLING: Nanos = 6 * SECOND;
 /// How long the idle mesh is watched.
 const IDLE: Nanos = 4 * SECOND;
 /// Between two messages, about.
-const BETWEEN: Nanos = 600 * MILLISECOND;
+const BETWEEN: Nanos = 900 * MILLISECOND;
 /// Between two sizes: until nothing is told of any more.
 const PAUSE: Nanos = 5 * SECOND;

@@ -81,7 +81,8 @@ pub struct Wire {
     pub below_ppm: u64,
 }
 
-/// How long things take beside the delay of a link, in the middle of all that were measured.
+/// How long things take beside the delay of a link: of all that were measured, the fastest tenth, because the
+/// others waited for a machine that all nodes shared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Work {

@@ -59,7 +59,7 @@ fn wire(samples: &[Sample]) -> Wire {
     };
     let haves: Vec<(f64, f64)> =
         of(Kind::Have).map(|frame| (frame.content as f64, frame.bytes as f64)).collect();
-    let name = slope(&haves).round() as u64;
+    let name = slope(&haves) as u64;
     let (below, ppm) = below(samples);
     Wire {
         publish: mean(Kind::Publish, 1),
@@ -129,18 +129,19 @@ fn work(samples: &[Sample]) -> Work {
             carried.entry(published[copy.message].2).or_default().push(took);
         }
     }
-    let middle = |times: &mut Vec<i64>| {
+    // Of the fastest tenth: the others waited for the machine, which all nodes share.
+    let fast = |times: &mut Vec<i64>| {
         times.sort_unstable();
-        times.get(times.len() / 2).copied().unwrap_or(0) as f64
+        times.get(times.len() / 10).copied().unwrap_or(0) as f64
     };
     let points: Vec<(f64, f64)> =
-        carried.iter_mut().map(|(size, times)| (*size as f64, middle(times))).collect();
+        carried.iter_mut().map(|(size, times)| (*size as f64, fast(times))).collect();
     let each = slope(&points).max(0.0);
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
     let fixed = mean(|point| point.1) - each * mean(|point| point.0);
     eprintln!("bytes, and nanoseconds to carry them: {points:?}");
     Work {
-        pass_us: (middle(&mut passed) / 1e3).max(0.0) as u64,
+        pass_us: (fast(&mut passed) / 1e3).max(0.0) as u64,
         carry_us: (fixed / 1e3).max(0.0) as u64,
         carry_kilobyte_ns: (each * 1000.0) as u64,
     }
