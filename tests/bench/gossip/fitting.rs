@@ -55,7 +55,7 @@ fn wire(samples: &[Sample]) -> Wire {
             sum += frame.bytes - name * frame.content;
             count += 1;
         }
-        if count == 0 { 0 } else { (sum + count / 2) / count }
+        (sum + count / 2).checked_div(count).unwrap_or(0)
     };
     let haves: Vec<(f64, f64)> =
         of(Kind::Have).map(|frame| (frame.content as f64, frame.bytes as f64)).collect();
