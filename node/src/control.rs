@@ -27,11 +27,12 @@ pub(crate) use self::{
     address::{is_relayed, resolve},
     refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
 };
-use self::{counters::Counting, swarm::Session};
 pub use self::{
+    behaviour::{gossip, gossip_config, topic},
     counters::{ControlCounters, Tally, Traffic},
     streams::{Incoming, NoStream, Streams},
 };
+use self::{counters::Counting, swarm::Session};
 use crate::{identity::Identity, mesh::MeshFile};
 
 /// Where and how to be found.

@@ -30,6 +30,7 @@ pub mod faults;
 pub mod fleet_state;
 pub mod flow;
 pub mod gossip;
+pub mod gossipsub;
 pub mod ground;
 pub mod host;
 pub mod images;

@@ -65,8 +65,21 @@ pub(crate) fn swarm(
     Ok(swarm)
 }
 
+/// Gossip as each node has it, subscribed to its one topic. Public so that how it spreads can be measured.
+///
+/// # Errors
+/// If libp2p does not take the configuration.
+pub fn gossip(
+    keys: &libp2p::identity::Keypair,
+) -> Result<gossipsub::Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let author = gossipsub::MessageAuthenticity::Signed(keys.clone());
+    let mut gossip = gossipsub::Behaviour::new(author, gossip_config()?)?;
+    gossip.subscribe(&topic())?;
+    Ok(gossip)
+}
+
 /// The one topic: signed records.
-pub(crate) fn topic() -> gossipsub::IdentTopic {
+pub fn topic() -> gossipsub::IdentTopic {
     gossipsub::IdentTopic::new("waystation/records/1")
 }
 
@@ -82,9 +95,6 @@ fn behaviour(
     streams: streams::Behaviour,
     relayed: relay::client::Behaviour,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
-    let mut gossip =
-        gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Signed(keys.clone()), gossip_config()?)?;
-    gossip.subscribe(&topic())?;
     let direct = request_response::Behaviour::new(
         [(PROTOCOL, ProtocolSupport::Full)],
         request_response::Config::default()
@@ -107,7 +117,7 @@ fn behaviour(
         .with_max_pending_outgoing(Some(64));
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
-        gossip,
+        gossip: gossip(keys)?,
         direct,
         identify: identify::Behaviour::new(identify),
         mdns: mdns.into(),
@@ -138,7 +148,11 @@ fn relay_config() -> relay::Config {
     }
 }
 
-fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
+/// What differs from libp2p's defaults.
+///
+/// # Errors
+/// If libp2p does not take it.
+pub fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
     gossipsub::ConfigBuilder::default()
         .validation_mode(gossipsub::ValidationMode::Strict)
         // Nothing is forwarded that does not decode.
