@@ -204,7 +204,6 @@ impl Flows {
         let here = &mut self.resources[resource.0 as usize];
         here.capacity = rate::of(bytes_per_second);
         // A smaller capacity must hold from now on, however lately its part was solved.
-        here.rests = None;
         self.mark_dirty(now, resource);
     }
 
@@ -534,16 +533,18 @@ impl Flows {
         self.attend(now, index);
     }
 
+    /// What a session goes over is to be solved: not before the part that rests longest, which it joins to others.
     fn mark_path(&mut self, now: Nanos, index: u32) {
         let path = self.sessions[index as usize].route.path;
+        let rests = path.resources().iter().filter_map(|resource| self.resources[resource.0 as usize].rests);
+        let due = rests.fold(now, Nanos::max);
         for resource in path.resources() {
-            self.mark_dirty(now, *resource);
+            self.mark_dirty(due, *resource);
         }
     }
 
-    fn mark_dirty(&mut self, now: Nanos, resource: Resource) {
+    fn mark_dirty(&mut self, due: Nanos, resource: Resource) {
         let here = &mut self.resources[resource.0 as usize];
-        let due = here.rests.map_or(now, |rests| now.max(rests));
         if here.dirty.is_none_or(|dirty| due < dirty) {
             if let Some(dirty) = here.dirty.replace(due) {
                 self.solver.forget(dirty, resource);

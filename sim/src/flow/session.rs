@@ -81,7 +81,6 @@ pub struct Session {
     pub given: Rate,
     /// Its next share, until it is taken.
     proposed: Option<Rate>,
-    pub mark: u32,
     /// Whether slow start kept its share down, so that more is to be asked for when the window grows.
     pub held_down: bool,
     lanes: [Lane; 2],
@@ -109,7 +108,6 @@ impl Session {
             spots: [0; PATH_MAX],
             given: 0,
             proposed: None,
-            mark: 0,
             held_down: false,
             lanes: Default::default(),
             since: 0,

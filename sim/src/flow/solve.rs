@@ -21,6 +21,8 @@ const OPEN: Rate = Rate::MAX;
 pub struct Solver {
     asked: BTreeSet<(Nanos, Resource)>,
     mark: u32,
+    /// The solution that each session was part of: apart from the sessions, which are too large to look at twice.
+    marks: Vec<u32>,
     /// How often something was solved.
     pub solutions: u64,
     changed: Vec<u32>,
@@ -109,8 +111,9 @@ impl Solver {
     }
 
     /// All resources and sessions that are connected with a resource that is due.
-    fn gather(&mut self, now: Nanos, coalesce: Nanos, all: &mut [Capacity], sessions: &mut [Session]) {
+    fn gather(&mut self, now: Nanos, coalesce: Nanos, all: &mut [Capacity], sessions: &[Session]) {
         self.mark = self.mark.wrapping_add(1);
+        self.marks.resize(sessions.len(), 0);
         let part = &mut self.part;
         part.clear();
         while let Some((due, resource)) = self.asked.first().copied().filter(|(due, _)| *due <= now) {
@@ -123,9 +126,10 @@ impl Solver {
             next += 1;
             for place in 0..all[index as usize].users.len() {
                 let (user, _) = all[index as usize].users[place];
-                let session = &mut sessions[user as usize];
-                if session.mark != self.mark {
-                    session.mark = self.mark;
+                let seen = &mut self.marks[user as usize];
+                if *seen != self.mark {
+                    *seen = self.mark;
+                    let session = &sessions[user as usize];
                     part.add_session(user, session, session.window_after(now, coalesce), self.mark, all);
                 }
             }
