@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p waystation-proto --bench replica`. Memory is what the system counts for the process, so it
 //! is told on Linux only.
+#![allow(clippy::disallowed_methods, reason = "it measures time and memory, and decides nothing")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
