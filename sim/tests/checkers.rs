@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    Change, Digest, Event, Hash, Input, NodeId, Output, Record, RepoName, RequestId, Tag,
+    Change, Digest, Event, Hash, Input, NodeId, Output, RepoName, RequestId, Shared, Tag,
     body::TagBody,
     event::WriteId,
     time::{Span, Wall},
@@ -55,7 +55,7 @@ fn convergence_finds_a_record_that_one_node_does_not_know() {
     assert_eq!(world.converged(), Ok(()));
 }
 
-fn records(record: Record) -> waystation_proto::wire::Message {
+fn records(record: Shared) -> waystation_proto::wire::Message {
     waystation_proto::wire::Message::Records(vec![record])
 }
 
@@ -63,7 +63,7 @@ fn records(record: Record) -> waystation_proto::wire::Message {
 fn durability_finds_a_word_that_was_forgotten() {
     let (world, _) = world();
     let host = &world.hosts[0];
-    let own: Vec<Record> = host
+    let own: Vec<Shared> = host
         .replica()
         .expect("runs")
         .catalog()
@@ -73,9 +73,9 @@ fn durability_finds_a_word_that_was_forgotten() {
         .collect();
     assert!(!own.is_empty());
     assert_eq!(durability::own_words(host, &own), Ok(()));
-    let mut newer = own[0].clone();
+    let mut newer = (*own[0]).clone();
     newer.version += 1;
-    assert!(durability::own_words(host, &[newer]).is_err());
+    assert!(durability::own_words(host, &[newer.into()]).is_err());
 }
 
 #[test]

@@ -102,12 +102,8 @@ impl World {
     fn post(&mut self, from: usize, to: usize, what: What, load: Load) {
         let Some(connection) = self.hosts[from].peers.get(&to).copied() else { return };
         let far = self.network.is_far(from, to);
-        // Whoever has heard it drops it. The copy counts, and takes its place on a line, and that is all.
-        let idle = match &what {
-            What::Gossip(number) => self.gossip.has_heard(to, *number),
-            What::Graft => true,
-            _ => false,
-        };
+        // The copy counts, and takes its place on a line, and that is all.
+        let idle = self.changes_nothing(to, &what);
         let arrivals = self.network.leave(self.now, from, to, load);
         if idle && !far {
             return;
@@ -119,15 +115,20 @@ impl World {
         }
     }
 
+    /// Whether the receiver would do nothing about a message: it has heard what it tells.
+    fn changes_nothing(&self, to: usize, what: &What) -> bool {
+        match what {
+            What::Gossip(number) => self.gossip.has_heard(to, *number),
+            What::Have(numbers) => numbers.iter().all(|number| self.gossip.has_heard(to, *number)),
+            What::Graft => true,
+            What::Direct(_) | What::Want(_) => false,
+        }
+    }
+
     pub(super) fn enter(&mut self, delivery: Delivery, load: Load) {
         let to = delivery.to as usize;
         let Some(at) = self.network.enter(self.now, to, load) else { return };
-        let idle = match &delivery.what {
-            What::Gossip(number) => self.gossip.has_heard(to, *number),
-            What::Graft => true,
-            _ => false,
-        };
-        if !idle {
+        if !self.changes_nothing(to, &delivery.what) {
             self.at(at, Occurrence::Arrives(delivery));
         }
     }
