@@ -1,5 +1,9 @@
 //! The command line as people use it: the binary, its output, its files and its exit codes.
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a failing test may panic; tests write files"
+)]
 
 use std::{
     fs,

@@ -1,4 +1,8 @@
 //! `waystation-sim run`
+#![allow(
+    clippy::disallowed_methods,
+    reason = "results are files, and the bar shows real time; what a run does depends on neither"
+)]
 
 use std::{
     fs,
