@@ -483,13 +483,10 @@ mod tests {
         let table = Table::of(&measurements);
         let row = Row { variant: String::new(), system: "waystation".into(), seed: None };
         let figure = |name: &str| table.get(&row, &name.parse().unwrap());
-        assert_eq!(figure("p50"), Some(3.0));
-        assert_eq!(figure("max"), Some(4.0));
-        assert_eq!(figure("mean"), Some(3.5));
+        assert_eq!(["p50", "max", "mean"].map(figure), [Some(3.0), Some(4.0), Some(3.5)]);
         assert_eq!(figure("ratio-max"), Some(2.0));
         assert_eq!(figure("first-byte-p99"), Some(0.5));
-        assert_eq!(figure("origin-copies"), Some(1.1));
-        assert_eq!(figure("site-copies"), Some(1.1));
+        assert_eq!(["origin-copies", "site-copies"].map(figure), [Some(1.1), Some(1.1)]);
         assert_eq!(figure("control-per-node-hour"), Some(2000.0));
         assert_eq!(figure("control-per-node"), Some(1000.0));
         assert_eq!(figure("behind-until"), Some(4.0));
