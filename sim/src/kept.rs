@@ -102,6 +102,7 @@ impl Kept {
     }
 
     /// Writes it.
+    #[allow(clippy::disallowed_methods, reason = "kept figures are a file; what a run does depends on none")]
     pub fn write(&self, path: &Path) -> Result<(), KeptError> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|source| KeptError::Form { path: path.to_owned(), source })?;
@@ -143,6 +144,7 @@ impl Kept {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write files")]
 mod tests {
     use super::*;
     use crate::measure::{Measurement, RunId};

@@ -402,3 +402,111 @@ pub fn aligned(lines: &[Vec<String>]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_are_there() {
+        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
+        assert_eq!(
+            [0.0, 0.5, 0.99, 0.999, 1.0].map(|part| quantile(&values, part)),
+            [1.0, 500.0, 990.0, 999.0, 1000.0]
+        );
+        assert_eq!((quantile(&[7.0], 0.5), quantile(&[], 0.5)), (7.0, 0.0));
+    }
+
+    #[test]
+    fn the_interval_of_known_values_is_known() {
+        assert_eq!(bootstrap(&[3.0; 5]), (3.0, 3.0));
+        // Half zeros and half ones: the mean of 100 of them deviates by 0.05, and 1.96 of that is 0.098.
+        let coins: Vec<f64> = (0..100).map(|n| f64::from(n % 2)).collect();
+        let (from, to) = bootstrap(&coins);
+        assert!((from - 0.402).abs() < 0.012 && (to - 0.598).abs() < 0.012, "{from} {to}");
+        assert_eq!(bootstrap(&coins), (from, to));
+    }
+
+    #[test]
+    fn figures_are_what_one_counts_by_hand() {
+        let run = |system: &str| RunId { system: system.into(), seed: 1, variant: String::new() };
+        let pull = |system: &str, node: u64, seconds: f64| Measurement::Pull {
+            run: run(system),
+            artifact: 0,
+            bytes: 100,
+            site: 1,
+            node,
+            asked: 1.0,
+            first_byte: Some(1.5),
+            done: Some(1.0 + seconds),
+        };
+        let sites = vec!["a".to_owned(), "b".to_owned()];
+        let all = |system: &str, slow: f64| {
+            vec![
+                Measurement::Run {
+                    run: run(system),
+                    scenario: "x".into(),
+                    source: String::new(),
+                    nodes: 5,
+                    sites: sites.clone(),
+                },
+                Measurement::Bound {
+                    run: run(system),
+                    artifact: 0,
+                    bytes: 100,
+                    cut: "c".into(),
+                    seconds: 2.0,
+                },
+                pull(system, 0, slow),
+                pull(system, 1, slow),
+                pull(system, 2, slow + 1.0),
+                pull(system, 3, slow + 1.0),
+                Measurement::Between { run: run(system), from: 0, to: 1, bytes: 110 },
+                Measurement::Between { run: run(system), from: 1, to: 1, bytes: 300 },
+                Measurement::Origin { run: run(system), bytes: 110, content: 100 },
+                Measurement::Control {
+                    run: run(system),
+                    message: "gossip".into(),
+                    from: 0.0,
+                    seconds: 1800.0,
+                    messages: 3,
+                    bytes: 5000,
+                    far: 10,
+                    dropped: 0,
+                },
+                Measurement::Staleness { run: run(system), at: 4.0, behind: 2, nodes: 5, records: 9 },
+                Measurement::Staleness { run: run(system), at: 8.0, behind: 0, nodes: 5, records: 9 },
+            ]
+        };
+        let mut measurements = all("waystation", 3.0);
+        measurements.extend(all("origin", 9.5));
+        let table = Table::of(&measurements);
+        let row = Row { variant: String::new(), system: "waystation".into(), seed: None };
+        let figure = |name: &str| table.get(&row, &name.parse().unwrap());
+        assert_eq!(["p50", "max", "mean"].map(figure), [Some(3.0), Some(4.0), Some(3.5)]);
+        assert_eq!(figure("ratio-max"), Some(2.0));
+        assert_eq!(figure("first-byte-p99"), Some(0.5));
+        assert_eq!(["origin-copies", "site-copies"].map(figure), [Some(1.1), Some(1.1)]);
+        assert_eq!(figure("control-per-node-hour"), Some(2000.0));
+        assert_eq!(figure("control-per-node"), Some(1000.0));
+        assert_eq!(figure("behind-until"), Some(4.0));
+        assert_eq!(figure("missed"), None);
+        assert_eq!(figure("violations"), Some(0.0));
+        // 1 - 3.5 / 10 of 1 - 1/4.
+        assert!((figure("saving-of-ideal").unwrap() - 0.65 / 0.75).abs() < 1e-12);
+        let text = table.to_string();
+        assert!(text.contains("origin copies") && !text.contains("spread"), "{text}");
+    }
+
+    #[test]
+    fn names_of_metrics_are_read_as_they_are_shown() {
+        for name in
+            ["p50", "p99.9", "max", "ratio-p99", "first-byte-max", "done", "spread-99", "figure:availability"]
+        {
+            assert_eq!(name.parse::<Metric>().unwrap().to_string(), name);
+        }
+        for name in ["p101", "pp", "ratio", "first-p50", "speed"] {
+            assert!(name.parse::<Metric>().is_err(), "{name}");
+        }
+    }
+}

@@ -1,5 +1,9 @@
 //! The command line as people use it: the binary, its output, its files and its exit codes.
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a failing test may panic; tests write files"
+)]
 
 use std::{
     fs,
@@ -109,7 +113,7 @@ fn wrong_input_ends_with_two_and_says_what_to_write() {
             &["run", "small.toml", "--system", "torrent"],
             "there is no system \"torrent\"; write some of waystation",
         ),
-        (&["run", "small.toml", "--variant", "x=1"], "no variant has \"x=1\" in its name"),
+        (&["run", "small.toml", "--variant", "x=1"], "no variant has the settings \"x=1\""),
         (&["bound", "bad.toml"], "bad.toml, line 25"),
         (&["plan", "--size", "1 GB"], "--topology"),
         (&["topology", "--sites", "20000"], "too large; a network has at most 10000 sites"),
@@ -165,4 +169,12 @@ fn a_live_mesh_can_be_planned_for() {
     assert!(out.contains("shop") && out.contains("10.000 s"), "{out}");
     let (code, _, err) = sim(folder.path(), &[&plan[..], &["--from", "moon"]].concat());
     assert!(code == 2 && err.contains("no site \"moon\" in the mesh; give one of hub, shop"), "{err}");
+}
+
+/// What a change of the code changes is kept anew on purpose (`run --keep`), and not by accident.
+#[test]
+fn the_first_scenario_gives_the_figures_that_are_kept() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/scenarios");
+    let (code, out, err) = sim(&folder, &["run", "first.toml", "--check"]);
+    assert_eq!(code, 0, "{out}{err}");
 }

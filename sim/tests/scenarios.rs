@@ -1,5 +1,9 @@
 //! Scenario files: what is read, what is refused and how it is said, and what becomes of them.
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a failing test may panic; tests write files"
+)]
 
 use std::{
     fs,

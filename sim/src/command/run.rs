@@ -1,4 +1,8 @@
 //! `waystation-sim run`
+#![allow(
+    clippy::disallowed_methods,
+    reason = "results are files, and the bar shows real time; what a run does depends on neither"
+)]
 
 use std::{
     fs,
@@ -15,7 +19,10 @@ use waystation_sim::{
     kept::Kept,
     measure::{Measurement, RunId},
     reconcile,
-    scenario::{SEEDS_MAX, Scenario, expect::Outcome},
+    scenario::{
+        SEEDS_MAX, Scenario,
+        expect::{Outcome, fits},
+    },
     setup::Setup,
     summary::{Table, aligned},
     system,
@@ -37,8 +44,8 @@ pub struct RunArgs {
     /// Run these systems instead of the scenario's.
     #[arg(long = "system", value_name = "NAME", value_delimiter = ',')]
     systems: Vec<String>,
-    /// Run only variants in whose name this is, such as "nodes=50".
-    #[arg(long, value_name = "TEXT")]
+    /// Run only variants with all of these settings, such as "sites=4, nodes=5".
+    #[arg(long, value_name = "SETTINGS")]
     variant: Option<String>,
     /// Write measurements.jsonl, summary.txt and report.html into this directory; it is made.
     #[arg(long, value_name = "DIR")]
@@ -136,11 +143,11 @@ fn describe(scenario: &Scenario) {
 }
 
 fn run_all(scenario: &Scenario, only: Option<&str>, results: &mut Results) -> anyhow::Result<()> {
-    let chosen = |(_, name): &(usize, &str)| only.is_none_or(|only| name.contains(only));
+    let chosen = |(_, name): &(usize, &str)| only.is_none_or(|only| fits(name, only));
     let variants: Vec<(usize, &str)> = scenario.variants().enumerate().filter(chosen).collect();
     if variants.is_empty() {
         bail!(
-            "no variant has \"{}\" in its name; `waystation-sim bound` lists them",
+            "no variant has the settings \"{}\"; `waystation-sim bound` lists variants",
             only.unwrap_or_default()
         );
     }
@@ -230,7 +237,7 @@ fn compare_catalogs(
     for records in records {
         for differences in differences.iter().filter(|differences| *differences <= records) {
             let variant = format!("records={records}, differences={differences}");
-            if only.is_some_and(|only| !variant.contains(only)) {
+            if only.is_some_and(|only| !fits(&variant, only)) {
                 continue;
             }
             for seed in &scenario.seeds {

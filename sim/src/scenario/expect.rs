@@ -29,7 +29,7 @@ pub struct Goal {
     pub limit: f64,
     /// Of which system.
     pub system: String,
-    /// Only variants in whose name this is; all where empty.
+    /// Only variants with all of these settings; all where empty.
     pub variant: String,
 }
 
@@ -114,6 +114,6 @@ impl Goal {
 }
 
 /// Whether a variant has all the settings that are named: `nodes=50` does not mean `nodes=500`.
-fn fits(variant: &str, named: &str) -> bool {
-    named.is_empty() || named.split(", ").all(|one| variant.split(", ").any(|setting| setting == one))
+pub fn fits(variant: &str, named: &str) -> bool {
+    named.is_empty() || named.split(',').all(|one| variant.split(", ").any(|setting| setting == one.trim()))
 }
