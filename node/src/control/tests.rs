@@ -408,7 +408,7 @@ async fn garbage_is_counted_and_ends_the_session() {
             sent += 1;
             let junk = if sent.is_multiple_of(2) { request(1).encode() } else { vec![sent as u8; 100] };
             let junk = [junk, vec![sent as u8]].concat();
-            let _ = swarm.behaviour_mut().gossip.publish(behaviour::topic(), junk.clone());
+            let _ = swarm.behaviour_mut().gossip.publish(topic(), junk.clone());
             swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(junk));
         }
     }
