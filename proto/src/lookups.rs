@@ -122,8 +122,7 @@ impl Lookups {
     /// In which repositories an artifact is.
     pub(crate) fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
         let manifest = *manifest;
-        let of_artifact =
-            move |record: &Shared| placed(record).map_or(Less, |(of, _)| of.cmp(&manifest));
+        let of_artifact = move |record: &Shared| placed(record).map_or(Less, |(of, _)| of.cmp(&manifest));
         self.artifacts.range(of_artifact).filter_map(|record| Some(placed(record)?.1))
     }
 

@@ -59,6 +59,15 @@ struct Place {
     fleeting: bool,
 }
 
+/// Which nodes there is room for sessions with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sorts {
+    /// Those of this site.
+    pub near: bool,
+    /// Those of other sites.
+    pub far: bool,
+}
+
 /// Sessions that there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connected {
@@ -189,14 +198,15 @@ impl Membership {
         }
     }
 
-    /// Whom to dial now, of these nodes and the places known. A target is not dialled again before its
-    /// dial was answered, or a good while passed.
+    /// Whom to dial now, of the places known and the nodes that `find` gives. It is asked for those of this site,
+    /// of others, or of both, and not at all where there is room for none: most of the time. A target is not
+    /// dialled again before its dial was answered, or a good while passed.
     pub fn dial(
         &mut self,
         now: Time,
         config: &ReplicaConfig,
         connected: Connected,
-        mut candidates: Vec<Candidate>,
+        find: impl FnOnce(&Self, Sorts) -> Vec<Candidate>,
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
     ) {
@@ -214,6 +224,11 @@ impl Membership {
                 out.push(Output::Dial { target: DialTarget::Address(address.clone()) });
             }
         }
+        let sorts = Sorts { near: room.site > 0, far: room.far > 0 };
+        if !sorts.near && !sorts.far {
+            return;
+        }
+        let mut candidates = find(self, sorts);
         candidates.retain(|candidate| {
             let parted = self.surplus.is_apart(now, &candidate.node);
             !self.is_up(&candidate.node) && !parted && !candidate.addresses.is_empty()
@@ -382,7 +397,8 @@ mod tests {
     ) -> Vec<DialTarget> {
         let mut out = Vec::new();
         let mut rng = fastrand::Rng::with_seed(1);
-        membership.dial(Time(now), &ReplicaConfig::default(), connected, candidates, &mut rng, &mut out);
+        let find = |_: &Membership, _| candidates;
+        membership.dial(Time(now), &ReplicaConfig::default(), connected, find, &mut rng, &mut out);
         out.into_iter()
             .map(|output| if let Output::Dial { target } = output { target } else { panic!() })
             .collect()

@@ -5,10 +5,10 @@ use alloc::{string::String, vec::Vec};
 use super::{PERSIST_WITHIN, Replica};
 use crate::{
     body::{HoldingState, NodeBody},
-    catalog::{Applied, Limits},
+    catalog::{Applied, Catalog, Limits},
     event::{Change, Event, Output},
     id::{Digest, NodeId},
-    membership::{Candidate, Connected},
+    membership::{Candidate, Connected, Membership, Sorts},
     presence::FRESH,
     quota::Quota,
     reconcile::{self, Summary},
@@ -357,38 +357,6 @@ impl Replica {
         }
     }
 
-    /// Whom this node may want to dial: nodes of its site by name, and of each other site those first that keep
-    /// its sessions with others, as far as they can be reached: any other would part again.
-    fn candidates(&self, now: Now) -> Vec<Candidate> {
-        let (me, here) = (self.me(), self.config.site.as_str());
-        let (membership, manners) = (&self.membership, &self.manners);
-        let is_wanted = |(node, _): &(&NodeId, &NodeBody)| {
-            **node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node)
-        };
-        let mut chosen: Vec<(&NodeId, &NodeBody)> = self.catalog.nodes_of(here).filter(is_wanted).collect();
-        chosen.sort_unstable_by_key(|(node, _)| **node);
-        for site in self.catalog.sites().filter(|site| *site != here) {
-            let mut of_site = self.catalog.nodes_of(site).filter(is_wanted);
-            let (mut first, mut failed) = (0, Vec::new());
-            while first < GATEWAYS
-                && let Some((node, body)) = of_site.next()
-            {
-                match membership.failures(node) / 2 {
-                    0 => {
-                        first += 1;
-                        chosen.push((node, body));
-                    }
-                    failures => failed.push((failures, node, body)),
-                }
-            }
-            // Stable, so that those that failed as often stay in the order of the site.
-            failed.sort_by_key(|(failures, ..)| *failures);
-            let failed = failed.into_iter().map(|(_, node, body)| (node, body));
-            chosen.extend(failed.take(GATEWAYS - first));
-        }
-        chosen.into_iter().map(|(node, body)| candidate(*node, body, here)).collect()
-    }
-
     /// A client waits for something of an artifact: sees to it that those who hold it can be asked, and that
     /// it is soon known if they cannot.
     pub(super) fn seek_holders(&mut self, now: Now, manifest: Digest, out: &mut Vec<Output>) {
@@ -429,8 +397,13 @@ impl Replica {
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let connected = Connected { share: Some(self.far_share(now)), ..self.connected() };
-        let candidates = self.candidates(now);
-        self.membership.dial(now.time, &self.config, connected, candidates, &mut self.rng, out);
+        let (me, catalog, manners, here) = (self.me(), &self.catalog, &self.manners, &self.config.site);
+        let find = |membership: &Membership, sorts: Sorts| {
+            let is_wanted =
+                |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
+            candidates(catalog, membership, here, sorts, is_wanted)
+        };
+        self.membership.dial(now.time, &self.config, connected, find, &mut self.rng, out);
     }
 
     /// Dials holders of what is being brought here in the background: sessions with them may have ended, or
@@ -481,6 +454,43 @@ impl Replica {
 /// Writes of which neither author knew the other's.
 fn are_concurrent(one: &Shared, other: &Shared) -> bool {
     one.version == other.version && one.author != other.author
+}
+
+/// Whom a node of the site `here` may want to dial: nodes of its site by name, and of each other site those first
+/// that keep its sessions with others, as far as they can be reached: any other would part again.
+fn candidates(
+    catalog: &Catalog,
+    membership: &Membership,
+    here: &str,
+    sorts: Sorts,
+    is_wanted: impl Fn(&NodeId) -> bool,
+) -> Vec<Candidate> {
+    let mut chosen: Vec<(&NodeId, &NodeBody)> = Vec::new();
+    if sorts.near {
+        chosen.extend(catalog.nodes_of(here).filter(|(node, _)| is_wanted(node)));
+        chosen.sort_unstable_by_key(|(node, _)| **node);
+    }
+    let others = sorts.far.then(|| catalog.sites().filter(|site| *site != here));
+    for site in others.into_iter().flatten() {
+        let mut of_site = catalog.nodes_of(site).filter(|(node, _)| is_wanted(node));
+        let (mut first, mut failed) = (0, Vec::new());
+        while first < GATEWAYS
+            && let Some((node, body)) = of_site.next()
+        {
+            match membership.failures(node) / 2 {
+                0 => {
+                    first += 1;
+                    chosen.push((node, body));
+                }
+                failures => failed.push((failures, node, body)),
+            }
+        }
+        // Stable, so that those that failed as often stay in the order of the site.
+        failed.sort_by_key(|(failures, ..)| *failures);
+        let failed = failed.into_iter().map(|(_, node, body)| (node, body));
+        chosen.extend(failed.take(GATEWAYS - first));
+    }
+    chosen.into_iter().map(|(node, body)| candidate(*node, body, here)).collect()
 }
 
 fn candidate(node: NodeId, body: &NodeBody, site: &str) -> Candidate {
