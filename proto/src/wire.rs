@@ -99,6 +99,15 @@ pub enum Extent {
     /// It is not wanted there, or not any more. Whoever says [`Extent::Partial`] to a member for which that is so is
     /// told, so that it need not wait.
     Dropped,
+    /// As [`Extent::Partial`], of a large site whose nodes hear of some of the others only.
+    InCrowd {
+        /// Verified, and to be had.
+        have: Vec<u8>,
+        /// On their way from another site.
+        coming: Vec<u8>,
+        /// Here or on their way at neighbours of the sender that are getting it too.
+        beyond: Vec<u8>,
+    },
 }
 
 /// What a member says about one content of an upstream.

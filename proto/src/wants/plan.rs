@@ -9,6 +9,7 @@ use super::{
     Flight, Holder, Holders, Wants,
     esteem::Esteem,
     sharing::{STRIPE, Shares, mix, number},
+    telling::CROWD,
     want::{Stage, Want},
 };
 use crate::{
@@ -51,6 +52,10 @@ struct Plan<'a> {
     for_others: bool,
     /// or another site.
     for_other_sites: bool,
+    /// Whether more of this site want it than this node hears of.
+    crowd: bool,
+    /// Whether to ask for little where all of it is.
+    carefully: bool,
 }
 
 /// A request to be made.
@@ -141,7 +146,12 @@ impl Wants {
         }
         let shared = want.sharers.are_getting();
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
-        let lanes_first = if now < want.telling.settled_far { 1 } else { lanes_max };
+        // Together a crowd asks for enough, and each part that is asked for is one that others may be asking for too.
+        let crowd = want.telling.crowd;
+        let begun = want.telling.settled.is_some_and(|at| now.since(at) >= GATHERING);
+        let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
+        let carefully = many || now < want.telling.settled_far;
+        let lanes_first = if carefully { 1 } else { lanes_max };
         let me = world.me();
         // Slots that are full of what nobody waits for would make a client wait.
         let (of_holder, in_all) = match want.class() {
@@ -172,6 +182,8 @@ impl Wants {
             far: self.may_ask_far(now, want, world),
             for_others: false,
             for_other_sites: false,
+            crowd,
+            carefully,
         }
     }
 
@@ -239,16 +251,44 @@ impl Plan<'_> {
             return pieces;
         }
         let open_bytes = self.open.len();
-        for cell in self.order() {
+        let cells = self.order();
+        if self.far && self.crowd {
+            self.far = false;
+            self.take(&cells, open_bytes, &mut pieces);
+            self.far = true;
+            self.take(&self.spread(&cells), open_bytes, &mut pieces);
+        } else {
+            self.take(&cells, open_bytes, &mut pieces);
+        }
+        pieces
+    }
+
+    fn take(&mut self, cells: &[usize], open_bytes: u64, pieces: &mut Vec<Piece>) {
+        for cell in cells {
             while self.free > 0 {
-                let Some(piece) = self.piece_at(cell, open_bytes) else { break };
+                let Some(piece) = self.piece_at(*cell, open_bytes) else { break };
                 pieces.push(piece);
             }
             if !self.has_room() {
                 break;
             }
         }
-        pieces
+    }
+
+    /// The cells in the order in which a crowd asks other sites: nodes that do not hear of one another begin at
+    /// different places, and have heard of what others brought when they come there. Of what is read in order only
+    /// some is spread, so that readers do not wait for the end.
+    fn spread(&self, cells: &[usize]) -> Vec<usize> {
+        let mut cells = cells.to_vec();
+        let window = if self.want.is_urgent() { cells.len().min(WINDOW) } else { cells.len() };
+        let start = self.shares.start(window);
+        if let Some(first) = cells.get_mut(..window) {
+            first.rotate_left(start.min(window));
+        }
+        if !self.want.is_urgent() {
+            cells.sort_by_key(|cell| self.want.sharers.copies(*cell));
+        }
+        cells
     }
 
     /// Whether anybody may be asked for anything more.
@@ -365,7 +405,7 @@ impl Plan<'_> {
         // What others wait for is to be theirs soon.
         let waited = source.holder.far && (self.shares.has_neighbours() || self.shares.sites() > 1);
         let most = match waited {
-            _ if source.holder.far && self.now < self.want.telling.settled_far => cell,
+            _ if source.holder.far && self.carefully => cell,
             true => cell.saturating_mul(STRIPE as u64),
             false => PIECE_MAX,
         };
@@ -418,6 +458,10 @@ const FIRST_FAR: u64 = 512 * 1024;
 const LANES_SHARED: usize = 4;
 /// Transfers at a time from one holder, over all blobs: many small blobs hide one another's round trips.
 const HOLDER_TRANSFERS_MAX: usize = 8;
+/// How long after a node of a large site began others may be about to begin with the same.
+const GATHERING: Span = Span::millis(500);
+/// Cells of what is read in order that a crowd asks other sites for in any order.
+const WINDOW: usize = 128;
 /// A node that has had nothing to do for this long takes over what is another's of its site,
 const IDLE: Span = Span::millis(500);
 /// or another site's.

@@ -28,6 +28,8 @@ pub(super) struct Sharer {
     have: Option<Cells>,
     /// What it is fetching from another site.
     coming: Cells,
+    /// What its own neighbours have or fetch.
+    beyond: Cells,
     heard: Time,
     /// When it last said to have more.
     changed: Time,
@@ -56,16 +58,22 @@ impl Sharers {
         grid: &Grid,
         extent: &Extent,
     ) -> bool {
-        let (have, coming) = match extent {
+        let none = || Cells::none(grid.count());
+        let read = |bytes| Cells::from_bytes(bytes, grid.count());
+        let (have, coming, beyond) = match extent {
             Extent::Dropped => {
                 self.sharers.remove(&node);
                 return true;
             }
-            Extent::Whole => (None, Cells::none(grid.count())),
+            Extent::Whole => (None, none(), none()),
             Extent::Partial { have, coming } => {
-                let read = |bytes| Cells::from_bytes(bytes, grid.count());
                 let (Some(have), Some(coming)) = (read(have), read(coming)) else { return false };
-                (Some(have), coming)
+                (Some(have), coming, none())
+            }
+            Extent::InCrowd { have, coming, beyond } => {
+                let sets = (read(have), read(coming), read(beyond));
+                let (Some(have), Some(coming), Some(beyond)) = sets else { return false };
+                (Some(have), coming, beyond)
             }
         };
         if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&node) {
@@ -74,8 +82,9 @@ impl Sharers {
         let sharer = self.sharers.entry(node).or_insert_with(|| Sharer {
             far,
             site,
-            have: Some(Cells::none(grid.count())),
-            coming: Cells::none(grid.count()),
+            have: Some(none()),
+            coming: none(),
+            beyond: none(),
             heard: now,
             changed: now,
             gap: None,
@@ -86,7 +95,7 @@ impl Sharers {
             sharer.gap = Some(sharer.gap.map_or(gap, |before| Span((before.0 * 3 + gap.0) / 4)));
             sharer.changed = now;
         }
-        (sharer.have, sharer.coming, sharer.heard) = (have, coming, now);
+        (sharer.have, sharer.coming, sharer.beyond, sharer.heard) = (have, coming, beyond, now);
         true
     }
 
@@ -108,12 +117,34 @@ impl Sharers {
         self.sharers.values().any(|sharer| sharer.have.is_some())
     }
 
-    /// What nodes of this site are bringing in.
+    /// What nodes of this site are bringing in, and what their neighbours have or bring.
     pub(super) fn coming(&self, now: Time, grid: &Grid) -> Cells {
         let mut coming = Cells::none(grid.count());
-        let near = self.sharers.values().filter(|sharer| !sharer.far && sharer.is_heard(now));
-        near.into_iter().for_each(|sharer| coming.join(&sharer.coming));
+        for sharer in self.near(now) {
+            coming.join(&sharer.coming);
+            coming.join(&sharer.beyond);
+        }
         coming
+    }
+
+    /// What neighbours that are getting it have or bring in themselves.
+    pub(super) fn around(&self, now: Time, grid: &Grid) -> Cells {
+        let mut around = Cells::none(grid.count());
+        for sharer in self.near(now).filter(|sharer| sharer.is_getting()) {
+            around.join(&sharer.coming);
+            sharer.have.iter().for_each(|have| around.join(have));
+        }
+        around
+    }
+
+    /// How many neighbours are getting it.
+    pub(super) fn neighbours(&self, now: Time) -> usize {
+        self.near(now).filter(|sharer| sharer.is_getting()).count()
+    }
+
+    /// Neighbours, as far as they were heard of lately.
+    fn near(&self, now: Time) -> impl Iterator<Item = &Sharer> {
+        self.sharers.values().filter(move |sharer| !sharer.far && sharer.is_heard(now))
     }
 
     /// What a node is bringing into its site.

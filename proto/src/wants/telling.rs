@@ -36,7 +36,7 @@ impl Wants {
                 if want.sharers.told(now, (from, member.far, world.site(&from)), &want.grid, &extent) {
                     self.give_way(now, &hash, &from, world, out);
                 }
-            } else if matches!(extent, Extent::Partial { .. }) {
+            } else if matches!(extent, Extent::Partial { .. } | Extent::InCrowd { .. }) {
                 // Who has just begun with it waits for an answer.
                 letters.add(from, hash, if held.contains(&hash) { Extent::Whole } else { Extent::Dropped });
             }
@@ -81,6 +81,7 @@ impl Wants {
                     false => drop(telling.unanswered.insert(*node)),
                 }
             }
+            telling.crowd = config.sharing == Sharing::Swarm && telling.unanswered.len() >= CROWD;
             // Nobody has to be waited for where there is nobody.
             let wait = |whom: &BTreeSet<NodeId>, span| if whom.is_empty() { now } else { now + span };
             telling.settled = Some(wait(&telling.unanswered, SETTLE));
@@ -125,20 +126,22 @@ impl Wants {
             if far {
                 (telling.told_far, telling.news_far) = (now, false);
             }
-            let mut extent = None;
             let mut told = Vec::new();
             for (node, sharer) in want.sharers.iter_mut().filter(|(_, sharer)| sharer.is_getting()) {
                 if core::mem::take(&mut sharer.is_new) || if sharer.far { far } else { near } {
-                    told.push(*node);
+                    told.push((*node, sharer.far));
                 }
             }
-            for node in told {
-                let alive = |flight: &&Flight| {
-                    flight.hash == *hash && self.esteem.is_sending(now, &flight.from, flight.started)
-                };
-                let coming = || coming(want, self.flights.values().filter(alive));
-                let extent = extent.get_or_insert_with(|| want.extent(config, &coming()));
-                letters.add(node, *hash, extent.clone());
+            if told.is_empty() {
+                continue;
+            }
+            let alive = |flight: &&Flight| {
+                flight.hash == *hash && self.esteem.is_sending(now, &flight.from, flight.started)
+            };
+            let to_far = want.extent(config, &coming(want, self.flights.values().filter(alive)));
+            let to_near = want.with_what_is_around(now, &to_far);
+            for (node, far) in told {
+                letters.add(node, *hash, if far { to_far.clone() } else { to_near.clone() });
             }
         }
         letters.send(out);
@@ -191,6 +194,17 @@ impl Want {
             Sharing::SiteCache | Sharing::Origin => Extent::Partial { have: vec![], coming: vec![] },
         }
     }
+
+    /// In a crowd the same with what neighbours have and bring, so that also those who do not hear of them know.
+    fn with_what_is_around(&self, now: Time, extent: &Extent) -> Extent {
+        match extent {
+            Extent::Partial { have, coming } if self.telling.crowd => {
+                let beyond = self.sharers.around(now, &self.grid).to_bytes();
+                Extent::InCrowd { have: have.clone(), coming: coming.clone(), beyond }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// Cells that are on their way from other sites.
@@ -232,6 +246,8 @@ const SHARED_FAR_MIN: u64 = 1024 * 1024;
 const SETTLE: Span = Span::millis(250);
 /// How long other sites are given; until then little is asked of where all of it is.
 const SETTLE_FAR: Span = Span::millis(400);
+/// A node has some 16 sessions within a large site.
+pub(super) const CROWD: usize = 12;
 /// A transfer of this age has brought little yet.
 const JUST_BEGUN: Span = Span::millis(500);
 /// How soon something new is told, and how often that there is nothing new: to neighbours,

@@ -53,6 +53,9 @@ pub(super) struct Telling {
     pub(super) unanswered: BTreeSet<NodeId>,
     /// and members of other sites.
     pub(super) unanswered_far: BTreeSet<NodeId>,
+    /// Whether there are so many neighbours that there are likely more in this site, of whom this node does not hear:
+    /// another node may then come first for the same cells among its own neighbours.
+    pub(super) crowd: bool,
     /// Whether something has changed since the neighbours were told,
     pub(super) news: bool,
     /// and since other sites were.
