@@ -3,7 +3,7 @@
 //! turn at the line's rate, and is dropped when too much waits. Owns the partitions, also those that let messages
 //! through in one direction, and counts the traffic. Sessions over these links are the world's.
 //!
-//! Blobs are carried by [`crate::transfer`] and do not wait in these queues, nor messages for blobs.
+//! Blobs are carried by [`crate::flow`] and do not wait in these queues, nor messages for blobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

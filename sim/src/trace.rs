@@ -48,7 +48,7 @@ impl Trace {
     }
 
     /// Notes by number that something happened to a host. Numbers are hashed without being written out, so that
-    /// a run of millions of occurrences does not spend its time on their text; see [`Trace::tell`].
+    /// a run of millions of occurrences does not spend its time on their text; see [`Trace::say`].
     pub fn mark(&mut self, at: Nanos, host: usize, what: u8, which: u64) {
         let mut bytes = [what; 9];
         bytes[1..].copy_from_slice(&which.to_le_bytes());

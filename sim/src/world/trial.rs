@@ -159,7 +159,7 @@ impl World {
         self.tell(host, ask(request));
     }
 
-    /// An operator pushes a new artifact at a host, with these tags; its number in [`Content::artifacts`].
+    /// An operator pushes a new artifact at a host, with these tags; its number in [`crate::content::Content::artifacts`].
     pub fn push(&mut self, host: usize, repository: &RepoName, tags: &[Tag]) -> usize {
         let layer = self.content.blob(&format!("layer of push {}", self.asked), 1_000);
         let number = self.content.artifact(repository, &[layer]);
