@@ -29,7 +29,7 @@ fn what_was_revoked_is_refused_everywhere_and_says_why() {
     cluster[1].registry().assert_has("app", "v1", &image);
 
     // Without a grant nothing happens.
-    let refused = mark(&cluster[1], "revoked").expect(2);
+    let refused = mark(&cluster[1], "revoked").expect(1);
     assert!(refused.stderr.contains("grant"), "{refused:?}");
     wait_for_manifest(&cluster[0], "v1", 200);
 
@@ -48,7 +48,11 @@ fn what_was_revoked_is_refused_everywhere_and_says_why() {
         wait_for_manifest(&cluster[1], what, 403);
     }
     let shown = cluster[1].cli_json(&["inspect", "app:v1", "--json"]);
-    assert_eq!((&shown["status"], &shown["reason"]), (&"revoked".into(), &"CVE-2026-1".into()), "{shown}");
+    assert_eq!(
+        (&shown["artifact"]["status"], &shown["reason"]),
+        (&"revoked".into(), &"CVE-2026-1".into()),
+        "{shown}"
+    );
 
     // A push of the same again does not bring it back; approving it does.
     cluster[0].registry().push("app", "v2", &image);
