@@ -67,7 +67,9 @@ impl Catalog {
     /// Takes a record in, which the caller has checked.
     pub fn apply(&mut self, record: impl Into<Shared>, limits: Limits) -> Applied {
         let mut record = record.into();
-        match self.at(record.prefix()) {
+        let known = self.at(record.prefix());
+        let replaces = known.is_some();
+        match known {
             Some(known) if known.id() == record.id() => return Applied::Same,
             Some(known) if known.key != record.key || !record.beats(known) => {
                 return Applied::Stale;
@@ -75,7 +77,9 @@ impl Catalog {
             _ if !self.has_room(&record, limits) => return Applied::Full,
             _ => {}
         }
-        self.take_out(&record);
+        if replaces {
+            self.take_out(&record);
+        }
         self.share_grant(&mut record);
         self.learn_grants(&record);
         let id = record.id();
@@ -108,11 +112,15 @@ impl Catalog {
 
     /// Whether a record would be taken in if it is newer than what is known.
     pub fn has_room(&self, record: &Shared, limits: Limits) -> bool {
-        let known = self.same_key(record);
         let unknown = !record.key.kind.is_known();
         let full = self.records.len() >= limits.records || (unknown && self.unknown >= limits.unknown);
+        let within_quota = self.shares.has_room(&limits.by_author, record);
+        if within_quota && !full {
+            return true;
+        }
+        let known = self.same_key(record);
         let replaces_own = known.is_some_and(|known| known.author == record.author);
-        (!full || known.is_some()) && (replaces_own || self.shares.has_room(&limits.by_author, record))
+        (!full || known.is_some()) && (replaces_own || within_quota)
     }
 
     /// Records that had to go for others of the same author since this was last asked.
@@ -278,6 +286,11 @@ impl Catalog {
     /// The site that a node says to be on.
     pub fn site_of(&self, node: &NodeId) -> Option<&str> {
         self.node(node).map(|body| body.site.as_str())
+    }
+
+    /// How often what any node says about itself has changed: what was found out of it is good until then.
+    pub(crate) fn node_changes(&self) -> u64 {
+        self.lookups.node_changes()
     }
 
     /// Every node that has said something about itself.

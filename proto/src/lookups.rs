@@ -18,6 +18,8 @@ pub(crate) struct Lookups {
     holders: Sorted<Shared>,
     /// By author.
     nodes: Sorted<Shared>,
+    /// How often one of these was added or taken out.
+    changes: u64,
     /// The same, by site and the order of its nodes.
     sites: Sorted<Shared>,
     /// Artifacts that are in a repository, by manifest and repository.
@@ -34,6 +36,7 @@ impl Lookups {
                 self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
             }
             Said::Node { .. } => {
+                self.changes += 1;
                 self.sites.insert(record.clone(), |one, other| sited(one).cmp(&sited(other)));
                 self.nodes.insert(record.clone(), |one, other| one.author.cmp(&other.author));
             }
@@ -54,6 +57,7 @@ impl Lookups {
                 self.holders.remove(|other| holding(other).cmp(&holding(record)));
             }
             Said::Node { .. } => {
+                self.changes += 1;
                 self.sites.remove(|other| sited(other).cmp(&sited(record)));
                 self.nodes.remove(|other| other.author.cmp(&record.author));
             }
@@ -89,6 +93,11 @@ impl Lookups {
     /// What a node says about itself.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&NodeBody> {
         body(self.nodes.get(|record| record.author.cmp(node))?)
+    }
+
+    /// How often what any node says about itself has changed.
+    pub(crate) fn node_changes(&self) -> u64 {
+        self.changes
     }
 
     /// Every node that has said something about itself.

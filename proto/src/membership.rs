@@ -17,6 +17,8 @@ use crate::{
 pub struct Membership {
     /// Since when each is up.
     sessions: BTreeMap<NodeId, Time>,
+    /// How often one began or ended.
+    changes: u64,
     /// Join addresses and what the local network told of.
     places: BTreeMap<String, Place>,
     /// How it went with nodes that were dialled.
@@ -111,6 +113,11 @@ impl Membership {
         self.sessions.keys().copied()
     }
 
+    /// How often a session began or ended: what was found out about them is good until then.
+    pub fn session_changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Whether a member has a session.
     pub fn is_up(&self, node: &NodeId) -> bool {
         self.sessions.contains_key(node)
@@ -135,6 +142,7 @@ impl Membership {
     /// A session came up.
     pub fn up(&mut self, now: Time, node: NodeId, dialled: Option<String>) {
         if self.sessions.insert(node, self.sessions.get(&node).copied().unwrap_or(now)).is_none() {
+            self.changes += 1;
             self.presence.up(now, node);
         }
         if self.dialled.get(&node).is_some_and(|attempt| attempt.far) {
@@ -149,6 +157,7 @@ impl Membership {
     /// not counts as a failed dial: a node that has no room closes what it has just accepted.
     pub fn down(&mut self, now: Time, node: &NodeId, rng: &mut fastrand::Rng) {
         let since = self.sessions.remove(node);
+        self.changes += u64::from(since.is_some());
         self.presence.down(node);
         let lasted = since.is_some_and(|since| now.since(since) >= SETTLED);
         let of_node = self.places.values_mut().filter(|place| place.node == Some(*node));

@@ -64,10 +64,13 @@ impl Shares {
     pub fn has_room(&self, quota: &Quota, record: &Shared) -> bool {
         let Some(group) = Group::of(record.key.kind) else { return true };
         let most = quota.of(group);
+        // All authors together have less: nothing to count.
+        if self.0.len() < most {
+            return true;
+        }
         let of_share = |other: &Shared| share(other).cmp(&Some((record.author, group)));
-        let count = self.0.count(of_share);
-        let lowest = self.0.get(of_share).filter(|_| most > 0);
-        count < most || lowest.is_some_and(|lowest| rank(lowest) < rank(record))
+        let lowest = || self.0.get(of_share).filter(|_| most > 0);
+        self.0.count(of_share) < most || lowest().is_some_and(|lowest| rank(lowest) < rank(record))
     }
 
     /// Counts a record that was taken in.
@@ -87,6 +90,9 @@ impl Shares {
     /// The record that has to go now, if an author has too many.
     pub fn surplus(&self, quota: &Quota, author: NodeId, kind: Kind) -> Option<&Shared> {
         let group = Group::of(kind)?;
+        if self.0.len() <= quota.of(group) {
+            return None;
+        }
         let of_share = |other: &Shared| share(other).cmp(&Some((author, group)));
         self.0.get(of_share).filter(|_| self.0.count(of_share) > quota.of(group))
     }

@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod bringing;
+mod company;
 mod inquiries;
 mod peers;
 mod policies;
@@ -56,6 +57,7 @@ pub struct Replica {
     rounds: Rounds,
     manners: Manners,
     inquiries: inquiries::Inquiries,
+    company: company::Company,
     wants_timer: bool,
     sharing_timer: bool,
     /// Whether the timers that never end are running.
@@ -91,6 +93,7 @@ impl Replica {
             rounds: Rounds::default(),
             manners: Manners::default(),
             inquiries: inquiries::Inquiries::default(),
+            company: company::Company::default(),
             wants_timer: false,
             sharing_timer: false,
             started: false,

@@ -27,19 +27,18 @@ impl Share {
         Share { low: config.site_sessions.div_ceil(4) * 3, high: config.site_sessions }
     }
 
-    /// With nodes of other sites. `others` are the nodes of this site with a session, and how many sessions
-    /// with other sites each has said to have.
+    /// With nodes of other sites. `mine` is this node's [`weight`]; `others` are those of the nodes of this site
+    /// with a session, and how many sessions with other sites each has said to have.
     pub fn far(
         config: &ReplicaConfig,
-        me: &NodeId,
-        others: impl Iterator<Item = (NodeId, Option<u16>)>,
+        mine: [u8; 8],
+        others: impl Iterator<Item = ([u8; 8], Option<u16>)>,
     ) -> Share {
-        let mine = weight(&config.site, me);
         let (mut better, mut alone) = (0, true);
-        for (node, outside) in others {
+        for (weight, outside) in others {
             alone = false;
             // One that has no way out is no gateway, whatever its name.
-            better += usize::from(outside.is_some_and(|n| n > 0) && weight(&config.site, &node) < mine);
+            better += usize::from(outside.is_some_and(|n| n > 0) && weight < mine);
         }
         let high = match (better >= GATEWAYS, alone) {
             (true, _) => 0,
@@ -88,10 +87,13 @@ impl Surplus {
     /// The sessions to offer to end: a few of the idle ones, those first that both ends rank lowest.
     pub fn offers(&mut self, now: Time, me: &NodeId, share: Share, sessions: &[Session]) -> Vec<NodeId> {
         let surplus = sessions.len().saturating_sub(share.high).min(OFFERS_AT_ONCE);
+        if surplus == 0 {
+            return Vec::new();
+        }
         let idle = sessions.iter().filter(|session| now.since(session.idle_since) >= IDLE);
         let mut idle: Vec<NodeId> =
             idle.map(|session| session.peer).filter(|peer| !self.is_apart(now, peer)).collect();
-        idle.sort_by_key(|peer| pair(me, peer));
+        idle.sort_by_cached_key(|peer| pair(me, peer));
         idle.truncate(surplus);
         idle.iter().for_each(|peer| self.part(now, *peer));
         idle
@@ -167,15 +169,16 @@ mod tests {
     fn two_nodes_of_a_site_keep_sessions_with_others() {
         let config = ReplicaConfig::default();
         let shares = |outside: fn(u8) -> Option<u16>| -> Vec<usize> {
-            let others = |me: u8| (0..10).filter(move |n| *n != me).map(move |n| (node(n), outside(n)));
-            (0..10).map(|me| Share::far(&config, &node(me), others(me)).high).collect()
+            let ranked = |n: u8| weight(&config.site, &node(n));
+            let others = |me: u8| (0..10).filter(move |n| *n != me).map(move |n| (ranked(n), outside(n)));
+            (0..10).map(|me| Share::far(&config, ranked(me), others(me)).high).collect()
         };
         let with_way_out = shares(|_| Some(3));
         assert_eq!(with_way_out.iter().filter(|high| **high > 0).count(), GATEWAYS);
         assert_eq!(with_way_out.iter().sum::<usize>(), config.far_sessions, "bounded by site");
         // Where nobody has said to have a way out, or those have none, everybody tries.
         assert!(shares(|_| None).iter().chain(&shares(|_| Some(0))).all(|high| *high == 4));
-        let alone = Share::far(&config, &node(1), core::iter::empty());
+        let alone = Share::far(&config, weight(&config.site, &node(1)), core::iter::empty());
         assert_eq!(alone, Share { low: 4, high: 8 });
     }
 

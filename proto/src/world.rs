@@ -49,7 +49,11 @@ impl Holders for World<'_> {
     }
 
     fn member(&self, node: &NodeId) -> Option<Holder> {
-        let body = self.catalog.node(node).filter(|_| self.membership.is_up(node))?;
+        // Of hundreds of holders few have a session, which costs less to find out than what they say.
+        if !self.membership.is_up(node) {
+            return None;
+        }
+        let body = self.catalog.node(node)?;
         let far = body.site != self.config.site;
         let abroad = far && body.region != self.config.region;
         Some(Holder { far, abroad, node: *node, addresses: body.addresses.clone() })

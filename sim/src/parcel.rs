@@ -1,5 +1,6 @@
-//! A message under way: encoded once to know its bytes, decoded once for all that receive it, as the real codec
-//! does both. Owns also what travels around a message, and the names that costs are told by.
+//! A message under way: encoded once to know its bytes. An announcement is decoded once for all that receive it, as
+//! the real codec does both; a message to one member arrives as it was sent, with the records that its sender has, and
+//! is decoded where everything is checked. Owns also what travels around a message, and the names that costs are told by.
 
 use waystation_proto::{
     Hash,
@@ -84,20 +85,21 @@ impl Kind {
 }
 
 impl Parcel {
-    /// A message to one member.
-    pub fn direct(message: &Message) -> Result<Self, WireError> {
-        Self::pack(message, Kind::of(message))
+    /// A message to one member. Decodes it where it is to be checked.
+    pub fn direct(message: Message, checked: bool) -> Result<Self, WireError> {
+        let (bytes, kind) = (message.encode(), Kind::of(&message));
+        if bytes.len() > Message::MAX_BYTES {
+            return Err(WireError::TooLarge("1 MiB"));
+        }
+        let message = if checked { Message::decode(&bytes)? } else { message };
+        Ok(Parcel { message, bytes: bytes.len() as u32, hash: Hash::of(&bytes), kind })
     }
 
     /// An announcement.
     pub fn announced(message: &Message) -> Result<Self, WireError> {
-        Self::pack(message, Kind::Gossip)
-    }
-
-    fn pack(message: &Message, kind: Kind) -> Result<Self, WireError> {
         let bytes = message.encode();
         let message = Message::decode(&bytes)?;
-        Ok(Parcel { message, bytes: bytes.len() as u32, hash: Hash::of(&bytes), kind })
+        Ok(Parcel { message, bytes: bytes.len() as u32, hash: Hash::of(&bytes), kind: Kind::Gossip })
     }
 
     /// With what is around it on a link.

@@ -382,8 +382,13 @@ impl World {
         self.perform_all(host, outputs);
     }
 
+    /// Whether what happens now is checked.
+    fn checks_this(&self) -> bool {
+        self.thorough || self.occurrences.is_multiple_of(CHECKED_EVERY)
+    }
+
     fn perform_all(&mut self, host: usize, outputs: Vec<Output>) {
-        if self.thorough || self.occurrences.is_multiple_of(CHECKED_EVERY) {
+        if self.checks_this() {
             let bounded = crate::check::bounds::after(&self.hosts[host], &outputs);
             self.note("bounds", host, bounded);
         }

@@ -92,6 +92,10 @@ impl Replica {
             .map(|(manifest, _)| manifest)
             .collect();
         for manifest in told {
+            // Nearly always: nobody has asked for it.
+            if !self.inquiries.open.contains_key(&manifest) {
+                continue;
+            }
             let answer = self.holder_records(&manifest);
             if answer.is_empty() {
                 continue;

@@ -14,7 +14,7 @@ use crate::{
     reconcile::{self, Summary},
     record::{Kind, RecordError, RecordId},
     shared::Shared,
-    surplus::{GATEWAYS, Session, Share, Surplus, weight},
+    surplus::{GATEWAYS, Session, Share, Surplus},
     time::{Now, Span},
     wire::{Message, batches},
     world::World,
@@ -297,27 +297,6 @@ impl Replica {
         records.peek().is_some()
     }
 
-    fn connected(&self) -> Connected {
-        let mut connected = Connected::default();
-        for peer in self.membership.sessions() {
-            let far = self.catalog.site_of(&peer).is_some_and(|site| site != self.config.site);
-            *(if far { &mut connected.far } else { &mut connected.near }) += 1;
-        }
-        connected
-    }
-
-    /// How many sessions with other sites this node keeps.
-    fn far_share(&self, now: Now) -> Share {
-        let near = self.membership.sessions().filter(|peer| self.is_at_home(peer));
-        let others = near.map(|peer| (peer, self.membership.presence.outside(now.time, &peer)));
-        Share::far(&self.config, &self.me(), others)
-    }
-
-    /// Whether a member is known to be on this node's site.
-    fn is_at_home(&self, peer: &NodeId) -> bool {
-        self.catalog.site_of(peer).is_some_and(|site| site == self.config.site)
-    }
-
     /// Offers to end sessions that are too many, and asks those of the site who keep them for all.
     pub(super) fn part_with_surplus(&mut self, now: Now, out: &mut Vec<Output>) {
         if !self.membership.surplus.is_due(now.time) {
@@ -326,9 +305,7 @@ impl Replica {
         let (me, far_share) = (self.me(), self.far_share(now));
         let peers: Vec<NodeId> = self.membership.sessions().collect();
         let (near, far): (Vec<NodeId>, Vec<NodeId>) = peers.into_iter().partition(|peer| self.is_near(peer));
-        let mut by_weight: Vec<NodeId> = near.iter().copied().filter(|peer| self.is_at_home(peer)).collect();
-        by_weight.sort_by_key(|peer| weight(&self.config.site, peer));
-        for peer in by_weight.into_iter().take(2 * GATEWAYS) {
+        for peer in self.home_by_weight().into_iter().take(2 * GATEWAYS) {
             out.extend(self.membership.presence.ask_outside(now.time, peer));
         }
         for (share, peers) in [(Share::near(&self.config), near), (far_share, far)] {
@@ -397,8 +374,10 @@ impl Replica {
 
     pub(super) fn dial(&mut self, now: Now, out: &mut Vec<Output>) {
         let connected = Connected { share: Some(self.far_share(now)), ..self.connected() };
+        let whole = self.has_all_of_site();
         let (me, catalog, manners, here) = (self.me(), &self.catalog, &self.manners, &self.config.site);
         let find = |membership: &Membership, sorts: Sorts| {
+            let sorts = Sorts { near: sorts.near && !whole, ..sorts };
             let is_wanted =
                 |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
             candidates(catalog, membership, here, sorts, is_wanted)

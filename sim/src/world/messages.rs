@@ -38,13 +38,14 @@ enum What {
 
 impl World {
     /// Sends a message to a member, if there is a session.
-    pub(super) fn send(&mut self, from: usize, to: usize, message: &Message) {
-        match Parcel::direct(message) {
+    pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
+        let checked = self.checks_this();
+        if checked {
+            let fits = crate::check::bounds::message(&message.encode(), false);
+            self.note("bounds", from, fits);
+        }
+        match Parcel::direct(message, checked) {
             Ok(parcel) => {
-                if self.thorough {
-                    let fits = crate::check::bounds::message(&message.encode(), false);
-                    self.note("bounds", from, fits);
-                }
                 let load = self.load_of(&parcel);
                 self.post(from, to, What::Direct(Rc::new(parcel)), load);
             }

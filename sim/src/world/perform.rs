@@ -20,7 +20,7 @@ impl World {
         match output {
             Output::Send { to, message } => {
                 if let Some(to) = self.number(&to) {
-                    self.send(host, to, &message);
+                    self.send(host, to, message);
                 }
             }
             Output::Announce { records } => self.announce(host, records),
