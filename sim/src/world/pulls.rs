@@ -1,4 +1,4 @@
-//! Clients that pull: the manifest first, then all layers at once, as a container runtime asks for them. What was
+//! Clients that pull: the manifest first, then the layers, three at a time, as container runtimes do. What was
 //! refused is asked for again after a second, then after twice as long each time, up to half a minute.
 
 use std::collections::BTreeSet;
@@ -30,6 +30,10 @@ pub(super) struct Pull {
     first: Hash,
     /// Whether something of it is being asked for.
     asking: bool,
+    /// Requests that are not answered yet.
+    outstanding: usize,
+    /// Layers that were asked for since the last refusal.
+    asked: BTreeSet<Hash>,
     /// How often it was refused.
     refusals: u32,
 }
@@ -52,6 +56,8 @@ impl World {
             missing,
             first: layers.first().copied().unwrap_or(manifest),
             asking: false,
+            outstanding: 0,
+            asked: BTreeSet::new(),
             refusals: 0,
         };
         self.course.pulls.push(pull);
@@ -82,10 +88,14 @@ impl World {
         let host = pull.host;
         let content = &self.content.artifacts()[self.course.artifacts[pull.artifact]];
         let manifest = content.index.manifest;
-        let layers = content.index.closure().filter(|(_, hash)| pull.missing.contains(hash));
-        let layers: Vec<BlobRef> =
-            layers.map(|(edge, hash)| BlobRef { digest: edge.digest, hash, size: edge.size }).collect();
+        let wanted = |hash: &Hash| pull.missing.contains(hash) && !pull.asked.contains(hash);
+        let layers = content.index.closure().filter(|(_, hash)| wanted(hash));
+        let layers: Vec<BlobRef> = layers
+            .map(|(edge, hash)| BlobRef { digest: edge.digest, hash, size: edge.size })
+            .take(LAYERS_AT_A_TIME.saturating_sub(pull.outstanding))
+            .collect();
         for blob in layers {
+            self.course.pulls[number].asked.insert(blob.hash);
             let request = self.request_of(number);
             self.tell(host, Input::WantBlob { request, blob, manifest });
         }
@@ -95,6 +105,7 @@ impl World {
         self.course.last_request += 1;
         let request = RequestId(CLIENT_REQUESTS + self.course.last_request);
         self.course.requests.insert(request, number);
+        self.course.pulls[number].outstanding += 1;
         request
     }
 
@@ -103,6 +114,8 @@ impl World {
         match event {
             Event::WantDone { request, result } if request.0 >= CLIENT_REQUESTS => {
                 if let Some(number) = self.course.requests.remove(request) {
+                    let pull = &mut self.course.pulls[number];
+                    pull.outstanding = pull.outstanding.saturating_sub(1);
                     self.pull_answered(number, result);
                 }
                 true
@@ -125,7 +138,7 @@ impl World {
         let has_manifest = self.hosts[pull.host].disk.holds(&content.index.hash);
         if result.is_err() {
             self.refused(number);
-        } else if has_manifest && !self.course.requests.values().any(|other| *other == number) {
+        } else if has_manifest {
             self.ask_for_layers(number);
         }
     }
@@ -143,6 +156,7 @@ impl World {
     }
 
     pub(super) fn retry(&mut self, number: usize) {
+        self.course.pulls[number].asked.clear();
         self.ask_for_manifest(number);
     }
 
@@ -150,7 +164,9 @@ impl World {
     pub(super) fn pulls_cut_off(&mut self, host: usize) {
         for number in self.course.open.get(&host).cloned().unwrap_or_default() {
             self.course.requests.retain(|_, other| *other != number);
-            self.course.pulls[number].asking = false;
+            let pull = &mut self.course.pulls[number];
+            (pull.asking, pull.outstanding) = (false, 0);
+            pull.asked.clear();
         }
     }
 
@@ -215,5 +231,7 @@ impl World {
 pub(super) const CLIENT_REQUESTS: u64 = 1 << 41;
 /// What a client must be able to read for its first byte.
 const FIRST_BYTES: u64 = 16 * 1024;
+/// What Docker and containerd take where nothing else is configured.
+const LAYERS_AT_A_TIME: usize = 3;
 /// The longest that a client waits before it asks again.
 const RETRY_MAX: Nanos = 30 * SECOND;
