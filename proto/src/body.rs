@@ -22,8 +22,13 @@ pub struct TagBody {
 pub struct StatusBody {
     /// The state.
     pub state: State,
-    /// Why, for people. At most 512 bytes.
+    /// Why, for people. At most [`StatusBody::REASON_MAX`] bytes.
     pub reason: String,
+}
+
+impl StatusBody {
+    /// Longest reason, in bytes.
+    pub const REASON_MAX: usize = 512;
 }
 
 /// States an artifact can be in. None given means it may be used.

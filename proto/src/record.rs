@@ -292,7 +292,7 @@ impl Record {
             Kind::STATUS => {
                 self.named_digest()?;
                 let body: StatusBody = self.read()?;
-                bounded(&body.reason, 512)?;
+                bounded(&body.reason, StatusBody::REASON_MAX)?;
                 self.check_grant(Action::Status)
             }
             Kind::ARTIFACT => {

@@ -74,6 +74,7 @@ fn carry_out(setup: &Setup) -> (Summary, Vec<Measurement>) {
     let broken: Vec<&Measurement> =
         measured.iter().filter(|measurement| matches!(measurement, Measurement::Violation { .. })).collect();
     assert!(broken.is_empty(), "{broken:?}");
+    assert_eq!(waystation_sim::check::physics::possible(setup, &measured), Ok(()));
     (summary, measured)
 }
 

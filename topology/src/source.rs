@@ -14,12 +14,12 @@ use toml::Spanned;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("{}: cannot be read: {source}; {hint}", file.display())]
+    #[error("{}: cannot be read: {why}; {hint}", file.display())]
     Read {
         /// Which file.
         file: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -63,7 +63,7 @@ impl Problem {
 
 /// The text of a file; `hint` says what to do if it cannot be read.
 pub fn text_of(file: &Path, hint: &'static str) -> Result<String, FileError> {
-    fs::read_to_string(file).map_err(|source| FileError::Read { file: file.to_owned(), source, hint })
+    fs::read_to_string(file).map_err(|why| FileError::Read { file: file.to_owned(), why, hint })
 }
 
 /// Reads TOML.

@@ -2,13 +2,13 @@
 //! protocol's verdict, asked by whoever hands something out.
 
 use serde::{Deserialize, Serialize};
-use waystation_proto::{Digest, body::State};
+use waystation_proto::{
+    Digest,
+    body::{State, StatusBody},
+};
 
 use super::{Api, ApiError, answer::state_name};
 use crate::reference::Reference;
-
-/// Longest reason, in bytes.
-pub const REASON_MAX: usize = 512;
 
 /// Body of `POST mark`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct MarkRequest {
     pub reference: String,
     /// `validating`, `quarantined`, `approved`, `rejected` or `revoked`.
     pub state: Mark,
-    /// Why, for people; clients that are refused are told. At most [`REASON_MAX`] bytes.
+    /// Why, for people; clients that are refused are told. At most [`StatusBody::REASON_MAX`] bytes.
     #[serde(default)]
     pub reason: String,
 }
@@ -64,9 +64,10 @@ impl From<Mark> for State {
 impl Api {
     /// Says what state an artifact is in, and tells the mesh.
     pub async fn mark(&self, request: &MarkRequest) -> Result<Marked, ApiError> {
-        if request.reason.len() > REASON_MAX {
+        if request.reason.len() > StatusBody::REASON_MAX {
             return Err(ApiError::Invalid(format!(
-                "the reason is longer than {REASON_MAX} bytes; shorten it"
+                "the reason is longer than {} bytes; shorten it",
+                StatusBody::REASON_MAX
             )));
         }
         let reference: Reference =

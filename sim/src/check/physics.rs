@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waystation_topology::{Place, Rate, Topology, Transfer};
+use waystation_topology::{Place, Topology, Transfer};
 
 use crate::{
+    account::fastest,
     measure::Measurement,
     setup::{Action, Nanos, SECOND, Setup},
 };
@@ -15,20 +16,6 @@ pub fn possible(setup: &Setup, measurements: &[Measurement]) -> Result<(), Strin
     let topology = fastest(setup);
     lines(setup, measurements)?;
     (0..setup.artifacts.len()).try_for_each(|artifact| transfer(setup, &topology, artifact, measurements))
-}
-
-/// The network with every line at the best rate that it ever has.
-fn fastest(setup: &Setup) -> Topology {
-    let mut topology = setup.topology.clone();
-    for (_, action) in &setup.actions {
-        if let Action::Line { site, up, down } = action
-            && let Some(site) = topology.sites.get_mut(*site)
-        {
-            site.uplink.up = Rate::from_bits(site.uplink.up.bits().max(*up));
-            site.uplink.down = Rate::from_bits(site.uplink.down.bits().max(*down));
-        }
-    }
-    topology
 }
 
 /// No bucket of a line has more bytes than its best rate in that time, and one unit that straddles its end.

@@ -16,6 +16,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use waystation_sim::{
+    account::seconds,
+    check::physics,
     kept::Kept,
     measure::{Measurement, RunId},
     reconcile,
@@ -180,6 +182,11 @@ fn one(setup: &Setup, source: &str, run: &RunId, bar: &Bar) -> anyhow::Result<Ve
         value: Some(system::control_share(setup, &measurements)),
         text: None,
     });
+    if let Err(text) = physics::possible(setup, &measurements) {
+        let at = seconds(setup.end);
+        let checker = "physics".to_owned();
+        measurements.push(Measurement::Violation { run: run.clone(), checker, at, text });
+    }
     bar.0.inc(1);
     Ok(measurements)
 }

@@ -8,7 +8,10 @@ use super::{
     lines,
     outline::{Outline, natural},
 };
-use crate::measure::{Measurement, RunId};
+use crate::{
+    measure::{Measurement, RunId},
+    summary::run_of,
+};
 
 /// Broken promises that are listed; more are counted.
 const LISTED_MAX: usize = 100;
@@ -126,20 +129,4 @@ fn shown<'a>(systems: &[String], groups: impl Iterator<Item = &'a Group>) -> Str
         .filter(|group| Some(&group.system) == first)
         .max_by(|a, b| a.nodes.cmp(&b.nodes).then_with(|| natural(&a.variant, &b.variant)));
     shown.map(|group| group.variant.clone()).unwrap_or_default()
-}
-
-fn run_of(measurement: &Measurement) -> &RunId {
-    match measurement {
-        Measurement::Run { run, .. }
-        | Measurement::Bound { run, .. }
-        | Measurement::Pull { run, .. }
-        | Measurement::Line { run, .. }
-        | Measurement::Between { run, .. }
-        | Measurement::Control { run, .. }
-        | Measurement::Spread { run, .. }
-        | Measurement::Staleness { run, .. }
-        | Measurement::Origin { run, .. }
-        | Measurement::Figure { run, .. }
-        | Measurement::Violation { run, .. } => run,
-    }
 }
