@@ -39,7 +39,8 @@ impl Ranges {
         }
         let from = self.0.partition_point(|have| have.end <= range.start);
         let to = self.0.partition_point(|have| have.start < range.end);
-        let Some((first, last)) = self.0.get(from..to).and_then(|cut| Some((cut.first()?, cut.last()?))) else {
+        let Some((first, last)) = self.0.get(from..to).and_then(|cut| Some((cut.first()?, cut.last()?)))
+        else {
             return;
         };
         let rest = [first.start..range.start, range.end..last.end];

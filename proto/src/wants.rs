@@ -1,8 +1,9 @@
 //! Wanted blobs: one [`want::Want`] each, however many ask, from the first question to the end. What is fetched
-//! from whom is decided in `plan` and `pieces`, with whom it is shared in `sharing` and `telling`, and what is thought of
+//! from whom is decided in `plan` and `pieces`, with whom it is shared in `sharing`, `crowd` and `telling`, and what is thought of
 //! holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s business; who holds an artifact
 //! is the catalog's.
 
+mod crowd;
 mod esteem;
 mod pieces;
 mod plan;
@@ -107,6 +108,8 @@ pub trait Holders {
     fn me(&self) -> NodeId;
     /// Members with a session, and whether they are on another site.
     fn sessions(&self) -> Vec<(NodeId, bool)>;
+    /// The nodes of this node's site, itself among them, whether there or not.
+    fn site_nodes(&self) -> Vec<NodeId>;
     /// A number that all nodes of a node's site share, and those of others hardly.
     fn site(&self, node: &NodeId) -> u64;
     /// Whether a transfer of this class from another site may be started now.

@@ -107,6 +107,8 @@ pub enum Extent {
         coming: Vec<u8>,
         /// Here or on their way at neighbours of the sender that are getting it too.
         beyond: Vec<u8>,
+        /// Here or on their way at the neighbours of these.
+        farther: Vec<u8>,
     },
 }
 

@@ -77,6 +77,11 @@ impl Holders for World<'_> {
         sessions.filter_map(|node| Some((node, self.catalog.site_of(&node)? != self.config.site))).collect()
     }
 
+    fn site_nodes(&self) -> Vec<NodeId> {
+        let others = self.catalog.nodes_of(&self.config.site).map(|(node, _)| *node);
+        others.filter(|node| *node != self.me).chain([self.me]).collect()
+    }
+
     fn site(&self, node: &NodeId) -> u64 {
         let site = self.catalog.site_of(node).filter(|_| *node != self.me).unwrap_or(&self.config.site);
         let hash = blake3::hash(site.as_bytes());

@@ -39,6 +39,10 @@ impl Holders for World {
         Vec::new()
     }
 
+    fn site_nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
     fn site(&self, node: &NodeId) -> u64 {
         u64::from(*node != self.me())
     }

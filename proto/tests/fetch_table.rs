@@ -47,6 +47,10 @@ impl Holders for World {
         self.1.clone()
     }
 
+    fn site_nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
     fn site(&self, node: &NodeId) -> u64 {
         u64::from(self.member(node).is_some_and(|holder| holder.far))
     }

@@ -95,11 +95,7 @@ impl Holders for View<'_> {
 
     fn member(&self, node: &NodeId) -> Option<Holder> {
         let n = self.number(node)?;
-        Some(Holder {
-            far: self.sites[n] != self.sites[self.me],
-            abroad: false,
-            node: *node,
-        })
+        Some(Holder { far: self.sites[n] != self.sites[self.me], abroad: false, node: *node })
     }
 
     fn addresses(&self, _: &NodeId) -> Vec<String> {
@@ -113,6 +109,10 @@ impl Holders for View<'_> {
     fn sessions(&self) -> Vec<(NodeId, bool)> {
         let up = (0..self.sites.len()).filter(|n| *n != self.me && self.has_session(*n));
         up.map(|n| (name(n), self.sites[n] != self.sites[self.me])).collect()
+    }
+
+    fn site_nodes(&self) -> Vec<NodeId> {
+        (0..self.sites.len()).filter(|n| self.sites[*n] == self.sites[self.me]).map(name).collect()
     }
 
     fn site(&self, node: &NodeId) -> u64 {

@@ -102,7 +102,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let fingerprint = Summary { from: 0, to: u128::MAX, content: Content::Fingerprint([5; 16], 300) };
     let ids = Summary { from: 1 << 100, to: 1 << 101, content: Content::Ids(vec![id(1), id(2)]) };
     let partial = Extent::Partial { have: vec![255, 1], coming: vec![0, 6] };
-    let crowd = Extent::InCrowd { have: vec![3], coming: vec![], beyond: vec![0, 9] };
+    let crowd = Extent::InCrowd { have: vec![3], coming: vec![], beyond: vec![0, 9], farther: vec![5] };
     let crowd = vec![Progress { hash: Hash([4; 32]), extent: crowd }];
     let progress = [partial, Extent::Whole, Extent::Dropped];
     let progress = progress.map(|extent| Progress { hash: Hash([3; 32]), extent });

@@ -26,6 +26,8 @@ struct Opinion {
     failures: u32,
     /// It sent wrong bytes: coming back does not make up for that.
     lied: bool,
+    /// When it last said to be getting something.
+    at_work: Option<Time>,
 }
 
 impl Esteem {
@@ -45,6 +47,17 @@ impl Esteem {
     /// It is sending.
     pub(super) fn moved(&mut self, now: Time, node: NodeId) {
         self.of(node).moved = now;
+    }
+
+    /// It says to be getting something.
+    pub(super) fn is_at_work(&mut self, now: Time, node: NodeId) {
+        self.of(node).at_work = Some(now);
+    }
+
+    /// Whether it has just said to be getting something: whatever makes this node get something may be its reason too.
+    pub(super) fn was_at_work(&self, now: Time, node: &NodeId) -> bool {
+        let at_work = self.holders.get(node).and_then(|opinion| opinion.at_work);
+        at_work.is_some_and(|at| now.since(at) < JUST)
     }
 
     /// Whether it sends, as far as a transfer that was started then can tell: a holder serves so many requests
@@ -128,6 +141,8 @@ const HOLDERS_MAX: usize = 4096;
 const RETRY_FIRST: Span = Span::millis(500);
 /// A holder that has sent nothing for this long is as good as dead.
 const DEAD: Span = Span::secs(2);
+/// What was said so long ago was said just now.
+const JUST: Span = Span::secs(1);
 const RETRY_AFTER_LIE: Span = Span::secs(60);
 /// Longest time that a holder is left alone while nobody waits.
 pub(super) const RETRY_LAST: Span = Span::secs(60);

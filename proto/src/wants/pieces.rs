@@ -6,6 +6,7 @@ use core::{cmp::Reverse, ops::Range};
 
 use super::{
     Flight, Holder,
+    crowd::Turnout,
     esteem::Esteem,
     sharing::{STRIPE, Shares, mix, number},
     want::Want,
@@ -41,10 +42,19 @@ pub(super) struct Plan<'a> {
     pub(super) free: usize,
     /// Whether other sites may be asked.
     pub(super) far: bool,
-    /// Whether more of this site want it than this node hears of.
-    pub(super) crowd: bool,
+    /// And of this blob from other sites,
+    pub(super) free_far: usize,
+    /// and of any from neighbours.
+    pub(super) free_near: usize,
+    /// Whether many neighbours get it too.
+    pub(super) many: bool,
     /// Whether to ask for little where all of it is.
     pub(super) carefully: bool,
+    /// How many neighbours take part, in a large site.
+    pub(super) turnout: Turnout,
+    /// Whether there was something for it to bring in, once that was looked for, and how many cells are in the site or
+    /// on their way.
+    pub(super) occupied: Option<(bool, usize)>,
 }
 
 /// A request to be made.
@@ -81,16 +91,30 @@ impl Plan<'_> {
             return pieces;
         }
         let open_bytes = self.open.len();
-        let reach = self.reach(Work::Own);
-        if self.far && self.crowd {
-            let open: Vec<usize> = self.want.grid.touching(&self.open).iter().collect();
-            let near = Reach { far: self.no_cells(), whole_far: self.no_cells(), near: reach.near.clone() };
-            self.take(&near, self.in_order(&near), open_bytes, &mut pieces);
-            self.take(&reach, self.spread(open), open_bytes, &mut pieces);
-        } else {
-            self.take(&reach, self.in_order(&reach), open_bytes, &mut pieces);
+        let mut reach = self.reach(Work::Own);
+        if self.many {
+            self.bring(&mut reach, open_bytes, &mut pieces);
         }
+        let cells = self.in_order(&reach);
+        self.take(&reach, cells, open_bytes, &mut pieces);
         pieces
+    }
+
+    /// In a crowd what others wait for comes before what they have.
+    fn bring(&mut self, reach: &mut Reach, open_bytes: u64, pieces: &mut Vec<Piece>) {
+        let none = self.no_cells();
+        let [far, whole_far] =
+            [&mut reach.far, &mut reach.whole_far].map(|cells| core::mem::replace(cells, none.clone()));
+        let outside = Reach { near: none, far, whole_far };
+        if self.far && self.free_far > 0 {
+            let occupied = !(outside.far.is_empty() && outside.whole_far.is_empty());
+            self.occupied = Some((occupied, self.taken_care_of().0.len()));
+        }
+        let mut cells: Vec<usize> = self.able(&outside).iter().collect();
+        if let Some(crowd) = &self.want.crowd {
+            cells.sort_by_cached_key(|cell| (*cell / WINDOW, crowd.before(self.turnout, *cell)));
+        }
+        self.take(&outside, cells, open_bytes, pieces);
     }
 
     /// Something that is another's to fetch, because this node has nothing else to do.
@@ -124,29 +148,21 @@ impl Plan<'_> {
         let mut cells: Vec<usize> = self.able(reach).iter().collect();
         if !self.want.is_urgent() && self.want.sharers.are_getting() {
             cells.sort_by_cached_key(|cell| self.want.sharers.copies(*cell));
-        }
-        cells
-    }
-
-    /// The cells in the order in which a crowd asks other sites: nodes that do not hear of one another begin at
-    /// different places, and have heard of what others brought when they come there. Of what is read in order only
-    /// some is spread, so that readers do not wait for the end.
-    fn spread(&self, mut cells: Vec<usize>) -> Vec<usize> {
-        let is_urgent = self.want.is_urgent();
-        let window = if is_urgent { cells.len().min(WINDOW) } else { cells.len() };
-        let start = self.shares.start(window);
-        if let Some(first) = cells.get_mut(..window) {
-            first.rotate_left(start.min(window));
-        }
-        if !is_urgent {
-            cells.sort_by_cached_key(|cell| self.want.sharers.copies(*cell));
+        } else if self.many {
+            // Where all ask for the same next, few have anything for others. So only about in order.
+            let copies = |cell: &usize| self.want.sharers.copies(*cell);
+            cells.sort_by_cached_key(|cell| (*cell / WINDOW, copies(cell), self.shares.chance(*cell)));
         }
         cells
     }
 
     /// Whether anybody may be asked for anything more.
     fn has_room(&self) -> bool {
-        self.free > 0 && self.sources.iter().any(|source| source.room > 0)
+        self.free > 0 && self.sources.iter().any(|source| self.has_room_for(source))
+    }
+
+    fn has_room_for(&self, source: &Source<'_>) -> bool {
+        source.room > 0 && if source.holder.far { self.free_far > 0 } else { self.free_near > 0 }
     }
 
     fn no_cells(&self) -> Cells {
@@ -157,7 +173,7 @@ impl Plan<'_> {
     fn reach(&self, work: Work) -> Reach {
         let near = self.want.grid.touching(&self.open);
         let none = || self.no_cells();
-        if !self.far || !self.sources.iter().any(|source| source.holder.far && source.room > 0) {
+        if !self.far || !self.sources.iter().any(|source| source.holder.far && self.has_room_for(source)) {
             return Reach { near, far: none(), whole_far: none() };
         }
         if self.sharing == Sharing::Origin {
@@ -167,7 +183,10 @@ impl Plan<'_> {
         let (here, elsewhere) = self.taken_care_of();
         far.remove_all(&here);
         far = match (work, self.sharing) {
-            (Work::Own, Sharing::Swarm) => self.shares.mine(&far),
+            (Work::Own, Sharing::Swarm) => match &self.want.crowd {
+                Some(crowd) => crowd.mine(self.turnout, &far, &self.shares),
+                None => self.shares.mine(&far),
+            },
             // One cache a site: the same node for the whole blob.
             (Work::Own, _) if !self.shares.is_mine(0) => none(),
             _ => far,
@@ -214,7 +233,7 @@ impl Plan<'_> {
     /// The cells that somebody may be asked for.
     fn able(&self, reach: &Reach) -> Cells {
         let mut able = self.no_cells();
-        for source in self.sources.iter().filter(|source| source.room > 0) {
+        for source in self.sources.iter().filter(|source| self.has_room_for(source)) {
             match source.has {
                 Some(has) => able.join_common(has, reach.of(source)),
                 None => able.join(reach.of(source)),
@@ -242,6 +261,8 @@ impl Plan<'_> {
         }
         self.open.remove(range.clone());
         self.free -= 1;
+        let of_sort = if self.sources[at].holder.far { &mut self.free_far } else { &mut self.free_near };
+        *of_sort = of_sort.saturating_sub(1);
         let source = &mut self.sources[at];
         source.room -= 1;
         source.lanes += 1;
@@ -252,7 +273,7 @@ impl Plan<'_> {
     /// everybody, this region before others, the least busy, the fastest.
     fn best(&self, reach: &Reach, cell: usize) -> Option<usize> {
         let sources = self.sources.iter().enumerate();
-        let able = sources.filter(|(_, source)| source.room > 0 && reach.may_ask(source, cell));
+        let able = sources.filter(|(_, source)| self.has_room_for(source) && reach.may_ask(source, cell));
         let best = able.min_by_key(|(_, source)| {
             let spread = mix(number(&source.holder.node.0) ^ cell as u64);
             let whole_far = source.holder.far && source.has.is_none();
@@ -273,7 +294,7 @@ impl Plan<'_> {
         // What others wait for is to be theirs soon.
         let waited = source.holder.far && (self.shares.has_neighbours() || self.shares.sites() > 1);
         let most = match waited {
-            _ if source.holder.far && self.carefully => cell,
+            _ if self.many || (source.holder.far && self.carefully) => cell,
             true => cell.saturating_mul(STRIPE as u64),
             false => PIECE_MAX,
         };
@@ -315,7 +336,6 @@ impl Plan<'_> {
     }
 }
 
-
 impl Reach {
     fn of(&self, source: &Source<'_>) -> &Cells {
         match (source.holder.far, source.has) {
@@ -337,8 +357,8 @@ const PIECE_MAX: u64 = 64 * 1024 * 1024;
 /// The first request to a holder whose speed is not known.
 const FIRST_NEAR: u64 = 2 * 1024 * 1024;
 const FIRST_FAR: u64 = 512 * 1024;
-/// Cells of what is read in order that a crowd asks other sites for in any order.
-const WINDOW: usize = 128;
+/// Cells within which a crowd gets what is read in order in any order: half of most blobs.
+const WINDOW: usize = 256;
 /// A node that has had nothing to do for this long takes over what is another's of its site,
 const IDLE: Span = Span::millis(500);
 /// or another site's.

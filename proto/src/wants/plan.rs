@@ -10,6 +10,7 @@ use alloc::{
 
 use super::{
     Flight, Holder, Holders, Wants,
+    crowd::Turnout,
     pieces::{Plan, Source},
     telling::CROWD,
     want::{Stage, Want},
@@ -106,6 +107,7 @@ impl Wants {
             return;
         }
         want.look_up(world);
+        want.join_crowd(now, &hash, world);
         let Some(want) = self.wants.get(&hash) else { return };
         let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == hash);
         let flights: Vec<(FetchId, &Flight)> = of_blob.map(|(fetch, flight)| (*fetch, flight)).collect();
@@ -115,6 +117,12 @@ impl Wants {
             pieces.extend(plan.others_work());
         }
         let slow = plan.slow(&flights, &self.esteem);
+        let noted = plan.occupied;
+        if let Some(want) = self.wants.get_mut(&hash) {
+            if let (Some((occupied, known)), Some(crowd)) = (noted, &mut want.crowd) {
+                crowd.note(now, occupied, known);
+            }
+        }
         for piece in pieces {
             self.launch(now, hash, piece, false, world, out);
         }
@@ -136,18 +144,21 @@ impl Wants {
     ) -> Plan<'a> {
         let mut lanes: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut open = want.missing();
+        let mut far = 0;
         for (_, flight) in flights {
+            far += usize::from(flight.far);
             open.remove(flight.range.clone());
             *lanes.entry(flight.from).or_default() += 1;
         }
         let shared = want.sharers.are_getting();
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
-        // Together a crowd asks for enough, and each part that is asked for is one that others may be asking for too.
         let crowd = want.telling.crowd;
         let begun = want.telling.settled.is_some_and(|at| now.since(at) >= GATHERING);
         let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
         let carefully = many || now < want.telling.settled_far;
         let lanes_first = if carefully { 1 } else { lanes_max };
+        let others = self.wants.values().filter(|want| want.is_traded());
+        let trading = TRADING.div_ceil(others.count().max(1)).max(TRADING_LEAST);
         let me = world.me();
         // Slots that are full of what nobody waits for would make a client wait.
         let (of_holder, in_all) = match want.class() {
@@ -156,12 +167,17 @@ impl Wants {
         };
         let sources = sources(want, config.sharing).into_iter().filter_map(|(holder, has)| {
             let node = holder.node;
-            let rate = self.esteem.asked(now, &node)?;
+            let asked = self.esteem.asked(now, &node);
+            // What some neighbour has is not brought in again because that one failed once.
+            if asked.is_none() && (has.is_none() || self.esteem.is_given_up(now, &node)) {
+                return None;
+            }
             let busy = self.busy.get(&node).copied().unwrap_or(0);
             let lanes = lanes.get(&node).copied().unwrap_or(0);
             let lanes_max = if holder.far && has.is_none() { lanes_first } else { lanes_max };
             let room = lanes_max.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
-            Some(Source { holder, has, lanes, room, rate })
+            let room = if asked.is_some() { room } else { 0 };
+            Some(Source { holder, has, lanes, room, rate: asked.flatten() })
         });
         Plan {
             now,
@@ -172,9 +188,22 @@ impl Wants {
             open,
             free: in_all.saturating_sub(self.flights.len()),
             far: self.may_ask_far(now, want, world),
-            crowd,
+            free_far: if many { BRINGING.saturating_sub(far) } else { usize::MAX },
+            free_near: if many { trading.saturating_sub(flights.len() - far) } else { usize::MAX },
+            many,
             carefully,
+            turnout: self.turnout(now, want),
+            occupied: None,
         }
+    }
+
+    /// How many of this node's neighbours take part. Whoever has begun with anything else of late is likely to.
+    fn turnout(&self, now: Time, want: &Want) -> Turnout {
+        let asked = &want.telling.asked;
+        let taking = asked
+            .iter()
+            .filter(|node| want.sharers.is_getting(now, node) || self.esteem.was_at_work(now, node));
+        Turnout { asked: asked.len(), taking: taking.count() }
     }
 
     /// What nobody waits for gets one transfer from other sites while something that a client waits for comes
@@ -216,3 +245,10 @@ const LANES_SHARED: usize = 4;
 const HOLDER_TRANSFERS_MAX: usize = 8;
 /// How long after a node of a large site began others may be about to begin with the same.
 const GATHERING: Span = Span::millis(500);
+/// Transfers at a time of a node that gets what many of its neighbours get too. Each serves as many as it has asked for
+/// then: few, so that each part is soon complete somewhere else and can be had there.
+const TRADING: usize = 8;
+/// And of one of several blobs at least.
+const TRADING_LEAST: usize = 2;
+/// Transfers of one blob at a time that a node of a large site brings in: there are others.
+const BRINGING: usize = 2;

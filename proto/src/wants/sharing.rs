@@ -29,8 +29,10 @@ pub(super) struct Sharer {
     have: Option<Cells>,
     /// What it is fetching from another site.
     coming: Cells,
-    /// What its own neighbours have or fetch.
+    /// What its own neighbours have or fetch,
     beyond: Cells,
+    /// and what theirs do.
+    farther: Cells,
     heard: Time,
     /// When it last said to have more.
     changed: Time,
@@ -61,20 +63,20 @@ impl Sharers {
     ) -> bool {
         let none = || Cells::none(grid.count());
         let read = |bytes| Cells::from_bytes(bytes, grid.count());
-        let (have, coming, beyond) = match extent {
+        let (have, coming, beyond, farther) = match extent {
             Extent::Dropped => {
                 self.sharers.remove(&holder.node);
                 return true;
             }
-            Extent::Whole => (None, none(), none()),
+            Extent::Whole => (None, none(), none(), none()),
             Extent::Partial { have, coming } => {
                 let (Some(have), Some(coming)) = (read(have), read(coming)) else { return false };
-                (Some(have), coming, none())
+                (Some(have), coming, none(), none())
             }
-            Extent::InCrowd { have, coming, beyond } => {
-                let sets = (read(have), read(coming), read(beyond));
-                let (Some(have), Some(coming), Some(beyond)) = sets else { return false };
-                (Some(have), coming, beyond)
+            Extent::InCrowd { have, coming, beyond, farther } => {
+                let sets = (read(have), read(coming), read(beyond), read(farther));
+                let (Some(have), Some(coming), Some(beyond), Some(farther)) = sets else { return false };
+                (Some(have), coming, beyond, farther)
             }
         };
         if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&holder.node) {
@@ -86,6 +88,7 @@ impl Sharers {
             have: Some(none()),
             coming: none(),
             beyond: none(),
+            farther: none(),
             heard: now,
             changed: now,
             gap: None,
@@ -96,7 +99,7 @@ impl Sharers {
             sharer.gap = Some(sharer.gap.map_or(gap, |before| Span((before.0 * 3 + gap.0) / 4)));
             sharer.changed = now;
         }
-        (sharer.have, sharer.coming, sharer.beyond) = (have, coming, beyond);
+        (sharer.have, sharer.coming, sharer.beyond, sharer.farther) = (have, coming, beyond, farther);
         (sharer.holder, sharer.heard) = (holder, now);
         true
     }
@@ -119,12 +122,13 @@ impl Sharers {
         self.sharers.values().any(|sharer| sharer.have.is_some())
     }
 
-    /// What nodes of this site are bringing in, and what their neighbours have or bring.
+    /// What nodes of this site are bringing in, and what their neighbours and those of these have or bring.
     pub(super) fn coming(&self, now: Time, grid: &Grid) -> Cells {
         let mut coming = Cells::none(grid.count());
         for sharer in self.near(now) {
             coming.join(&sharer.coming);
             coming.join(&sharer.beyond);
+            coming.join(&sharer.farther);
         }
         coming
     }
@@ -137,6 +141,18 @@ impl Sharers {
             sharer.have.iter().for_each(|have| around.join(have));
         }
         around
+    }
+
+    /// What the neighbours of those have or bring in.
+    pub(super) fn beyond(&self, now: Time, grid: &Grid) -> Cells {
+        let mut beyond = Cells::none(grid.count());
+        self.near(now).filter(|sharer| sharer.is_getting()).for_each(|sharer| beyond.join(&sharer.beyond));
+        beyond
+    }
+
+    /// Whether a neighbour is.
+    pub(super) fn is_getting(&self, now: Time, node: &NodeId) -> bool {
+        self.sharers.get(node).is_some_and(|sharer| sharer.is_heard(now) && sharer.is_getting())
     }
 
     /// How many neighbours are getting it.
@@ -216,6 +232,12 @@ impl Shares {
         self.nodes.len() == 1 || self.best(&self.nodes, cell) == Some(self.me)
     }
 
+    /// As if there were this node alone.
+    #[cfg(test)]
+    pub(super) fn of_one(blob: u64, me: u64) -> Self {
+        Shares { blob, me, site: 1, nodes: alloc::vec![me], sites: alloc::vec![1] }
+    }
+
     /// Those of these cells that this node fetches for its site.
     pub(super) fn mine(&self, of: &Cells) -> Cells {
         Shares::those(of, |cell| self.is_mine(cell))
@@ -231,7 +253,7 @@ impl Shares {
     }
 
     /// Asks once for each stripe that any of the cells is in.
-    fn those(of: &Cells, is: impl Fn(usize) -> bool) -> Cells {
+    pub(super) fn those(of: &Cells, is: impl Fn(usize) -> bool) -> Cells {
         let mut those = Cells::none(of.count());
         let mut known = None;
         for cell in of.iter() {
@@ -266,6 +288,11 @@ impl Shares {
     /// Where this node begins to look for work that was another's: not where all others do.
     pub(super) fn start(&self, cells: usize) -> usize {
         usize::try_from(mix(self.blob ^ self.me) % cells.max(1) as u64).unwrap_or_default()
+    }
+
+    /// A number for a cell that is another at each node.
+    pub(super) fn chance(&self, cell: usize) -> u64 {
+        mix(self.blob ^ self.me ^ cell as u64)
     }
 
     fn best(&self, among: &[u64], cell: usize) -> Option<u64> {

@@ -29,6 +29,11 @@ impl Wants {
         out: &mut Vec<Output>,
     ) {
         let Some(member) = world.member(&from) else { return };
+        let is_getting =
+            |one: &Progress| matches!(one.extent, Extent::Partial { .. } | Extent::InCrowd { .. });
+        if !member.far && progress.iter().any(is_getting) {
+            self.esteem.is_at_work(now, from);
+        }
         let mut letters = Letters::default();
         let site = world.site(&from);
         for Progress { hash, extent } in progress {
@@ -38,7 +43,7 @@ impl Wants {
                 if want.sharers.told(now, (member, site), &want.grid, &extent) {
                     self.give_way(now, &hash, &from, world, out);
                 }
-            } else if matches!(extent, Extent::Partial { .. } | Extent::InCrowd { .. }) {
+            } else if !matches!(extent, Extent::Whole | Extent::Dropped) {
                 // Who has just begun with it waits for an answer.
                 letters.add(from, hash, if held.contains(&hash) { Extent::Whole } else { Extent::Dropped });
             }
@@ -70,7 +75,9 @@ impl Wants {
                 continue;
             }
             let members = sessions.get_or_insert_with(|| world.sessions());
-            let shared = want.size >= SHARED_MIN && config.sharing != Sharing::Origin;
+            let near = members.iter().filter(|(_, far)| !far).count();
+            let crowd = config.sharing == Sharing::Swarm && near >= CROWD;
+            let shared = config.sharing != Sharing::Origin && (want.size >= SHARED_MIN || crowd);
             want.look_up(world);
             let holders = want.possible_holders();
             let has_it = |node: &NodeId| holders.iter().any(|holder| holder.node == *node);
@@ -86,7 +93,13 @@ impl Wants {
                     false => drop(telling.unanswered.insert(*node)),
                 }
             }
-            telling.crowd = config.sharing == Sharing::Swarm && telling.unanswered.len() >= CROWD;
+            telling.crowd = crowd && want.size >= SHARED_MIN;
+            if telling.crowd {
+                telling.asked = telling.unanswered.iter().copied().collect();
+            } else if want.size < SHARED_MIN {
+                // Said only so that they know that this node has begun.
+                (telling.unanswered, telling.unanswered_far) = Default::default();
+            }
             // Nobody has to be waited for where there is nobody.
             let wait = |whom: &BTreeSet<NodeId>, span| if whom.is_empty() { now } else { now + span };
             telling.settled = Some(wait(&telling.unanswered, SETTLE));
@@ -212,7 +225,8 @@ impl Want {
         match extent {
             Extent::Partial { have, coming } if self.telling.crowd => {
                 let beyond = self.sharers.around(now, &self.grid).to_bytes();
-                Extent::InCrowd { have: have.clone(), coming: coming.clone(), beyond }
+                let farther = self.sharers.beyond(now, &self.grid).to_bytes();
+                Extent::InCrowd { have: have.clone(), coming: coming.clone(), beyond, farther }
             }
             other => other.clone(),
         }

@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::{Holder, Holders, Order, Waiter, sharing::Sharers};
+use super::{Holder, Holders, Order, Waiter, crowd::Crowd, sharing::Sharers, sharing::number};
 use crate::{
     cells::Grid,
     event::{Class, Event, Output},
@@ -42,6 +42,8 @@ pub(super) struct Want {
     /// Others that are getting it.
     pub(super) sharers: Sharers,
     pub(super) telling: Telling,
+    /// In a large site, once the neighbours have answered.
+    pub(super) crowd: Option<Crowd>,
 }
 
 /// Who might send all of a blob, best first.
@@ -66,6 +68,8 @@ pub(super) struct Telling {
     /// Whether there are so many neighbours that there are likely more in this site, of whom this node does not hear:
     /// another node may then come first for the same cells among its own neighbours.
     pub(super) crowd: bool,
+    /// Neighbours that were asked.
+    pub(super) asked: Vec<NodeId>,
     /// Whether something has changed since the neighbours were told,
     pub(super) news: bool,
     /// and since other sites were.
@@ -114,6 +118,7 @@ impl Want {
             idle_since: now,
             sharers: Sharers::default(),
             telling: Telling::default(),
+            crowd: None,
         }
     }
 
@@ -137,6 +142,11 @@ impl Want {
         have.iter().for_each(|range| self.have.insert(range));
         (self.telling.news, self.telling.news_far) = (true, true);
         self.tell(hash, out);
+    }
+
+    /// Whether it is got from and for others of a large site, and a client waits for it.
+    pub(super) fn is_traded(&self) -> bool {
+        self.crowd.is_some() && self.stage == Stage::Fetching && self.is_urgent()
     }
 
     /// What is not here, and not in doubt.
@@ -165,6 +175,20 @@ impl Want {
         if known.is_none() || known != self.possible.of {
             let of_artifacts = self.manifests.iter().flat_map(|manifest| world.with_session(manifest));
             self.possible = Possible { of: known, holders: self.of(world, of_artifacts) };
+        }
+    }
+
+    /// In a large site, finds out who brings it in, once the neighbours have said whether they want it too.
+    pub(super) fn join_crowd(&mut self, now: Time, hash: &Hash, world: &impl Holders) {
+        if self.crowd.is_none() && self.telling.crowd && self.is_settled(now) {
+            let names = (number(&hash.0), number(&world.me().0));
+            let nodes = world.site_nodes();
+            // All of them are heard of.
+            if nodes.len() <= self.telling.asked.len() + 1 {
+                self.telling.crowd = false;
+                return;
+            }
+            self.crowd = Some(Crowd::of(names, nodes.iter().map(|node| number(&node.0))));
         }
     }
 
