@@ -147,6 +147,7 @@ impl Scenario {
             topology,
             network: network(&file.network),
             artifacts: library.artifacts,
+            start: file.start,
             actions: actions.sorted(),
             end,
             bucket: file.bucket.map_or_else(|| bucket(end), |bucket| bucket.nanos().max(1)),

@@ -25,7 +25,7 @@ use waystation_proto::{
 };
 
 pub use self::{
-    carry::{How, Start, Summary},
+    carry::{How, Summary},
     trial::Report,
 };
 use self::{data::Data, messages::Delivery, observe::Course};

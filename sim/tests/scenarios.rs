@@ -13,7 +13,7 @@ use std::{
 use waystation_sim::{
     measure::{Measurement, RunId},
     scenario::Scenario,
-    setup::{Action, SECOND},
+    setup::{Action, DiskState, SECOND},
     summary::Table,
 };
 
@@ -291,7 +291,7 @@ fn the_same_seed_is_the_same_setup() {
     has(|action| matches!(action, Action::Join { .. }));
     has(|action| matches!(action, Action::Clock { seconds: 3600, .. }));
     has(|action| matches!(action, Action::Lies { .. }));
-    has(|action| matches!(action, Action::Disk { full: false, .. }));
+    has(|action| matches!(action, Action::Disk { state: DiskState::Works, .. }));
     has(|action| matches!(action, Action::Rot { .. }));
     has(|action| matches!(action, Action::Line { up: 5_000_000, .. }));
     assert!(setup.actions.iter().all(|(at, _)| *at < setup.end));

@@ -50,7 +50,16 @@ struct Fetch {
     moved: u64,
     grew: Nanos,
     /// Whether what comes is not what was asked for.
-    lies: bool,
+    truth: Truth,
+}
+
+/// How much of what comes is true.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    All,
+    /// All but the end.
+    Beginning,
+    Nothing,
 }
 
 impl Data {
@@ -166,7 +175,7 @@ impl World {
         let flow = data.flows.start(self.now, &route, range.end - range.start, class);
         data.by_flow.insert(flow, (host, fetch));
         data.sent_by.insert((from, host, fetch));
-        let started = Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, lies: false };
+        let started = Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, truth: Truth::All };
         data.fetches.insert((host, fetch), started);
         if !severed {
             let there = self.network.base_delay(host, from);
@@ -185,12 +194,16 @@ impl World {
             self.lose(from, hash);
         }
         let Some(asked) = self.data.fetches.get_mut(&(host, fetch)) else { return };
-        let holder = &self.hosts[from];
+        let holder = &mut self.hosts[from];
+        holder.requests += 1;
         if !holder.is_up() || !holder.disk.has(&hash, &asked.range) {
             self.data.stop(self.now, host, fetch);
             self.at(back, Occurrence::Broken { host, life, fetch, fault: Fault::Peer });
+        } else if holder.lies && holder.lies_every > 1 {
+            let lies = holder.requests.is_multiple_of(u64::from(holder.lies_every));
+            asked.truth = if lies { Truth::Beginning } else { Truth::All };
         } else if holder.lies {
-            asked.lies = true;
+            asked.truth = Truth::Nothing;
             self.at(back + MILLISECOND, Occurrence::Arriving { host, life, fetch });
         }
     }
@@ -220,12 +233,12 @@ impl World {
         if grown {
             (under_way.moved, under_way.grew) = (moved, now);
         }
-        if under_way.lies && moved > 0 {
+        if under_way.truth == Truth::Nothing && moved > 0 {
             self.broken(host, fetch, Fault::Lied);
         } else if now >= under_way.grew + STALL {
             self.broken(host, fetch, Fault::Peer);
         } else {
-            let soon = if under_way.lies { 50 * MILLISECOND } else { TELL };
+            let soon = if under_way.truth == Truth::Nothing { 50 * MILLISECOND } else { TELL };
             self.at(now + soon, Occurrence::Arriving { host, life, fetch });
             if grown {
                 self.tell(host, Input::Arriving { fetch });
@@ -241,7 +254,7 @@ impl World {
             under_way.flow = None;
             under_way.moved = under_way.range.end - under_way.range.start;
             let fails = if self.healed { 0 } else { self.options.disk_failures };
-            if under_way.lies {
+            if under_way.truth != Truth::All {
                 self.broken(host, fetch, Fault::Lied);
             } else if self.hosts[host].disk.fails(fails) {
                 self.broken(host, fetch, Fault::Local);
@@ -256,7 +269,7 @@ impl World {
     /// A fetch ended early.
     pub(super) fn broken(&mut self, host: usize, fetch: FetchId, fault: Fault) {
         if self.data.fetches.contains_key(&(host, fetch)) {
-            self.finish(host, fetch, !matches!(fault, Fault::Lied | Fault::Local));
+            self.finish(host, fetch, fault != Fault::Local);
             self.tell(host, Input::FetchFailed { fetch, fault });
         }
     }
@@ -269,7 +282,12 @@ impl World {
         *self.data.between.entry(sites).or_default() += ended.moved;
         *self.data.sent.entry(ended.from).or_default() += ended.moved;
         let arrived = ended.range.start + ended.moved;
-        let verified = if arrived >= ended.range.end { ended.range.end } else { arrived / GROUP * GROUP };
+        let verified = match ended.truth {
+            Truth::All if arrived >= ended.range.end => ended.range.end,
+            Truth::All => arrived / GROUP * GROUP,
+            Truth::Beginning => arrived.saturating_sub(1) / GROUP * GROUP,
+            Truth::Nothing => 0,
+        };
         if good && verified > ended.range.start {
             self.hosts[host].disk.write(ended.hash, ended.range.start..verified);
         }
