@@ -288,6 +288,11 @@ impl Catalog {
         self.node(node).map(|body| body.site.as_str())
     }
 
+    /// How often a holding was added or taken out.
+    pub(crate) fn holding_changes(&self) -> u64 {
+        self.lookups.holding_changes()
+    }
+
     /// How often what any node says about itself has changed: what was found out of it is good until then.
     pub(crate) fn node_changes(&self) -> u64 {
         self.lookups.node_changes()

@@ -55,6 +55,13 @@ impl Grid {
         at(range.start / self.cell)..at(range.end.div_ceil(self.cell))
     }
 
+    /// The cells of which any byte is in a set.
+    pub fn touching(&self, bytes: &Ranges) -> Cells {
+        let mut cells = Cells::none(self.count());
+        bytes.iter().for_each(|range| cells.insert_all(self.touched(&range)));
+        cells
+    }
+
     /// The cells of which every byte is in `have`.
     pub fn whole(&self, have: &Ranges) -> Cells {
         let mut cells = Cells::none(self.count());
@@ -65,7 +72,7 @@ impl Grid {
             } else {
                 usize::try_from(range.end / self.cell).unwrap_or(usize::MAX)
             };
-            (first..end.min(self.count())).for_each(|cell| cells.insert(cell));
+            cells.insert_all(first..end);
         }
         cells
     }
@@ -80,7 +87,7 @@ impl Cells {
     /// All of `count`.
     pub fn all(count: usize) -> Self {
         let mut cells = Cells::none(count);
-        (0..count).for_each(|cell| cells.insert(cell));
+        cells.insert_all(0..count);
         cells
     }
 
@@ -91,6 +98,42 @@ impl Cells {
         }
     }
 
+    /// Adds cells in a row, as far as the blob has them.
+    pub fn insert_all(&mut self, cells: Range<usize>) {
+        let end = cells.end.min(self.count);
+        let mut at = cells.start;
+        while at < end {
+            let upto = end.min((at / 64 + 1) * 64);
+            self.words[at / 64] |= (u64::MAX >> (64 - (upto - at))) << (at % 64);
+            at = upto;
+        }
+    }
+
+    /// Takes out all that are in another set of the same blob.
+    pub fn remove_all(&mut self, other: &Cells) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, less)| *word &= !less);
+    }
+
+    /// Whether any is in another set of the same blob too.
+    pub fn meets(&self, other: &Cells) -> bool {
+        self.words.iter().zip(&other.words).any(|(word, other)| word & other != 0)
+    }
+
+    /// Adds what two other sets of the same blob share.
+    pub fn join_common(&mut self, one: &Cells, other: &Cells) {
+        let common = one.words.iter().zip(&other.words).map(|(one, other)| one & other);
+        self.words.iter_mut().zip(common).for_each(|(word, more)| *word |= more);
+    }
+
+    /// The cells in the set, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, word)| {
+            let rest = |word: &u64| Some(word & (word - 1)).filter(|word| *word != 0);
+            let words = core::iter::successors(Some(*word).filter(|word| *word != 0), rest);
+            words.map(move |word| at * 64 + word.trailing_zeros() as usize)
+        })
+    }
+
     /// Adds all that are in another set of the same blob.
     pub fn join(&mut self, other: &Cells) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
@@ -99,6 +142,11 @@ impl Cells {
     /// Whether a cell is in the set.
     pub fn contains(&self, cell: usize) -> bool {
         cell < self.count && self.words[cell / 64] >> (cell % 64) & 1 == 1
+    }
+
+    /// How many cells the blob has.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// How many cells are in the set.
@@ -142,6 +190,8 @@ const CELL_MAX: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -178,6 +228,27 @@ mod tests {
             let mut cells = Cells::none(count);
             some.iter().for_each(|cell| cells.insert(*cell));
             prop_assert_eq!(Cells::from_bytes(&cells.to_bytes(), count), Some(cells));
+        }
+
+        /// Against sets of numbers.
+        #[test]
+        fn like_sets(count in 1usize..300, a in 0usize..320, b in 0usize..320, some in prop::collection::btree_set(0usize..300, 0..40)) {
+            let set = |cells: &Cells| cells.iter().collect::<BTreeSet<usize>>();
+            let (mut row, mut others) = (Cells::none(count), Cells::none(count));
+            row.insert_all(a..b);
+            some.iter().for_each(|cell| others.insert(*cell));
+            let (in_row, in_others) = (set(&row), set(&others));
+            prop_assert_eq!(&in_row, &(a..b).filter(|cell| *cell < count).collect());
+            prop_assert_eq!(&in_others, &some.into_iter().filter(|cell| *cell < count).collect());
+            prop_assert_eq!(row.meets(&others), !in_row.is_disjoint(&in_others));
+            let mut common = Cells::none(count);
+            common.join_common(&row, &others);
+            prop_assert_eq!(set(&common), &in_row & &in_others);
+            let mut less = row.clone();
+            less.remove_all(&others);
+            prop_assert_eq!(set(&less), &in_row - &in_others);
+            row.join(&others);
+            prop_assert_eq!(set(&row), &in_row | &in_others);
         }
 
         #[test]

@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Lookups {
     /// Holdings but those of what is gone, by artifact and node.
     holders: Sorted<Shared>,
+    /// How often one of these was added or taken out.
+    holding_changes: u64,
     /// By author.
     nodes: Sorted<Shared>,
     /// How often one of these was added or taken out.
@@ -33,6 +35,7 @@ impl Lookups {
     pub(crate) fn add(&mut self, record: &Shared) {
         match record.said() {
             Said::Holding { state, .. } if *state != HoldingState::Gone => {
+                self.holding_changes += 1;
                 self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
             }
             Said::Node { .. } => {
@@ -54,6 +57,7 @@ impl Lookups {
     pub(crate) fn remove(&mut self, record: &Shared) {
         match record.said() {
             Said::Holding { .. } => {
+                self.holding_changes += 1;
                 self.holders.remove(|other| holding(other).cmp(&holding(record)));
             }
             Said::Node { .. } => {
@@ -93,6 +97,11 @@ impl Lookups {
     /// What a node says about itself.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&NodeBody> {
         body(self.nodes.get(|record| record.author.cmp(node))?)
+    }
+
+    /// How often a holding was added or taken out.
+    pub(crate) fn holding_changes(&self) -> u64 {
+        self.holding_changes
     }
 
     /// How often what any node says about itself has changed.

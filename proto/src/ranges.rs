@@ -37,12 +37,13 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
-        let old = core::mem::take(&mut self.0);
-        for have in old {
-            let before = have.start..have.end.min(range.start);
-            let after = have.start.max(range.end)..have.end;
-            self.0.extend([before, after].into_iter().filter(|part| !part.is_empty()));
-        }
+        let from = self.0.partition_point(|have| have.end <= range.start);
+        let to = self.0.partition_point(|have| have.start < range.end);
+        let Some((first, last)) = self.0.get(from..to).and_then(|cut| Some((cut.first()?, cut.last()?))) else {
+            return;
+        };
+        let rest = [first.start..range.start, range.end..last.end];
+        self.0.splice(from..to, rest.into_iter().filter(|part| !part.is_empty()));
     }
 
     /// The ranges, ascending.
@@ -80,11 +81,15 @@ impl Ranges {
 
     /// What of `0..size` is not in the set.
     pub fn missing(&self, size: u64) -> Ranges {
-        let mut missing = Ranges::all(size);
-        for range in self.iter() {
-            missing.remove(range);
+        let mut missing = Vec::with_capacity(self.0.len() + 1);
+        let mut end = 0;
+        for range in &self.0 {
+            missing.push(end..range.start.min(size));
+            end = range.end;
         }
-        missing
+        missing.push(end..size);
+        missing.retain(|range| !range.is_empty());
+        Ranges(missing)
     }
 }
 

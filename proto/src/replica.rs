@@ -153,6 +153,7 @@ impl Replica {
             Input::TimerFired(timer) => self.timer(now, timer, &mut out),
             Input::Budget { far_background, far_client } => {
                 self.membership.set_far_allowed(far_background, far_client);
+                self.wants.stir();
             }
             Input::Probed { .. }
             | Input::Arriving { .. }
@@ -435,7 +436,10 @@ impl Replica {
                 pulls.tick(&mut means, out);
             }
             // What there is to tell is told with each plan.
-            Timer::Sharing => self.sharing_timer = false,
+            Timer::Sharing => {
+                self.sharing_timer = false;
+                self.wants.stir();
+            }
             Timer::Wants => {
                 self.wants_timer = false;
                 self.probe_awaited(now, out);

@@ -1,9 +1,10 @@
 //! Wanted blobs: one [`want::Want`] each, however many ask, from the first question to the end. What is fetched
-//! from whom is decided in `plan`, with whom it is shared in `sharing` and `telling`, and what is thought of
+//! from whom is decided in `plan` and `pieces`, with whom it is shared in `sharing` and `telling`, and what is thought of
 //! holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s business; who holds an artifact
 //! is the catalog's.
 
 mod esteem;
+mod pieces;
 mod plan;
 mod sharing;
 mod telling;
@@ -18,7 +19,8 @@ use core::ops::Range;
 
 use self::{
     esteem::{Esteem, RETRY_LAST, RETRY_LAST_WAITED},
-    plan::Piece,
+    pieces::Piece,
+    plan::Stirred,
     want::{Stage, Want},
 };
 use crate::{
@@ -39,6 +41,7 @@ pub struct Wants {
     busy: BTreeMap<NodeId, usize>,
     esteem: Esteem,
     last_fetch: u64,
+    stirred: Stirred,
 }
 
 /// A blob to be wanted.
@@ -72,7 +75,7 @@ pub enum Waiter {
 }
 
 /// A holder as the planner sees it, best first in the order of the fields.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
     /// Not on this node's site.
     pub far: bool,
@@ -80,8 +83,6 @@ pub struct Holder {
     pub abroad: bool,
     /// Who.
     pub node: NodeId,
-    /// Where it can be reached.
-    pub addresses: Vec<String>,
 }
 
 /// What the planner has to know of the world around it.
@@ -95,6 +96,13 @@ pub trait Holders {
     }
     /// A member, if it has a session.
     fn member(&self, node: &NodeId) -> Option<Holder>;
+    /// Where a member can be reached.
+    fn addresses(&self, node: &NodeId) -> Vec<String>;
+    /// Where this can tell: a number that changes when holders of anything or members do. What was found out about them
+    /// is good until then.
+    fn changes(&self) -> Option<u64> {
+        None
+    }
     /// This node.
     fn me(&self) -> NodeId;
     /// Members with a session, and whether they are on another site.
@@ -138,6 +146,7 @@ impl Wants {
             out.push(Output::Probe { hash: order.hash, size: order.size });
             Want::new(now, order.size)
         });
+        self.stirred.all();
         if want.add(now, &order, out) {
             // What the background began is the client's now.
             let begun = self.flights.iter_mut().filter(|(_, flight)| flight.hash == order.hash);
@@ -167,6 +176,7 @@ impl Wants {
         let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage != Stage::Sealing) else {
             return;
         };
+        self.stirred.one(hash);
         want.doubtful = Ranges::new();
         want.stage = Stage::Fetching;
         want.arrived(hash, have, out);
@@ -235,6 +245,7 @@ impl Wants {
 
     /// A blob could not be stored. Closures try again later; clients are told.
     pub fn not_stored(&mut self, now: Time, hash: Hash, why: String, out: &mut Vec<Output>) -> Option<Ended> {
+        self.stirred.one(hash);
         let want = self.wants.get_mut(&hash)?;
         // What was thought to be here may not be.
         want.stage = Stage::Probing;
@@ -258,16 +269,19 @@ impl Wants {
     /// A member said to have content with some digest, and its bytes had another.
     pub fn lied(&mut self, now: Time, node: NodeId, hash: Hash, out: &mut Vec<Output>) {
         self.esteem.lied(now, node);
+        self.stirred.all();
         out.push(Output::Notify(Event::HolderLied { node, hash }));
     }
 
     /// A peer is back: that it could not be reached before does not count against it.
     pub fn peer_up(&mut self, peer: &NodeId) {
         self.esteem.is_back(peer);
+        self.stirred.all();
     }
 
     /// A peer is gone: what it was sending is asked of others at once.
     pub fn peer_down(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        self.stirred.all();
         for want in self.wants.values_mut() {
             want.sharers.forget(peer);
             want.telling.answered(now, peer);
@@ -290,6 +304,7 @@ impl Wants {
         world: &impl Holders,
         out: &mut Vec<Output>,
     ) -> Vec<Ended> {
+        self.stirred.all();
         let mut hopeless = Vec::new();
         let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
         for (hash, want) in urgent {
@@ -335,21 +350,31 @@ impl Wants {
         self.wants.contains_key(hash)
     }
 
-    fn launch(&mut self, now: Time, hash: Hash, piece: Piece, doubled: bool, out: &mut Vec<Output>) {
+    fn launch(
+        &mut self,
+        now: Time,
+        hash: Hash,
+        piece: Piece,
+        doubled: bool,
+        world: &impl Holders,
+        out: &mut Vec<Output>,
+    ) {
         let Some(want) = self.wants.get_mut(&hash) else { return };
         self.last_fetch += 1;
         let (fetch, size, class) = (FetchId(self.last_fetch), want.size, want.class());
-        let Piece { range, holder: Holder { far, node: from, addresses, .. } } = piece;
+        let Piece { range, holder: Holder { far, node: from, .. } } = piece;
         want.telling.news |= far;
         want.telling.news_far |= far;
         *self.busy.entry(from).or_default() += 1;
         let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
         self.flights.insert(fetch, flight);
+        let addresses = world.addresses(&from);
         out.push(Output::Fetch { fetch, from, addresses, hash, size, range, class });
     }
 
     fn land(&mut self, fetch: FetchId) -> Option<Flight> {
         let flight = self.flights.remove(&fetch)?;
+        self.stirred.all();
         if let Some(busy) = self.busy.get_mut(&flight.from) {
             *busy -= 1;
             if *busy == 0 {
@@ -389,6 +414,7 @@ impl Wants {
     /// Takes a want out, with all that is under way for it.
     fn drop_want(&mut self, hash: &Hash, extent: &Extent, out: &mut Vec<Output>) -> Option<Want> {
         let want = self.wants.remove(hash)?;
+        self.stirred.all();
         let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == *hash);
         let fetches: Vec<FetchId> = of_blob.map(|(fetch, _)| *fetch).collect();
         for fetch in fetches {

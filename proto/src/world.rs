@@ -1,7 +1,7 @@
 //! What the planner sees of the rest of the replica: who holds an artifact and can be asked for it. Whoever
 //! did not answer when a client waited is left out, see [`crate::presence`].
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
 use crate::{
     body::HoldingState,
@@ -56,7 +56,16 @@ impl Holders for World<'_> {
         let body = self.catalog.node(node)?;
         let far = body.site != self.config.site;
         let abroad = far && body.region != self.config.region;
-        Some(Holder { far, abroad, node: *node, addresses: body.addresses.clone() })
+        Some(Holder { far, abroad, node: *node })
+    }
+
+    fn addresses(&self, node: &NodeId) -> Vec<String> {
+        self.catalog.node(node).map(|body| body.addresses.clone()).unwrap_or_default()
+    }
+
+    fn changes(&self) -> Option<u64> {
+        let [holdings, nodes] = [self.catalog.holding_changes(), self.catalog.node_changes()];
+        Some(self.membership.session_changes() + holdings + nodes)
     }
 
     fn me(&self) -> NodeId {

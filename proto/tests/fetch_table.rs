@@ -35,6 +35,10 @@ impl Holders for World {
         self.0.values().flatten().find(|holder| holder.node == *node).cloned()
     }
 
+    fn addresses(&self, node: &NodeId) -> Vec<String> {
+        vec![format!("{node}")]
+    }
+
     fn me(&self) -> NodeId {
         node(1)
     }
@@ -75,7 +79,7 @@ fn hash(n: u8) -> Hash {
 }
 
 fn holder(n: u8, far: bool) -> Holder {
-    Holder { far, abroad: false, node: node(n), addresses: vec![format!("node-{n}:4717")] }
+    Holder { far, abroad: false, node: node(n) }
 }
 
 fn request(n: u64) -> Waiter {

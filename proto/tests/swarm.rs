@@ -99,8 +99,11 @@ impl Holders for View<'_> {
             far: self.sites[n] != self.sites[self.me],
             abroad: false,
             node: *node,
-            addresses: vec![],
         })
+    }
+
+    fn addresses(&self, _: &NodeId) -> Vec<String> {
+        Vec::new()
     }
 
     fn me(&self) -> NodeId {

@@ -204,7 +204,8 @@ impl Replica {
             self.wants_timer = true;
             out.push(Output::SetTimer { at: now.time + WANTS_INTERVAL, timer: Timer::Wants });
         }
-        if self.wants.is_sharing(now.time) && !core::mem::replace(&mut self.sharing_timer, true) {
+        if !self.sharing_timer && self.wants.is_sharing(now.time) {
+            self.sharing_timer = true;
             out.push(Output::SetTimer { at: now.time + SHARING_INTERVAL, timer: Timer::Sharing });
         }
     }

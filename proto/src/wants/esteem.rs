@@ -73,9 +73,12 @@ impl Esteem {
         }
     }
 
-    /// Whether it may be asked now.
-    pub(super) fn may_be_asked(&self, now: Time, node: &NodeId) -> bool {
-        self.holders.get(node).is_none_or(|opinion| opinion.until <= now)
+    /// How fast one transfer from it was of late, in bytes a millisecond, if it may be asked now.
+    pub(super) fn asked(&self, now: Time, node: &NodeId) -> Option<Option<u64>> {
+        match self.holders.get(node) {
+            Some(opinion) => (opinion.until <= now).then_some(opinion.rate),
+            None => Some(None),
+        }
     }
 
     /// Whether it is left alone for something worse than one failure.

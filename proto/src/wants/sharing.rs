@@ -5,6 +5,7 @@
 
 use alloc::collections::BTreeMap;
 
+use super::Holder;
 use crate::{
     cells::{Cells, Grid},
     id::{Hash, NodeId},
@@ -21,7 +22,7 @@ pub(super) struct Sharers {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Sharer {
-    pub(super) far: bool,
+    pub(super) holder: Holder,
     /// Its site, as a number.
     site: u64,
     /// What it has; all of it where that is nothing.
@@ -54,7 +55,7 @@ impl Sharers {
     pub(super) fn told(
         &mut self,
         now: Time,
-        (node, far, site): (NodeId, bool, u64),
+        (holder, site): (Holder, u64),
         grid: &Grid,
         extent: &Extent,
     ) -> bool {
@@ -62,7 +63,7 @@ impl Sharers {
         let read = |bytes| Cells::from_bytes(bytes, grid.count());
         let (have, coming, beyond) = match extent {
             Extent::Dropped => {
-                self.sharers.remove(&node);
+                self.sharers.remove(&holder.node);
                 return true;
             }
             Extent::Whole => (None, none(), none()),
@@ -76,11 +77,11 @@ impl Sharers {
                 (Some(have), coming, beyond)
             }
         };
-        if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&node) {
+        if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&holder.node) {
             return true;
         }
-        let sharer = self.sharers.entry(node).or_insert_with(|| Sharer {
-            far,
+        let sharer = self.sharers.entry(holder.node).or_insert_with(|| Sharer {
+            holder,
             site,
             have: Some(none()),
             coming: none(),
@@ -95,7 +96,8 @@ impl Sharers {
             sharer.gap = Some(sharer.gap.map_or(gap, |before| Span((before.0 * 3 + gap.0) / 4)));
             sharer.changed = now;
         }
-        (sharer.have, sharer.coming, sharer.beyond, sharer.heard) = (have, coming, beyond, now);
+        (sharer.have, sharer.coming, sharer.beyond) = (have, coming, beyond);
+        (sharer.holder, sharer.heard) = (holder, now);
         true
     }
 
@@ -144,7 +146,7 @@ impl Sharers {
 
     /// Neighbours, as far as they were heard of lately.
     fn near(&self, now: Time) -> impl Iterator<Item = &Sharer> {
-        self.sharers.values().filter(move |sharer| !sharer.far && sharer.is_heard(now))
+        self.sharers.values().filter(move |sharer| !sharer.holder.far && sharer.is_heard(now))
     }
 
     /// What a node is bringing into its site.
@@ -165,9 +167,9 @@ impl Sharers {
             let sharers = self.sharers.iter().filter(|(_, sharer)| sharer.is_getting());
             sharers.filter(move |(_, sharer)| sharer.is_heard(now) && sharer.keeps_up(latest))
         };
-        let near = at_work().filter(|(_, sharer)| !sharer.far).map(|(node, _)| number(&node.0));
+        let near = at_work().filter(|(_, sharer)| !sharer.holder.far).map(|(node, _)| number(&node.0));
         let mut sites: alloc::vec::Vec<u64> =
-            at_work().filter(|(_, sharer)| sharer.far).map(|(_, sharer)| sharer.site).collect();
+            at_work().filter(|(_, sharer)| sharer.holder.far).map(|(_, sharer)| sharer.site).collect();
         sites.push(site);
         sites.sort_unstable();
         sites.dedup();
@@ -198,7 +200,7 @@ impl Sharer {
     }
 
     fn is_heard(&self, now: Time) -> bool {
-        now.since(self.heard) < if self.far { SILENCE_FAR } else { SILENCE_NEAR }
+        now.since(self.heard) < if self.holder.far { SILENCE_FAR } else { SILENCE_NEAR }
     }
 
     /// Whether it had got more not long before `moment`, measured by how long that usually takes it.
@@ -214,9 +216,36 @@ impl Shares {
         self.nodes.len() == 1 || self.best(&self.nodes, cell) == Some(self.me)
     }
 
-    /// Whether this site fetches a cell from where all of it is, for the others.
-    pub(super) fn is_my_sites(&self, cell: usize) -> bool {
+    /// Those of these cells that this node fetches for its site.
+    pub(super) fn mine(&self, of: &Cells) -> Cells {
+        Shares::those(of, |cell| self.is_mine(cell))
+    }
+
+    /// Those of these cells that this site fetches from where all of the blob is, for the others.
+    pub(super) fn my_sites(&self, of: &Cells) -> Cells {
+        Shares::those(of, |cell| self.is_my_sites(cell))
+    }
+
+    fn is_my_sites(&self, cell: usize) -> bool {
         self.sites.len() == 1 || self.best(&self.sites, cell) == Some(self.site)
+    }
+
+    /// Asks once for each stripe that any of the cells is in.
+    fn those(of: &Cells, is: impl Fn(usize) -> bool) -> Cells {
+        let mut those = Cells::none(of.count());
+        let mut known = None;
+        for cell in of.iter() {
+            let stripe = cell / STRIPE;
+            let kept = match known {
+                Some((at, kept)) if at == stripe => kept,
+                _ => is(cell),
+            };
+            known = Some((stripe, kept));
+            if kept {
+                those.insert(cell);
+            }
+        }
+        those
     }
 
     /// Whether a node comes before this one for a cell.
@@ -287,6 +316,10 @@ mod tests {
         NodeId([n.wrapping_mul(37).wrapping_add(11); 32])
     }
 
+    fn holder(n: u8, far: bool) -> Holder {
+        Holder { far, abroad: false, node: node(n) }
+    }
+
     fn nothing() -> Extent {
         Extent::Partial { have: Vec::new(), coming: Vec::new() }
     }
@@ -297,7 +330,7 @@ mod tests {
         for (n, other) in all.iter().filter(|(n, _)| *n != me) {
             assert!(sharers.told(
                 Time(0),
-                (node(*n), *other != site, *other),
+                (holder(*n, *other != site), *other),
                 &Grid::of(1 << 26),
                 &nothing()
             ));
@@ -335,13 +368,13 @@ mod tests {
         coming.insert(3);
         let extent = Extent::Partial { have: Vec::new(), coming: coming.to_bytes() };
         let mut sharers = Sharers::default();
-        assert!(sharers.told(Time(0), (node(1), false, 1), &grid, &extent));
+        assert!(sharers.told(Time(0), (holder(1, false), 1), &grid, &extent));
         let coming = |now| sharers.coming(Time(now), &grid);
         assert!(coming(1_000).contains(3) && !coming(1_000).contains(4));
         assert!(coming(1_600).is_empty(), "silent");
         // It says the same for ever; where nobody gets more it is the link, and otherwise it is that node.
         for now in (0..10_000).step_by(500) {
-            assert!(sharers.told(Time(now), (node(1), false, 1), &grid, &extent));
+            assert!(sharers.told(Time(now), (holder(1, false), 1), &grid, &extent));
         }
         let nodes = |mine| sharers.shares(Time(9_600), &Hash([7; 32]), &node(2), 1, Time(mine)).nodes.len();
         assert_eq!((nodes(0), nodes(9_000)), (2, 1));
@@ -351,6 +384,6 @@ mod tests {
     fn what_does_not_fit_the_blob_is_not_believed() {
         let grid = Grid::of(1 << 20);
         let extent = Extent::Partial { have: alloc::vec![255; 40], coming: Vec::new() };
-        assert!(!Sharers::default().told(Time(0), (node(1), false, 1), &grid, &extent));
+        assert!(!Sharers::default().told(Time(0), (holder(1, false), 1), &grid, &extent));
     }
 }

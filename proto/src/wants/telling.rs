@@ -30,10 +30,12 @@ impl Wants {
     ) {
         let Some(member) = world.member(&from) else { return };
         let mut letters = Letters::default();
+        let site = world.site(&from);
         for Progress { hash, extent } in progress {
             if let Some(want) = self.wants.get_mut(&hash) {
+                self.stirred.one(hash);
                 want.telling.answered(now, &from);
-                if want.sharers.told(now, (from, member.far, world.site(&from)), &want.grid, &extent) {
+                if want.sharers.told(now, (member, site), &want.grid, &extent) {
                     self.give_way(now, &hash, &from, world, out);
                 }
             } else if matches!(extent, Extent::Partial { .. } | Extent::InCrowd { .. }) {
@@ -57,17 +59,20 @@ impl Wants {
         now: Time,
         config: &ReplicaConfig,
         world: &impl Holders,
+        stirred: &[Hash],
         out: &mut Vec<Output>,
     ) {
         let mut letters = Letters::default();
         let mut sessions = None;
-        for (hash, want) in &mut self.wants {
+        for hash in stirred {
+            let Some(want) = self.wants.get_mut(hash) else { continue };
             if want.telling.settled.is_some() || want.stage != Stage::Fetching {
                 continue;
             }
             let members = sessions.get_or_insert_with(|| world.sessions());
             let shared = want.size >= SHARED_MIN && config.sharing != Sharing::Origin;
-            let holders = want.possible_holders(world);
+            want.look_up(world);
+            let holders = want.possible_holders();
             let has_it = |node: &NodeId| holders.iter().any(|holder| holder.node == *node);
             let could_want = members.iter().any(|(node, far)| *far && !has_it(node));
             let far_too = want.size >= SHARED_FAR_MIN;
@@ -111,9 +116,16 @@ impl Wants {
     }
 
     /// Tells those who want the same what has changed.
-    pub(super) fn tell(&mut self, now: Time, config: &ReplicaConfig, out: &mut Vec<Output>) {
+    pub(super) fn tell(
+        &mut self,
+        now: Time,
+        config: &ReplicaConfig,
+        stirred: &[Hash],
+        out: &mut Vec<Output>,
+    ) {
         let mut letters = Letters::default();
-        for (hash, want) in &mut self.wants {
+        for hash in stirred {
+            let Some(want) = self.wants.get_mut(hash) else { continue };
             if !want.sharers.are_getting() || config.sharing == Sharing::Origin {
                 continue;
             }
@@ -128,8 +140,8 @@ impl Wants {
             }
             let mut told = Vec::new();
             for (node, sharer) in want.sharers.iter_mut().filter(|(_, sharer)| sharer.is_getting()) {
-                if core::mem::take(&mut sharer.is_new) || if sharer.far { far } else { near } {
-                    told.push((*node, sharer.far));
+                if core::mem::take(&mut sharer.is_new) || if sharer.holder.far { far } else { near } {
+                    told.push((*node, sharer.holder.far));
                 }
             }
             if told.is_empty() {
@@ -160,7 +172,7 @@ impl Wants {
     fn give_way(&mut self, now: Time, hash: &Hash, to: &NodeId, world: &impl Holders, out: &mut Vec<Output>) {
         let Some(want) = self.wants.get(hash) else { return };
         let Some((_, sharer)) = want.sharers.iter().find(|(node, _)| *node == to) else { return };
-        if sharer.far || !sharer.is_getting() {
+        if sharer.holder.far || !sharer.is_getting() {
             return;
         }
         let me = world.me();

@@ -20,6 +20,8 @@ pub(super) struct Want {
     manifests: BTreeSet<Digest>,
     /// Members that said themselves to have it.
     told_by: BTreeSet<NodeId>,
+    /// Who has all of it, as of the last look.
+    possible: Possible,
     pub(super) waiters: BTreeSet<Waiter>,
     pub(super) stage: Stage,
     /// Verified bytes in the store; unknown until probed.
@@ -40,6 +42,14 @@ pub(super) struct Want {
     /// Others that are getting it.
     pub(super) sharers: Sharers,
     pub(super) telling: Telling,
+}
+
+/// Who might send all of a blob, best first.
+#[derive(Debug, Default)]
+struct Possible {
+    /// What was known of holders and members then; nothing where it has to be found out anew.
+    of: Option<u64>,
+    holders: Vec<Holder>,
 }
 
 /// What the others have been told of a want.
@@ -91,6 +101,7 @@ impl Want {
             digest: None,
             manifests: BTreeSet::new(),
             told_by: BTreeSet::new(),
+            possible: Possible::default(),
             waiters: BTreeSet::new(),
             stage: Stage::Probing,
             have: Ranges::new(),
@@ -112,6 +123,7 @@ impl Want {
         self.digest = self.digest.or(order.digest);
         self.manifests.insert(order.manifest);
         self.told_by.extend(order.told_by);
+        self.possible.of = None;
         // One that is repeated starts no new wait.
         if self.waiters.insert(order.waiter) && order.waiter.is_client() {
             (self.asked, self.progressed, self.failures) = (now, now, 0);
@@ -147,9 +159,18 @@ impl Want {
         self.of(world, self.manifests.iter().flat_map(|manifest| world.holders(manifest)))
     }
 
-    /// Who might, best first.
-    pub(super) fn possible_holders(&self, world: &impl Holders) -> Vec<Holder> {
-        self.of(world, self.manifests.iter().flat_map(|manifest| world.with_session(manifest)))
+    /// Finds out who might, unless nothing has changed since the last time.
+    pub(super) fn look_up(&mut self, world: &impl Holders) {
+        let known = world.changes();
+        if known.is_none() || known != self.possible.of {
+            let of_artifacts = self.manifests.iter().flat_map(|manifest| world.with_session(manifest));
+            self.possible = Possible { of: known, holders: self.of(world, of_artifacts) };
+        }
+    }
+
+    /// Who might have at the last look, best first.
+    pub(super) fn possible_holders(&self) -> &[Holder] {
+        &self.possible.holders
     }
 
     fn of(&self, world: &impl Holders, of_artifacts: impl Iterator<Item = Holder>) -> Vec<Holder> {

@@ -1,0 +1,350 @@
+//! What is asked for next of one blob, and of whom: in which order its parts come, which of them are this node's to
+//! fetch, and how big a request is. What it goes by is gathered in `plan`.
+
+use alloc::vec::Vec;
+use core::{cmp::Reverse, ops::Range};
+
+use super::{
+    Flight, Holder,
+    esteem::Esteem,
+    sharing::{STRIPE, Shares, mix, number},
+    want::Want,
+};
+use crate::{
+    cells::Cells,
+    config::Sharing,
+    event::FetchId,
+    ranges::Ranges,
+    time::{Span, Time},
+};
+
+/// Somebody who has all of a blob, or these cells of it.
+pub(super) struct Source<'a> {
+    pub(super) holder: Holder,
+    pub(super) has: Option<&'a Cells>,
+    /// Transfers of this blob under way from it, and how many more it may be asked for.
+    pub(super) lanes: usize,
+    pub(super) room: usize,
+    pub(super) rate: Option<u64>,
+}
+
+/// One blob's plan.
+pub(super) struct Plan<'a> {
+    pub(super) now: Time,
+    pub(super) want: &'a Want,
+    pub(super) sharing: Sharing,
+    pub(super) sources: Vec<Source<'a>>,
+    pub(super) shares: Shares,
+    /// Nobody has been asked for these bytes.
+    pub(super) open: Ranges,
+    /// Transfers that may be started.
+    pub(super) free: usize,
+    /// Whether other sites may be asked.
+    pub(super) far: bool,
+    /// Whether more of this site want it than this node hears of.
+    pub(super) crowd: bool,
+    /// Whether to ask for little where all of it is.
+    pub(super) carefully: bool,
+}
+
+/// A request to be made.
+pub(super) struct Piece {
+    pub(super) range: Range<u64>,
+    pub(super) holder: Holder,
+}
+
+/// What may be asked for.
+struct Reach {
+    /// Of neighbours,
+    near: Cells,
+    /// of those of other sites that have some of it,
+    far: Cells,
+    /// and of those that have all of it.
+    whole_far: Cells,
+}
+
+/// Whose work this node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Own,
+    /// Also what another node of this site would fetch,
+    Neighbours,
+    /// or another site.
+    OtherSites,
+}
+
+impl Plan<'_> {
+    /// What this node is to fetch.
+    pub(super) fn pieces(&mut self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        if !self.has_room() {
+            return pieces;
+        }
+        let open_bytes = self.open.len();
+        let reach = self.reach(Work::Own);
+        if self.far && self.crowd {
+            let open: Vec<usize> = self.want.grid.touching(&self.open).iter().collect();
+            let near = Reach { far: self.no_cells(), whole_far: self.no_cells(), near: reach.near.clone() };
+            self.take(&near, self.in_order(&near), open_bytes, &mut pieces);
+            self.take(&reach, self.spread(open), open_bytes, &mut pieces);
+        } else {
+            self.take(&reach, self.in_order(&reach), open_bytes, &mut pieces);
+        }
+        pieces
+    }
+
+    /// Something that is another's to fetch, because this node has nothing else to do.
+    pub(super) fn others_work(&mut self) -> Option<Piece> {
+        let idle = self.now.since(self.want.idle_since.max(self.want.telling.settled?));
+        if idle < IDLE || self.sharing != Sharing::Swarm || !self.has_room() {
+            return None;
+        }
+        let reach = self.reach(if idle < IDLE_SITE { Work::Neighbours } else { Work::OtherSites });
+        let able = self.able(&reach);
+        // Not where all others begin, also for what is read in order: somebody else is about to bring that.
+        let start = self.shares.start(self.want.grid.count());
+        let cell = able.iter().find(|cell| *cell >= start).or_else(|| able.iter().next())?;
+        self.piece_at(&reach, cell, self.open.len())
+    }
+
+    fn take(&mut self, reach: &Reach, cells: Vec<usize>, open_bytes: u64, pieces: &mut Vec<Piece>) {
+        for cell in cells {
+            if !self.has_room() {
+                break;
+            }
+            while self.free > 0 {
+                let Some(piece) = self.piece_at(reach, cell, open_bytes) else { break };
+                pieces.push(piece);
+            }
+        }
+    }
+
+    /// The cells that somebody may be asked for, in the order in which they are to come.
+    fn in_order(&self, reach: &Reach) -> Vec<usize> {
+        let mut cells: Vec<usize> = self.able(reach).iter().collect();
+        if !self.want.is_urgent() && self.want.sharers.are_getting() {
+            cells.sort_by_cached_key(|cell| self.want.sharers.copies(*cell));
+        }
+        cells
+    }
+
+    /// The cells in the order in which a crowd asks other sites: nodes that do not hear of one another begin at
+    /// different places, and have heard of what others brought when they come there. Of what is read in order only
+    /// some is spread, so that readers do not wait for the end.
+    fn spread(&self, mut cells: Vec<usize>) -> Vec<usize> {
+        let is_urgent = self.want.is_urgent();
+        let window = if is_urgent { cells.len().min(WINDOW) } else { cells.len() };
+        let start = self.shares.start(window);
+        if let Some(first) = cells.get_mut(..window) {
+            first.rotate_left(start.min(window));
+        }
+        if !is_urgent {
+            cells.sort_by_cached_key(|cell| self.want.sharers.copies(*cell));
+        }
+        cells
+    }
+
+    /// Whether anybody may be asked for anything more.
+    fn has_room(&self) -> bool {
+        self.free > 0 && self.sources.iter().any(|source| source.room > 0)
+    }
+
+    fn no_cells(&self) -> Cells {
+        Cells::none(self.want.grid.count())
+    }
+
+    /// What may be asked for of whom.
+    fn reach(&self, work: Work) -> Reach {
+        let near = self.want.grid.touching(&self.open);
+        let none = || self.no_cells();
+        if !self.far || !self.sources.iter().any(|source| source.holder.far && source.room > 0) {
+            return Reach { near, far: none(), whole_far: none() };
+        }
+        if self.sharing == Sharing::Origin {
+            return Reach { far: near.clone(), whole_far: near.clone(), near };
+        }
+        let mut far = near.clone();
+        let (here, elsewhere) = self.taken_care_of();
+        far.remove_all(&here);
+        far = match (work, self.sharing) {
+            (Work::Own, Sharing::Swarm) => self.shares.mine(&far),
+            // One cache a site: the same node for the whole blob.
+            (Work::Own, _) if !self.shares.is_mine(0) => none(),
+            _ => far,
+        };
+        let mut whole_far = far.clone();
+        if self.sharing == Sharing::Swarm && self.is_scarce() {
+            // It has left the origin, or is about to, and can be had there.
+            whole_far.remove_all(&elsewhere);
+            if work != Work::OtherSites {
+                whole_far = self.shares.my_sites(&whole_far);
+            }
+        }
+        Reach { near, far, whole_far }
+    }
+
+    /// What neighbours have or bring in, and what other sites that have not got all of it have or bring to theirs.
+    fn taken_care_of(&self) -> (Cells, Cells) {
+        let want = self.want;
+        let mut near = match self.now.since(want.idle_since.max(want.progressed)) < DISTRUST {
+            true => want.sharers.coming(self.now, &want.grid),
+            false => self.no_cells(),
+        };
+        let mut elsewhere = self.no_cells();
+        for Source { holder, has, .. } in &self.sources {
+            match (holder.far, has) {
+                (false, Some(has)) => near.join(has),
+                (false, None) => near = Cells::all(want.grid.count()),
+                (true, Some(has)) => elsewhere.join(has),
+                (true, None) => {}
+            }
+            if let Some(brings) = want.sharers.brings(self.now, &holder.node).filter(|_| holder.far) {
+                elsewhere.join(brings);
+            }
+        }
+        (near, elsewhere)
+    }
+
+    /// Whether fewer sites have all of it than want it, so that they had better share what they get.
+    fn is_scarce(&self) -> bool {
+        let whole = self.sources.iter().filter(|source| source.has.is_none() && source.holder.far);
+        whole.count() < self.shares.sites()
+    }
+
+    /// The cells that somebody may be asked for.
+    fn able(&self, reach: &Reach) -> Cells {
+        let mut able = self.no_cells();
+        for source in self.sources.iter().filter(|source| source.room > 0) {
+            match source.has {
+                Some(has) => able.join_common(has, reach.of(source)),
+                None => able.join(reach.of(source)),
+            }
+        }
+        able
+    }
+
+    /// A request that begins with what is open of a cell, if somebody may be asked for it.
+    fn piece_at(&mut self, reach: &Reach, cell: usize, open_bytes: u64) -> Option<Piece> {
+        let bytes = self.want.grid.bytes(cell..cell + 1);
+        let mut range = self.open.within(&bytes)?;
+        let at = self.best(reach, cell)?;
+        let piece = self.piece_bytes(&self.sources[at], open_bytes);
+        let mut next = cell + 1;
+        // As far as the same source may be asked for what follows.
+        while range.end - range.start < piece && range.end == self.want.grid.bytes(0..next).end {
+            let following = self.open.within(&self.want.grid.bytes(next..next + 1));
+            let Some(more) = following.filter(|more| more.start == range.end) else { break };
+            if !reach.may_ask(&self.sources[at], next) {
+                break;
+            }
+            range.end = more.end;
+            next += 1;
+        }
+        self.open.remove(range.clone());
+        self.free -= 1;
+        let source = &mut self.sources[at];
+        source.room -= 1;
+        source.lanes += 1;
+        Some(Piece { range, holder: source.holder })
+    }
+
+    /// Whom to ask for a cell: near before far, those who have a part before those who have all and are asked by
+    /// everybody, this region before others, the least busy, the fastest.
+    fn best(&self, reach: &Reach, cell: usize) -> Option<usize> {
+        let sources = self.sources.iter().enumerate();
+        let able = sources.filter(|(_, source)| source.room > 0 && reach.may_ask(source, cell));
+        let best = able.min_by_key(|(_, source)| {
+            let spread = mix(number(&source.holder.node.0) ^ cell as u64);
+            let whole_far = source.holder.far && source.has.is_none();
+            let Holder { far, abroad, .. } = source.holder;
+            (far, whole_far, abroad, source.lanes, Reverse(source.rate), spread)
+        });
+        best.map(|(at, _)| at)
+    }
+
+    /// How big a request to ask for.
+    fn piece_bytes(&self, source: &Source<'_>, open_bytes: u64) -> u64 {
+        let cell = self.want.grid.cell_bytes();
+        let first = if source.holder.far { FIRST_FAR } else { FIRST_NEAR };
+        let by_rate = source.rate.map_or(first, |rate| rate.saturating_mul(PIECE.0));
+        let lanes: usize = self.sources.iter().map(|source| source.room + source.lanes).sum();
+        // Towards the end pieces become small, so that all lanes end together.
+        let fair = open_bytes / (2 * lanes.max(1) as u64);
+        // What others wait for is to be theirs soon.
+        let waited = source.holder.far && (self.shares.has_neighbours() || self.shares.sites() > 1);
+        let most = match waited {
+            _ if source.holder.far && self.carefully => cell,
+            true => cell.saturating_mul(STRIPE as u64),
+            false => PIECE_MAX,
+        };
+        by_rate.min(fair).clamp(cell, most.max(cell))
+    }
+
+    /// Transfers that take much longer than they should, and who else could be asked for the same.
+    pub(super) fn slow(&self, flights: &[(FetchId, &Flight)], esteem: &Esteem) -> Vec<(FetchId, Piece)> {
+        let mut slow = Vec::new();
+        for (fetch, flight) in flights.iter().filter(|(_, flight)| !flight.doubled) {
+            if slow.len() >= self.free {
+                break;
+            }
+            let bytes = flight.range.end - flight.range.start;
+            let is_dead = !esteem.is_sending(self.now, &flight.from, flight.started);
+            // A second copy over a thin link costs more than it gains.
+            let usual = esteem.rate(&flight.from).filter(|_| !flight.far).map(|rate| bytes / rate.max(1));
+            let is_late = usual.is_some_and(|usual| {
+                self.now.since(flight.started).0 > usual.saturating_mul(2).saturating_add(LATE.0)
+            });
+            if !is_dead && !is_late {
+                continue;
+            }
+            let cells = self.want.grid.touched(&flight.range);
+            let others = self.sources.iter().filter(|source| {
+                let has_all = source.has.is_none_or(|has| cells.clone().all(|cell| has.contains(cell)));
+                source.holder.node != flight.from
+                    && source.room > 0
+                    && has_all
+                    && (self.far || !source.holder.far)
+            });
+            let best = others.min_by_key(|source| (source.holder.far, Reverse(source.rate)));
+            if let Some(source) = best {
+                let range = flight.range.clone();
+                slow.push((*fetch, Piece { range, holder: source.holder }));
+            }
+        }
+        slow
+    }
+}
+
+
+impl Reach {
+    fn of(&self, source: &Source<'_>) -> &Cells {
+        match (source.holder.far, source.has) {
+            (false, _) => &self.near,
+            (true, Some(_)) => &self.far,
+            (true, None) => &self.whole_far,
+        }
+    }
+
+    /// Whether this source has a cell and this node is to fetch it from there.
+    fn may_ask(&self, source: &Source<'_>, cell: usize) -> bool {
+        source.has.is_none_or(|has| has.contains(cell)) && self.of(source).contains(cell)
+    }
+}
+
+/// How long a request is to take.
+const PIECE: Span = Span::millis(500);
+const PIECE_MAX: u64 = 64 * 1024 * 1024;
+/// The first request to a holder whose speed is not known.
+const FIRST_NEAR: u64 = 2 * 1024 * 1024;
+const FIRST_FAR: u64 = 512 * 1024;
+/// Cells of what is read in order that a crowd asks other sites for in any order.
+const WINDOW: usize = 128;
+/// A node that has had nothing to do for this long takes over what is another's of its site,
+const IDLE: Span = Span::millis(500);
+/// or another site's.
+const IDLE_SITE: Span = Span::millis(2_000);
+/// A node to which nothing has come for this long does not believe any more that others are bringing it: a
+/// neighbour that says so for ever must not keep a site from what it wants.
+const DISTRUST: Span = Span::secs(20);
+/// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.
+const LATE: Span = Span::millis(300);
