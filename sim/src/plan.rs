@@ -164,6 +164,7 @@ pub fn setup(topology: &Topology, question: &Question, end: Nanos, seed: u64) ->
             tags: vec!["latest".to_owned()],
             layers: vec![Layer { content: "plan".to_owned(), bytes: question.bytes }],
         }],
+        upstream: None,
         start: Start::Warm,
         actions,
         end: SETTLE.saturating_add(end),

@@ -25,6 +25,8 @@ pub struct Setup {
     pub network: Network,
     /// What is published or pulled, by number.
     pub artifacts: Vec<Artifact>,
+    /// A site that is a registry outside the mesh: no node runs there, and it has what is seeded there.
+    pub upstream: Option<usize>,
     /// What nodes know when its time begins.
     pub start: Start,
     /// What happens, in the order of time. Whatever is asked of a node that is down is not asked.

@@ -145,8 +145,7 @@ impl Case {
         let mut simulated = Simulated { name: self.name.clone(), seconds: vec![], copies: vec![] };
         for seed in 1..=self.seeds {
             let setup = scenario.setup(0, seed)?;
-            let run =
-                RunId { system: system::SYSTEMS[0].to_owned(), seed, variant: String::new() };
+            let run = RunId { system: system::SYSTEMS[0].to_owned(), seed, variant: String::new() };
             let mut measured: Vec<Measurement> = vec![];
             // The first system exists.
             let _ = system::carry_out(&setup, &scenario.source, &run, &mut measured, &mut |_, _| ());
@@ -164,9 +163,9 @@ impl Case {
 
     /// How far the simulated time is from the measured one, of the measured one; below 0 where it is less.
     pub fn error(&self, simulated: &Simulated) -> f64 {
-        self.measured.first().map_or(f64::NAN, |measured| {
-            simulated.typical_seconds() / measured.seconds - 1.0
-        })
+        self.measured
+            .first()
+            .map_or(f64::NAN, |measured| simulated.typical_seconds() / measured.seconds - 1.0)
     }
 }
 
@@ -178,8 +177,7 @@ pub fn pairs<'a>(cases: &'a Cases, all: &'a [Simulated]) -> Vec<(&'a Case, &'a S
 
 /// The median and the 95 % quantile of the errors, without their signs.
 pub fn spread(pairs: &[(&Case, &Simulated)]) -> (f64, f64) {
-    let mut errors: Vec<f64> =
-        pairs.iter().map(|(case, simulated)| case.error(simulated).abs()).collect();
+    let mut errors: Vec<f64> = pairs.iter().map(|(case, simulated)| case.error(simulated).abs()).collect();
     errors.sort_by(f64::total_cmp);
     (quantile(&errors, 0.5), quantile(&errors, 0.95))
 }

@@ -42,6 +42,10 @@ fn quick_cases_come_to_what_is_kept() {
         let now = case.simulate(&here().join("../configs/scenarios")).expect("it runs");
         let (error, was) = (case.error(&now), case.error(kept));
         assert!(error.abs() <= cases.goal.most, "{}: {error} of the measured time off", case.name);
-        assert!((error - was).abs() <= 0.02, "{}: {error} is not {was}: waystation-sim validate --keep", case.name);
+        assert!(
+            (error - was).abs() <= 0.02,
+            "{}: {error} is not {was}: waystation-sim validate --keep",
+            case.name
+        );
     }
 }

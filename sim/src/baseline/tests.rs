@@ -49,6 +49,7 @@ fn burst(topology: Topology, layers: &[u64]) -> Setup {
         topology,
         network: Network { efficiency: 1_000_000, ..Network::default() },
         artifacts: vec![artifact],
+        upstream: None,
         start: Start::Warm,
         actions,
         end: 3_600 * SECOND,

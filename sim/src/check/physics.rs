@@ -182,6 +182,7 @@ mod tests {
             topology: Topology::parse(std::path::Path::new("test.toml"), text).expect("a topology"),
             network: Network { efficiency: 1_000_000, ..Network::default() },
             artifacts: vec![Artifact { repository: "a/b".into(), tags: vec![], layers: vec![layer] }],
+            upstream: None,
             start: Start::Warm,
             actions: vec![(0, Action::Seed { artifact: 0, at })],
             end: 100 * SECOND,

@@ -26,6 +26,7 @@ pub struct File {
     pub generate: Option<Spanned<Fleet>>,
     #[serde(default)]
     pub start: Start,
+    pub upstream: Option<Spanned<String>>,
     pub duration: Option<Spanned<Time>>,
     pub bucket: Option<Time>,
     pub seeds: Option<Spanned<Vec<u64>>>,

@@ -41,9 +41,15 @@ fn times(svg: &mut String, pairs: &[(&Case, &Simulated)]) {
     let (x, y) = (|s| LEFT + SIDE * along(s), |s| TOP + SIDE * (1.0 - along(s)));
     let (first, last) = SECONDS;
     let band = 1.1;
-    let corners = [(first, first), (first * band, first), (last, last / band), (last, last), (last / band, last), (first, first * band)];
-    let corners: Vec<String> =
-        corners.iter().map(|(m, s)| format!("{:.1},{:.1}", x(*m), y(*s))).collect();
+    let corners = [
+        (first, first),
+        (first * band, first),
+        (last, last / band),
+        (last, last),
+        (last / band, last),
+        (first, first * band),
+    ];
+    let corners: Vec<String> = corners.iter().map(|(m, s)| format!("{:.1},{:.1}", x(*m), y(*s))).collect();
     let _ = writeln!(svg, "<polygon points=\"{}\" fill=\"#e4ecf5\"/>", corners.join(" "));
     line(svg, (x(first), y(first)), (x(last), y(last)), "#777");
     for tick in [1.0, 3.0, 10.0, 30.0, 100.0] {
@@ -62,9 +68,8 @@ fn times(svg: &mut String, pairs: &[(&Case, &Simulated)]) {
 }
 
 fn errors(svg: &mut String, pairs: &[(&Case, &Simulated)]) {
-    let x = |percent: f64| {
-        STRIP + STRIP_WIDTH * (percent.clamp(-PERCENT, PERCENT) + PERCENT) / (2.0 * PERCENT)
-    };
+    let x =
+        |percent: f64| STRIP + STRIP_WIDTH * (percent.clamp(-PERCENT, PERCENT) + PERCENT) / (2.0 * PERCENT);
     for (within, colour) in [(10.0, "#e4ecf5"), (5.0, "#cfdeee")] {
         let _ = writeln!(
             svg,
@@ -110,5 +115,8 @@ fn dot(svg: &mut String, (x, y): (f64, f64), hollow: bool) {
 }
 
 fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, words: &str) {
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"#222\">{words}</text>");
+    let _ = writeln!(
+        svg,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"#222\">{words}</text>"
+    );
 }

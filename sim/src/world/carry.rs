@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use waystation_proto::{Input, RepoName, RequestId, Tag};
 
-use super::{Occurrence, World, observe::Course, pulls::CLIENT_REQUESTS};
+use super::{Occurrence, World, observe::Course, pulls::CLIENT_REQUESTS, upstream::Upstream};
 use crate::{
     Options,
     account::Account,
@@ -111,7 +111,9 @@ impl World {
             Action::Join { at } => world.ground.number(*at),
             _ => None,
         });
-        let later: BTreeSet<usize> = joins.collect();
+        world.upstream = Upstream::of(setup, |place| world.ground.number(place));
+        let outside = (0..world.hosts.len()).filter(|host| world.upstream.is(*host));
+        let later: BTreeSet<usize> = joins.chain(outside).collect();
         world.prepare(&setup.artifacts, &later, warm);
         for host in (0..world.hosts.len()).filter(|host| !later.contains(host)) {
             let at = if warm { world.rng.u64(0..SECOND) } else { 0 };

@@ -167,7 +167,8 @@ impl World {
         let severed = self.network.is_severed(host, from);
         let mut route = data.plant.route(data.node_of[from], data.node_of[host]);
         route.round_trip = self.network.base_delay(host, from) + self.network.base_delay(from, host);
-        route.cap = (severed || !self.hosts[from].is_up()).then_some(0);
+        let dead = severed || !(self.hosts[from].is_up() || self.upstream.is(from));
+        route.cap = dead.then_some(0);
         let class = match class {
             Class::Client => flow::Class::Client,
             Class::Background => flow::Class::Background,
@@ -175,7 +176,8 @@ impl World {
         let flow = data.flows.start(self.now, &route, range.end - range.start, class);
         data.by_flow.insert(flow, (host, fetch));
         data.sent_by.insert((from, host, fetch));
-        let started = Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, truth: Truth::All };
+        let started =
+            Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, truth: Truth::All };
         data.fetches.insert((host, fetch), started);
         if !severed {
             let there = self.network.base_delay(host, from);
@@ -193,10 +195,11 @@ impl World {
         if self.data.rotten.remove(&(from, hash)) {
             self.lose(from, hash);
         }
+        let serves = self.serves(from);
         let Some(asked) = self.data.fetches.get_mut(&(host, fetch)) else { return };
         let holder = &mut self.hosts[from];
         holder.requests += 1;
-        if !holder.is_up() || !holder.disk.has(&hash, &asked.range) {
+        if !serves || !holder.disk.has(&hash, &asked.range) {
             self.data.stop(self.now, host, fetch);
             self.at(back, Occurrence::Broken { host, life, fetch, fault: Fault::Peer });
         } else if holder.lies && holder.lies_every > 1 {
@@ -261,7 +264,11 @@ impl World {
             } else {
                 self.occurrences += 1;
                 self.finish(host, fetch, true);
-                self.tell(host, Input::Fetched { fetch });
+                if self.upstream.brings(host, fetch) {
+                    self.downloaded(host, fetch);
+                } else {
+                    self.tell(host, Input::Fetched { fetch });
+                }
             }
         }
     }
@@ -270,7 +277,11 @@ impl World {
     pub(super) fn broken(&mut self, host: usize, fetch: FetchId, fault: Fault) {
         if self.data.fetches.contains_key(&(host, fetch)) {
             self.finish(host, fetch, fault != Fault::Local);
-            self.tell(host, Input::FetchFailed { fetch, fault });
+            if self.upstream.brings(host, fetch) {
+                self.download_broke(host, fetch);
+            } else {
+                self.tell(host, Input::FetchFailed { fetch, fault });
+            }
         }
     }
 
@@ -309,6 +320,7 @@ impl World {
     /// A host stopped: what it fetched is nobody's business any more, and what others fetched from it ends; at
     /// once where its kernel says so, and otherwise when they have waited long enough.
     pub(super) fn drop_fetches(&mut self, host: usize, silent: bool) {
+        self.upstream.stopped(host);
         let of_host = (host, FetchId(0))..=(host, FetchId(u64::MAX));
         let own: Vec<FetchId> = self.data.fetches.range(of_host).map(|((_, fetch), _)| *fetch).collect();
         for fetch in own {
@@ -328,10 +340,11 @@ impl World {
     /// Some links carry nothing any more, or carry again.
     pub(super) fn links_changed(&mut self) {
         let Data { flows, host_of, .. } = &mut self.data;
-        let (network, hosts) = (&self.network, &self.hosts);
+        let (network, hosts, upstream) = (&self.network, &self.hosts, &self.upstream);
         flows.set_caps(self.now, |from, to| {
             let (from, to) = (host_of[from as usize], host_of[to as usize]);
-            (network.is_severed(from, to) || !hosts[from].is_up()).then_some(0)
+            let serves = hosts[from].is_up() || upstream.is(from);
+            (network.is_severed(from, to) || !serves).then_some(0)
         });
     }
 }

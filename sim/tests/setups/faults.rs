@@ -70,8 +70,7 @@ fn a_line_that_is_slower_is_slower_from_then_on() {
 #[test]
 fn a_line_of_no_rate_carries_nothing_until_it_has_one() {
     let line = |rate| Action::Line { site: 1, up: rate, down: rate };
-    let actions =
-        vec![pull(SECOND, at(1, 0)), (2 * SECOND, line(0)), (60 * SECOND, line(50_000_000))];
+    let actions = vec![pull(SECOND, at(1, 0)), (2 * SECOND, line(0)), (60 * SECOND, line(50_000_000))];
     let (summary, measured) = carry_out(&with(1, 1, 180 * SECOND, actions));
     assert_eq!(summary.done, 1);
     assert!(took(&measured)[0] > 59.0, "{:?}", took(&measured));

@@ -1,6 +1,7 @@
 //! Setups are carried out: everybody gets everything, within the bounds of physics, and the same in every process.
 
 mod faults;
+mod upstream;
 
 use std::{path::Path, process::Command};
 
@@ -54,6 +55,7 @@ fn setup(topology: Topology, bytes: u64, end: Nanos) -> Setup {
         topology,
         network: Network::default(),
         artifacts: vec![artifact],
+        upstream: None,
         start: Start::Warm,
         actions: Vec::new(),
         end,
