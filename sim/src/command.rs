@@ -10,6 +10,7 @@ mod replay;
 mod run;
 mod swarm;
 mod topology;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Swarm(swarm::Swarm),
     /// What the control plane costs: an idle hour, and one with publications.
     Cost(cost::CostArgs),
+    /// Set the simulator beside what was measured with real nodes.
+    Validate(validate::ValidateArgs),
 }
 
 /// Does what the arguments of the process say.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Swarm(args) => swarm::run(&args),
         Command::Cost(args) => cost::cost(args),
+        Command::Validate(args) => validate::validate(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

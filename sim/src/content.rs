@@ -15,6 +15,7 @@ pub struct Content {
     blobs: BTreeMap<Hash, Blob>,
     indexes: BTreeMap<Hash, ArtifactIndex>,
     artifacts: Vec<Artifact>,
+    named: BTreeMap<Digest, Hash>,
 }
 
 /// A blob, as whoever made it knows it.
@@ -44,6 +45,7 @@ impl Content {
     pub fn blob(&mut self, text: &str, size: u64) -> BlobRef {
         let hash = Hash::of(text.as_bytes());
         let digest = Digest::Sha256(blake3::derive_key("waystation-sim digest v1", text.as_bytes()));
+        self.named.insert(digest, hash);
         let known = *self.blobs.entry(hash).or_insert(Blob { size, digest: Some(digest) });
         BlobRef { digest, hash, size: known.size }
     }
@@ -90,6 +92,12 @@ impl Content {
     /// What a blob truly is, if it exists.
     pub fn truth(&self, hash: &Hash) -> Option<Blob> {
         self.blobs.get(hash).copied()
+    }
+
+    /// Hash and size of the blob that clients name by this digest.
+    pub fn named_by(&self, digest: &Digest) -> Option<(Hash, u64)> {
+        let hash = *self.named.get(digest)?;
+        Some((hash, self.truth(&hash)?.size))
     }
 
     /// The artifact index with this hash.

@@ -29,6 +29,10 @@ pub struct Host {
     pub address: String,
     /// Whether it sends wrong bytes.
     pub lies: bool,
+    /// Of so many requests one gets them.
+    pub lies_every: u32,
+    /// Requests for bytes that it was asked.
+    pub requests: u64,
     /// Whether it is gone for good.
     pub left: bool,
     /// Its disk, which outlives it.
@@ -71,6 +75,8 @@ impl Host {
             id: NodeId(key.verifying_key().to_bytes()),
             address: address(number),
             lies: false,
+            lies_every: 1,
+            requests: 0,
             left: false,
             disk: Disk::new(random::stream(ground.seed, number, "disk")),
             peers: BTreeMap::new(),

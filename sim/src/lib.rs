@@ -53,6 +53,7 @@ pub mod steps;
 pub mod summary;
 pub mod system;
 pub mod trace;
+pub mod validation;
 pub mod words;
 pub mod workload;
 pub mod world;

@@ -7,7 +7,7 @@ use std::fmt;
 use waystation_topology::{Place, Topology, Transfer};
 
 use crate::{
-    setup::{Action, Artifact, Layer, Nanos, Network, Setup},
+    setup::{Action, Artifact, Layer, Nanos, Network, Setup, Start},
     summary::{Unit, aligned, bytes},
 };
 
@@ -164,6 +164,8 @@ pub fn setup(topology: &Topology, question: &Question, end: Nanos, seed: u64) ->
             tags: vec!["latest".to_owned()],
             layers: vec![Layer { content: "plan".to_owned(), bytes: question.bytes }],
         }],
+        upstream: None,
+        start: Start::Warm,
         actions,
         end: SETTLE.saturating_add(end),
         bucket: (end / 100).max(crate::setup::SECOND),

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use waystation_topology::{
-    FileError, Problem,
+    FileError, Problem, Topology,
     file::{groups, spread},
     source,
 };
@@ -141,16 +141,35 @@ impl Scenario {
         let mut actions = Actions::new(seed, end);
         workload::add(&file.workload, &topology, &mut library, &mut actions)?;
         faults::add(&file.fault, &topology, &library, &mut actions)?;
+        let upstream = upstream(file, &topology)?;
         Ok(Setup {
             name: self.name.clone(),
             seed,
             topology,
             network: network(&file.network),
             artifacts: library.artifacts,
+            upstream,
+            start: file.start,
             actions: actions.sorted(),
             end,
             bucket: file.bucket.map_or_else(|| bucket(end), |bucket| bucket.nanos().max(1)),
         })
+    }
+}
+
+/// The site that is no site of the mesh.
+fn upstream(file: &File, topology: &Topology) -> Result<Option<usize>, Problem> {
+    let Some(name) = &file.upstream else { return Ok(None) };
+    let site = topology.sites.iter().position(|site| site.name == *name.get_ref());
+    match site {
+        None => Err(Problem::at(name, "no site has this name; write that of a site of one node")),
+        Some(site) if topology.sites[site].origin => {
+            Err(Problem::at(name, "is the origin, where nodes find the mesh; write another site"))
+        }
+        Some(site) if topology.sites[site].nodes != 1 => {
+            Err(Problem::at(name, "has several nodes; a registry counts as one: write nodes = 1"))
+        }
+        site => Ok(site),
     }
 }
 

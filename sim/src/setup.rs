@@ -25,12 +25,27 @@ pub struct Setup {
     pub network: Network,
     /// What is published or pulled, by number.
     pub artifacts: Vec<Artifact>,
+    /// A site that is a registry outside the mesh: no node runs there, and it has what is seeded there.
+    pub upstream: Option<usize>,
+    /// What nodes know when its time begins.
+    pub start: Start,
     /// What happens, in the order of time. Whatever is asked of a node that is down is not asked.
     pub actions: Vec<(Nanos, Action)>,
     /// When the run is over, finished or not.
     pub end: Nanos,
     /// How long a bucket is over which the bytes of a line are counted.
     pub bucket: Nanos,
+}
+
+/// What nodes know when a setup's time begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Everybody knows every node, and what [`Action::Seed`] says, and has had half a minute for its sessions.
+    #[default]
+    Warm,
+    /// Nobody knows more than where to join. All start at the same moment.
+    Cold,
 }
 
 /// What links do beside carrying. Chances are in millionths.
@@ -169,13 +184,15 @@ pub enum Action {
     Lies {
         /// Which.
         at: Place,
+        /// Of so many requests one: 1 is each, from its first byte on; with more it is the end that is wrong.
+        every: u32,
     },
-    /// A node's disk is full from now on, or works again.
+    /// A node's disk is another from now on.
     Disk {
         /// Which.
         at: Place,
-        /// Whether it takes no more.
-        full: bool,
+        /// What it does.
+        state: DiskState,
     },
     /// One of the blobs that a node holds rots.
     Rot {
@@ -191,4 +208,27 @@ pub enum Action {
         /// Forward, or back where negative.
         seconds: i64,
     },
+    /// A copy of a node's disk is put aside.
+    Remember {
+        /// Which node.
+        at: Place,
+    },
+    /// A node stops, and comes back with what was put aside, or nothing: what it says then is old.
+    Stale {
+        /// Which.
+        at: Place,
+        /// After how long.
+        down: Nanos,
+    },
+}
+
+/// How a disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskState {
+    /// As it should.
+    Works,
+    /// It takes no more.
+    Full,
+    /// To make something durable takes a hundred times as long.
+    Slow,
 }

@@ -13,6 +13,7 @@ mod room;
 mod sessions;
 mod trial;
 mod trouble;
+mod upstream;
 mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer,
-    event::WriteId,
+    event::{Source, WriteId},
     record::{Key, Trust},
 };
 
 pub use self::{
-    carry::{How, Start, Summary},
+    carry::{How, Summary},
     trial::Report,
 };
 use self::{data::Data, messages::Delivery, observe::Course};
@@ -86,6 +87,7 @@ pub struct World {
     course: Course,
     evictors: Vec<Evictor>,
     trouble: trouble::Trouble,
+    upstream: upstream::Upstream,
     /// For steps that no case has.
     next_number: u64,
     checks: Checks,
@@ -184,6 +186,8 @@ enum Operating {
     Seal(Hash, u64),
     Probe(Hash),
     ReadIndex(Hash),
+    /// What a registry sent.
+    Ingest(Source, Hash, u64),
 }
 
 impl World {
@@ -239,6 +243,7 @@ impl World {
             network: Network::new(&ground),
             evictors: hosts.iter().map(|_| Evictor::default()).collect(),
             trouble: trouble::Trouble::default(),
+            upstream: upstream::Upstream::default(),
             next_number: 1,
             gossip: Gossip::new(ground.seed, hosts.len(), Params::default()),
             data: Data::new(&ground),

@@ -13,7 +13,7 @@ use std::{
 use waystation_sim::{
     measure::{Measurement, RunId},
     scenario::Scenario,
-    setup::{Action, SECOND},
+    setup::{Action, DiskState, SECOND},
     summary::Table,
 };
 
@@ -87,6 +87,34 @@ fn a_file_becomes_setups() {
 }
 
 #[test]
+fn what_starts_and_who_lies_is_checked() {
+    refused(&[
+        ("seeds = [1, 2]", "upstream = \"quay\"", "x.toml, line 5: no site has this name; write that of"),
+        ("seeds = [1, 2]", "upstream = \"hub\"", "x.toml, line 5: is the origin, where nodes find the mesh"),
+        (
+            "seeds = [1, 2]",
+            "start = \"hot\"",
+            "x.toml, line 5: unknown variant `hot`, expected `warm` or `cold`",
+        ),
+        (
+            "[[workload.burst]]",
+            "[[fault.lies]]\nwho = \"all\"\nevery = 0\n[[workload.burst]]",
+            "x.toml, line 32: every = 0; write 1 for every request",
+        ),
+    ]);
+}
+
+/// Each of these changes of a good file is an error that says so.
+fn refused(cases: &[(&str, &str, &str)]) {
+    for (from, to, expected) in cases {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{from} is not in the file");
+        let error = parse(&text).unwrap_err();
+        assert!(error.contains(expected), "{to}:\n  {error}\n  {expected}");
+    }
+}
+
+#[test]
 fn an_error_names_file_line_and_fix() {
     let cases = [
         (
@@ -143,12 +171,7 @@ fn an_error_names_file_line_and_fix() {
         ("[[workload.burst]]", "[[workload.bursts]]", "x.toml, line 32: unknown field `bursts`"),
         ("count = 2", "count = 0", "x.toml, line 17: count is 0"),
     ];
-    for (from, to, expected) in cases {
-        let text = GOOD.replacen(from, to, 1);
-        assert_ne!(text, GOOD, "{from} is not in the file");
-        let error = parse(&text).unwrap_err();
-        assert!(error.contains(expected), "{to}:\n  {error}\n  {expected}");
-    }
+    refused(&cases);
     let missing = Scenario::load(Path::new("missing.toml")).unwrap_err().to_string();
     assert!(missing.contains("missing.toml: cannot be read") && missing.contains("first.toml"), "{missing}");
 }
@@ -258,10 +281,19 @@ who = "1 of others"
 ahead = "1 h"
 [[fault.lies]]
 who = "1 of others"
+every = 10
 [[fault.disk-full]]
 who = "1 of others"
 time = "1 min"
 lasts = "1 min"
+[[fault.disk-slow]]
+who = "1 of others"
+time = "1 min"
+[[fault.stale]]
+who = "1 of others"
+time = "1 min"
+lasts = "2 min"
+down = "10 s"
 [[fault.rot]]
 who = "others"
 artifact = "apps"
@@ -290,8 +322,10 @@ fn the_same_seed_is_the_same_setup() {
     has(|action| matches!(action, Action::PowerCut { .. }));
     has(|action| matches!(action, Action::Join { .. }));
     has(|action| matches!(action, Action::Clock { seconds: 3600, .. }));
-    has(|action| matches!(action, Action::Lies { .. }));
-    has(|action| matches!(action, Action::Disk { full: false, .. }));
+    has(|action| matches!(action, Action::Lies { every: 10, .. }));
+    has(|action| matches!(action, Action::Disk { state: DiskState::Slow, .. }));
+    has(|action| matches!(action, Action::Stale { down: 10_000_000_000, .. }));
+    has(|action| matches!(action, Action::Disk { state: DiskState::Works, .. }));
     has(|action| matches!(action, Action::Rot { .. }));
     has(|action| matches!(action, Action::Line { up: 5_000_000, .. }));
     assert!(setup.actions.iter().all(|(at, _)| *at < setup.end));

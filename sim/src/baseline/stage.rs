@@ -340,7 +340,9 @@ impl<'a> Stage<'a> {
             | Action::Lies { .. }
             | Action::Disk { .. }
             | Action::Rot { .. }
-            | Action::Clock { .. } => {}
+            | Action::Clock { .. }
+            | Action::Remember { .. }
+            | Action::Stale { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@ use waystation_topology::{Delay, Lan, Place, Rate, Site, Tier, Topology, Uplink}
 use super::{Baseline, carry_out};
 use crate::{
     measure::{Measurement, RunId},
-    setup::{Action, Artifact, Layer, Nanos, Network, SECOND, Setup},
+    setup::{Action, Artifact, Layer, Nanos, Network, SECOND, Setup, Start},
 };
 
 const MB: u64 = 1_000_000;
@@ -49,6 +49,8 @@ fn burst(topology: Topology, layers: &[u64]) -> Setup {
         topology,
         network: Network { efficiency: 1_000_000, ..Network::default() },
         artifacts: vec![artifact],
+        upstream: None,
+        start: Start::Warm,
         actions,
         end: 3_600 * SECOND,
         bucket: SECOND,

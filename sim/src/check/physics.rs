@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::{
         measure::RunId,
-        setup::{Artifact, Layer, Network},
+        setup::{Artifact, Layer, Network, Start},
     };
 
     /// A cloud with 8 Mbit/s out of it, and two sites; 1 MB takes one second over that line.
@@ -182,6 +182,8 @@ mod tests {
             topology: Topology::parse(std::path::Path::new("test.toml"), text).expect("a topology"),
             network: Network { efficiency: 1_000_000, ..Network::default() },
             artifacts: vec![Artifact { repository: "a/b".into(), tags: vec![], layers: vec![layer] }],
+            upstream: None,
+            start: Start::Warm,
             actions: vec![(0, Action::Seed { artifact: 0, at })],
             end: 100 * SECOND,
             bucket: SECOND,

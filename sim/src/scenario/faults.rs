@@ -6,11 +6,11 @@ use waystation_topology::{Pace, Problem, Time, Topology};
 use super::{
     actions::{Actions, spread_over},
     content::Library,
-    form::{Clock, Crash, DiskFull, Faults, Line, Rot, Ways},
+    form::{Clock, Crash, DiskFor, Faults, Lies, Line, Rot, Stale, Ways},
     who::Who,
     workload::choose,
 };
-use crate::setup::{Action, Nanos};
+use crate::setup::{Action, DiskState, Nanos};
 
 /// All of it.
 pub fn add(
@@ -47,12 +47,13 @@ pub fn add(
         clock(block, topology, actions)?;
     }
     for block in &faults.lies {
-        for at in choose(&block.who, topology, &mut actions.chances("lies"))? {
-            actions.add(block.time.nanos(), Action::Lies { at })?;
-        }
+        lies(block, topology, actions)?;
     }
-    for block in &faults.disk_full {
-        disk_full(block, topology, actions)?;
+    for (blocks, state) in [(&faults.disk_full, DiskState::Full), (&faults.disk_slow, DiskState::Slow)] {
+        blocks.iter().try_for_each(|block| disk(block, state, topology, actions))?;
+    }
+    for block in &faults.stale {
+        stale(block, topology, actions)?;
     }
     for block in &faults.rot {
         rot(block, topology, library, actions)?;
@@ -125,12 +126,40 @@ fn clock(spanned: &Spanned<Clock>, topology: &Topology, actions: &mut Actions) -
     Ok(())
 }
 
-fn disk_full(block: &DiskFull, topology: &Topology, actions: &mut Actions) -> Result<(), Problem> {
-    for at in choose(&block.who, topology, &mut actions.chances("disk full"))? {
-        actions.add(block.time.nanos(), Action::Disk { at, full: true })?;
+fn lies(spanned: &Spanned<Lies>, topology: &Topology, actions: &mut Actions) -> Result<(), Problem> {
+    let block = spanned.get_ref();
+    let every = block.every.unwrap_or(1);
+    if every == 0 {
+        return Err(Problem::at(spanned, "every = 0; write 1 for every request, 10 for one of ten"));
+    }
+    for at in choose(&block.who, topology, &mut actions.chances("lies"))? {
+        actions.add(block.time.nanos(), Action::Lies { at, every })?;
+    }
+    Ok(())
+}
+
+fn disk(
+    block: &DiskFor,
+    state: DiskState,
+    topology: &Topology,
+    actions: &mut Actions,
+) -> Result<(), Problem> {
+    let purpose = if state == DiskState::Full { "disk full" } else { "disk slow" };
+    for at in choose(&block.who, topology, &mut actions.chances(purpose))? {
+        actions.add(block.time.nanos(), Action::Disk { at, state })?;
         if let Some(lasts) = block.lasts {
-            actions.add(block.time.nanos() + lasts.nanos(), Action::Disk { at, full: false })?;
+            let over = Action::Disk { at, state: DiskState::Works };
+            actions.add(block.time.nanos() + lasts.nanos(), over)?;
         }
+    }
+    Ok(())
+}
+
+fn stale(block: &Stale, topology: &Topology, actions: &mut Actions) -> Result<(), Problem> {
+    for at in choose(&block.who, topology, &mut actions.chances("stale"))? {
+        actions.add(block.time.nanos(), Action::Remember { at })?;
+        let back = Action::Stale { at, down: block.down.nanos() };
+        actions.add(block.time.nanos() + block.lasts.nanos(), back)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use toml::Spanned;
 use waystation_topology::{Delay, Fleet, Pace, Part, Rate, Share, Size, Time, file::Group};
 
 use super::{expect::Expect, sweep::Sweep, who::Who};
+use crate::setup::Start;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +24,9 @@ pub struct File {
     #[serde(default)]
     pub site: Vec<Group>,
     pub generate: Option<Spanned<Fleet>>,
+    #[serde(default)]
+    pub start: Start,
+    pub upstream: Option<Spanned<String>>,
     pub duration: Option<Spanned<Time>>,
     pub bucket: Option<Time>,
     pub seeds: Option<Spanned<Vec<u64>>>,
@@ -218,9 +222,13 @@ pub struct Faults {
     #[serde(default)]
     pub clock: Vec<Spanned<Clock>>,
     #[serde(default)]
-    pub lies: Vec<Lies>,
+    pub lies: Vec<Spanned<Lies>>,
     #[serde(default)]
-    pub disk_full: Vec<DiskFull>,
+    pub disk_full: Vec<DiskFor>,
+    #[serde(default)]
+    pub disk_slow: Vec<DiskFor>,
+    #[serde(default)]
+    pub stale: Vec<Stale>,
     #[serde(default)]
     pub rot: Vec<Spanned<Rot>>,
     #[serde(default)]
@@ -326,11 +334,23 @@ pub struct Lies {
     pub who: Spanned<Who>,
     #[serde(default)]
     pub time: Time,
+    pub every: Option<u32>,
+}
+
+/// What a disk had at a time is what it has again when that is over, after it was down.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Stale {
+    pub who: Spanned<Who>,
+    #[serde(default)]
+    pub time: Time,
+    pub lasts: Time,
+    pub down: Time,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DiskFull {
+pub struct DiskFor {
     pub who: Spanned<Who>,
     pub time: Time,
     pub lasts: Option<Time>,

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use waystation_proto::{Input, RepoName, RequestId, Tag};
 
-use super::{Occurrence, World, observe::Course, pulls::CLIENT_REQUESTS};
+use super::{Occurrence, World, observe::Course, pulls::CLIENT_REQUESTS, upstream::Upstream};
 use crate::{
     Options,
     account::Account,
     content::Content,
+    faults::DiskAfter,
     gossip::Params,
     ground::Ground,
     measure::{RunId, Sink},
     network::Cut,
-    setup::{Action, Nanos, SECOND, Setup},
+    setup::{Action, DiskState, MILLISECOND, Nanos, SECOND, Setup, Start},
     trace::Reader,
 };
 
@@ -24,23 +25,12 @@ pub struct How {
     pub run: RunId,
     /// Where the setup's numbers come from, for people.
     pub source: String,
-    /// What nodes know when the setup's time begins.
-    pub start: Start,
     /// How gossip behaves.
     pub gossip: Params,
     /// Whether every occurrence goes to standard error.
     pub print: bool,
     /// Whether every occurrence is checked, and not one of 64; to check costs more than to simulate.
     pub thorough: bool,
-}
-
-/// What nodes know when a setup's time begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// Everybody knows every node, and what [`Action::Seed`] says, and has had half a minute for its sessions.
-    Warm,
-    /// Nobody knows more than where to join. All start at the same moment.
-    Cold,
 }
 
 /// How a setup went. All else is in its measurements.
@@ -61,8 +51,8 @@ pub struct Summary {
 impl How {
     /// As a plain run is: warm, with gossip as the node sets it.
     pub fn plain(run: RunId) -> Self {
-        let (source, start, gossip) = (String::new(), Start::Warm, Params::default());
-        How { run, source, start, gossip, print: false, thorough: false }
+        let (source, gossip) = (String::new(), Params::default());
+        How { run, source, gossip, print: false, thorough: false }
     }
 }
 
@@ -105,7 +95,7 @@ impl World {
         let mut world = World::on(ground, options, how.print.then(Reader::of_all));
         world.gossip.params = how.gossip;
         world.thorough = how.thorough;
-        let warm = how.start == Start::Warm;
+        let warm = setup.start == Start::Warm;
         let origin = if warm { WARM_UP } else { 0 };
         world.course = Course {
             run: Some(how.run.clone()),
@@ -121,7 +111,9 @@ impl World {
             Action::Join { at } => world.ground.number(*at),
             _ => None,
         });
-        let later: BTreeSet<usize> = joins.collect();
+        world.upstream = Upstream::of(setup, |place| world.ground.number(place));
+        let outside = (0..world.hosts.len()).filter(|host| world.upstream.is(*host));
+        let later: BTreeSet<usize> = joins.chain(outside).collect();
         world.prepare(&setup.artifacts, &later, warm);
         for host in (0..world.hosts.len()).filter(|host| !later.contains(host)) {
             let at = if warm { world.rng.u64(0..SECOND) } else { 0 };
@@ -142,10 +134,12 @@ impl World {
             | Action::Untag { at, .. }
             | Action::Crash { at, .. }
             | Action::Join { at }
-            | Action::Lies { at }
+            | Action::Lies { at, .. }
             | Action::Disk { at, .. }
             | Action::Rot { at, .. }
-            | Action::Clock { at, .. } => Some(*at),
+            | Action::Clock { at, .. }
+            | Action::Remember { at }
+            | Action::Stale { at, .. } => Some(*at),
             Action::PowerCut { .. } | Action::Partition { .. } | Action::Line { .. } => None,
         };
         let host = place.and_then(|place| self.ground.number(place));
@@ -171,8 +165,18 @@ impl World {
                 }
             }
             Action::Join { .. } if !up => self.start(host),
-            Action::Lies { .. } => self.hosts[host].lies = true,
-            Action::Disk { full, .. } => self.hosts[host].disk.set_full(full),
+            Action::Lies { every, .. } => {
+                self.hosts[host].lies = true;
+                self.hosts[host].lies_every = every.max(1);
+            }
+            Action::Disk { state, .. } => {
+                self.hosts[host].disk.set_full(state == DiskState::Full);
+                self.hosts[host].disk.set_slow(state == DiskState::Slow);
+            }
+            Action::Remember { .. } => self.put_aside(host),
+            Action::Stale { down, .. } if up => {
+                self.crash_with(host, down / MILLISECOND, true, DiskAfter::Old);
+            }
             Action::Rot { artifact, .. } => self.rot(artifact, host),
             Action::Clock { seconds, .. } => self.hosts[host].set_clock(seconds),
             // Asked of a node that is down, or so from the start.
@@ -240,6 +244,7 @@ impl World {
         let first = content.index.closure().map(|(_, hash)| hash).next();
         if let Some(hash) = first.filter(|hash| self.hosts[host].disk.holds(hash)) {
             self.data.rot(host, hash);
+            self.scrub_later(host);
         }
     }
 

@@ -50,7 +50,16 @@ struct Fetch {
     moved: u64,
     grew: Nanos,
     /// Whether what comes is not what was asked for.
-    lies: bool,
+    truth: Truth,
+}
+
+/// How much of what comes is true.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    All,
+    /// All but the end.
+    Beginning,
+    Nothing,
 }
 
 impl Data {
@@ -158,7 +167,8 @@ impl World {
         let severed = self.network.is_severed(host, from);
         let mut route = data.plant.route(data.node_of[from], data.node_of[host]);
         route.round_trip = self.network.base_delay(host, from) + self.network.base_delay(from, host);
-        route.cap = (severed || !self.hosts[from].is_up()).then_some(0);
+        let dead = severed || !(self.hosts[from].is_up() || self.upstream.is(from));
+        route.cap = dead.then_some(0);
         let class = match class {
             Class::Client => flow::Class::Client,
             Class::Background => flow::Class::Background,
@@ -166,7 +176,8 @@ impl World {
         let flow = data.flows.start(self.now, &route, range.end - range.start, class);
         data.by_flow.insert(flow, (host, fetch));
         data.sent_by.insert((from, host, fetch));
-        let started = Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, lies: false };
+        let started =
+            Fetch { from, hash, range, flow: Some(flow), moved: 0, grew: self.now, truth: Truth::All };
         data.fetches.insert((host, fetch), started);
         if !severed {
             let there = self.network.base_delay(host, from);
@@ -184,13 +195,18 @@ impl World {
         if self.data.rotten.remove(&(from, hash)) {
             self.lose(from, hash);
         }
+        let serves = self.serves(from);
         let Some(asked) = self.data.fetches.get_mut(&(host, fetch)) else { return };
-        let holder = &self.hosts[from];
-        if !holder.is_up() || !holder.disk.has(&hash, &asked.range) {
+        let holder = &mut self.hosts[from];
+        holder.requests += 1;
+        if !serves || !holder.disk.has(&hash, &asked.range) {
             self.data.stop(self.now, host, fetch);
             self.at(back, Occurrence::Broken { host, life, fetch, fault: Fault::Peer });
+        } else if holder.lies && holder.lies_every > 1 {
+            let lies = holder.requests.is_multiple_of(u64::from(holder.lies_every));
+            asked.truth = if lies { Truth::Beginning } else { Truth::All };
         } else if holder.lies {
-            asked.lies = true;
+            asked.truth = Truth::Nothing;
             self.at(back + MILLISECOND, Occurrence::Arriving { host, life, fetch });
         }
     }
@@ -220,12 +236,12 @@ impl World {
         if grown {
             (under_way.moved, under_way.grew) = (moved, now);
         }
-        if under_way.lies && moved > 0 {
+        if under_way.truth == Truth::Nothing && moved > 0 {
             self.broken(host, fetch, Fault::Lied);
         } else if now >= under_way.grew + STALL {
             self.broken(host, fetch, Fault::Peer);
         } else {
-            let soon = if under_way.lies { 50 * MILLISECOND } else { TELL };
+            let soon = if under_way.truth == Truth::Nothing { 50 * MILLISECOND } else { TELL };
             self.at(now + soon, Occurrence::Arriving { host, life, fetch });
             if grown {
                 self.tell(host, Input::Arriving { fetch });
@@ -241,14 +257,18 @@ impl World {
             under_way.flow = None;
             under_way.moved = under_way.range.end - under_way.range.start;
             let fails = if self.healed { 0 } else { self.options.disk_failures };
-            if under_way.lies {
+            if under_way.truth != Truth::All {
                 self.broken(host, fetch, Fault::Lied);
             } else if self.hosts[host].disk.fails(fails) {
                 self.broken(host, fetch, Fault::Local);
             } else {
                 self.occurrences += 1;
                 self.finish(host, fetch, true);
-                self.tell(host, Input::Fetched { fetch });
+                if self.upstream.brings(host, fetch) {
+                    self.downloaded(host, fetch);
+                } else {
+                    self.tell(host, Input::Fetched { fetch });
+                }
             }
         }
     }
@@ -256,8 +276,12 @@ impl World {
     /// A fetch ended early.
     pub(super) fn broken(&mut self, host: usize, fetch: FetchId, fault: Fault) {
         if self.data.fetches.contains_key(&(host, fetch)) {
-            self.finish(host, fetch, !matches!(fault, Fault::Lied | Fault::Local));
-            self.tell(host, Input::FetchFailed { fetch, fault });
+            self.finish(host, fetch, fault != Fault::Local);
+            if self.upstream.brings(host, fetch) {
+                self.download_broke(host, fetch);
+            } else {
+                self.tell(host, Input::FetchFailed { fetch, fault });
+            }
         }
     }
 
@@ -269,7 +293,12 @@ impl World {
         *self.data.between.entry(sites).or_default() += ended.moved;
         *self.data.sent.entry(ended.from).or_default() += ended.moved;
         let arrived = ended.range.start + ended.moved;
-        let verified = if arrived >= ended.range.end { ended.range.end } else { arrived / GROUP * GROUP };
+        let verified = match ended.truth {
+            Truth::All if arrived >= ended.range.end => ended.range.end,
+            Truth::All => arrived / GROUP * GROUP,
+            Truth::Beginning => arrived.saturating_sub(1) / GROUP * GROUP,
+            Truth::Nothing => 0,
+        };
         if good && verified > ended.range.start {
             self.hosts[host].disk.write(ended.hash, ended.range.start..verified);
         }
@@ -291,6 +320,7 @@ impl World {
     /// A host stopped: what it fetched is nobody's business any more, and what others fetched from it ends; at
     /// once where its kernel says so, and otherwise when they have waited long enough.
     pub(super) fn drop_fetches(&mut self, host: usize, silent: bool) {
+        self.upstream.stopped(host);
         let of_host = (host, FetchId(0))..=(host, FetchId(u64::MAX));
         let own: Vec<FetchId> = self.data.fetches.range(of_host).map(|((_, fetch), _)| *fetch).collect();
         for fetch in own {
@@ -310,10 +340,11 @@ impl World {
     /// Some links carry nothing any more, or carry again.
     pub(super) fn links_changed(&mut self) {
         let Data { flows, host_of, .. } = &mut self.data;
-        let (network, hosts) = (&self.network, &self.hosts);
+        let (network, hosts, upstream) = (&self.network, &self.hosts, &self.upstream);
         flows.set_caps(self.now, |from, to| {
             let (from, to) = (host_of[from as usize], host_of[to as usize]);
-            (network.is_severed(from, to) || !hosts[from].is_up()).then_some(0)
+            let serves = hosts[from].is_up() || upstream.is(from);
+            (network.is_severed(from, to) || !serves).then_some(0)
         });
     }
 }

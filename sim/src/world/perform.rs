@@ -2,8 +2,7 @@
 
 use waystation_proto::{
     Event, Input, NodeId, Output,
-    event::{Proof, PullFailure, Refusal},
-    wire::{Answer, Standing},
+    event::{PullFailure, Refusal},
 };
 
 use super::{GRANT_REQUESTS, Occurrence, Operating, World};
@@ -45,21 +44,9 @@ impl World {
                 let operation = Box::new(Operating::ReadIndex(hash));
                 self.at(self.now + MILLISECOND, Occurrence::Disk { host, life, operation });
             }
-            // No upstream is simulated.
-            Output::Pull { source, .. } => {
-                let result = Err(PullFailure::Away("there are no upstreams here".into()));
-                self.answer(host, Input::Pulled { source, result });
-            }
-            Output::Prove { source, hash, .. } => {
-                let input = Input::Proved { source, hash, proof: Proof::Fails };
-                self.answer(host, input);
-            }
-            Output::LookUp { to, repository, digests } => {
-                let absent = |digest| Answer { digest, state: Standing::Absent };
-                let answers = digests.into_iter().map(absent).collect();
-                let input = Input::LookedUp { to, repository, answers };
-                self.answer(host, input);
-            }
+            Output::Pull { source, .. } => self.download(host, source),
+            Output::Prove { source, hash, .. } => self.prove(host, source, hash),
+            Output::LookUp { to, repository, digests } => self.look_up(host, to, repository, digests),
             Output::Fetch { fetch, from, hash, range, class, .. } => {
                 self.fetch(host, fetch, &from, (hash, range), class);
             }
@@ -81,7 +68,7 @@ impl World {
         self.numbers.get(node).copied()
     }
 
-    fn on_disk(&mut self, host: usize, within: Nanos, operation: Operating) {
+    pub(super) fn on_disk(&mut self, host: usize, within: Nanos, operation: Operating) {
         let life = self.hosts[host].life;
         let at = self.hosts[host].disk.durable_at(self.now, within);
         self.at(at, Occurrence::Disk { host, life, operation: Box::new(operation) });
@@ -105,6 +92,15 @@ impl World {
                 self.evictors[host].spare(&hash);
                 self.sealed(host, &hash);
                 Input::Sealed { hash }
+            }
+            Operating::Ingest(source, ..) if disk.fails(failures) => {
+                Input::Pulled { source, result: Err(PullFailure::Storage(why())) }
+            }
+            Operating::Ingest(source, hash, size) => {
+                disk.seal(hash, size);
+                self.evictors[host].spare(&hash);
+                self.sealed(host, &hash);
+                Input::Pulled { source, result: Ok((hash, size)) }
             }
             Operating::Probe(hash) => Input::Probed { hash, have: disk.have(&hash) },
             Operating::ReadIndex(hash) => {

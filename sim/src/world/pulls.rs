@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use waystation_proto::{
     Event, Hash, Input, RequestId,
-    event::{BlobRef, WantFailure},
+    event::{BlobRef, Source, WantFailure},
     ranges::Ranges,
 };
 
@@ -79,15 +79,23 @@ impl World {
         let host = pull.host;
         let content = &self.content.artifacts()[self.course.artifacts[pull.artifact]];
         let (repository, manifest) = (content.repository.clone(), content.index.manifest);
+        let through = self.upstream.has(self.course.pulls[number].artifact);
         let request = self.request_of(number);
-        self.tell(host, Input::WantArtifact { request, repository, manifest, closure: true });
+        if through {
+            let source = Source { repository, digest: manifest };
+            let away = self.upstream.is_away(self.now, host);
+            let input = Input::Pull { request, source, size: None, manifest: None, is_manifest: true, away };
+            self.tell(host, input);
+        } else {
+            self.tell(host, Input::WantArtifact { request, repository, manifest, closure: true });
+        }
     }
 
     fn ask_for_layers(&mut self, number: usize) {
         let pull = &self.course.pulls[number];
         let host = pull.host;
         let content = &self.content.artifacts()[self.course.artifacts[pull.artifact]];
-        let manifest = content.index.manifest;
+        let (repository, manifest) = (content.repository.clone(), content.index.manifest);
         let wanted = |hash: &Hash| pull.missing.contains(hash) && !pull.asked.contains(hash);
         let layers = content.index.closure().filter(|(_, hash)| wanted(hash));
         let layers: Vec<BlobRef> = layers
@@ -97,7 +105,15 @@ impl World {
         for blob in layers {
             self.course.pulls[number].asked.insert(blob.hash);
             let request = self.request_of(number);
-            self.tell(host, Input::WantBlob { request, blob, manifest });
+            if self.upstream.has(self.course.pulls[number].artifact) {
+                let source = Source { repository: repository.clone(), digest: blob.digest };
+                let (size, manifest) = (Some(blob.size), Some(manifest));
+                let away = self.upstream.is_away(self.now, host);
+                let is_manifest = false;
+                self.tell(host, Input::Pull { request, source, size, manifest, is_manifest, away });
+            } else {
+                self.tell(host, Input::WantBlob { request, blob, manifest });
+            }
         }
     }
 

@@ -29,9 +29,7 @@ impl World {
         let mut rng = stream(self.options.seed, number as usize, "fault");
         match fault {
             Fault::Crash { host, down_ms, silent, disk } => self.crash_with(host, down_ms, silent, disk),
-            Fault::Image { host } => {
-                self.trouble.images.insert(host, self.hosts[host].disk.image());
-            }
+            Fault::Image { host } => self.put_aside(host),
             Fault::Power { site, down_ms } => {
                 for host in 0..self.hosts.len() {
                     if self.network.site(host) == site {
@@ -90,7 +88,12 @@ impl World {
         true
     }
 
-    fn crash_with(&mut self, host: usize, down_ms: u64, silent: bool, disk: DiskAfter) {
+    /// A copy of a disk is put aside.
+    pub(super) fn put_aside(&mut self, host: usize) {
+        self.trouble.images.insert(host, self.hosts[host].disk.image());
+    }
+
+    pub(super) fn crash_with(&mut self, host: usize, down_ms: u64, silent: bool, disk: DiskAfter) {
         if !self.hosts[host].is_up() {
             return;
         }
@@ -125,6 +128,10 @@ impl World {
         let blobs = self.hosts[host].disk.blobs();
         let Some(hash) = blobs.keys().nth(pick as usize % blobs.len().max(1)).copied() else { return };
         self.data.rot(host, hash);
+        self.scrub_later(host);
+    }
+
+    pub(super) fn scrub_later(&mut self, host: usize) {
         self.at(self.now + FOUND, Occurrence::Scrubs(host));
     }
 

@@ -50,6 +50,9 @@ impl World {
             for (hash, size) in content.blobs() {
                 self.hosts[host].disk.seal(hash, size);
             }
+            if self.upstream.is(host) {
+                continue;
+            }
             self.completed.insert((host, content.index.manifest));
             let says = &self.hosts[host];
             if before.told.insert(artifact) {
@@ -78,7 +81,7 @@ impl World {
     fn grants(&self) -> BTreeMap<usize, Arc<Grant>> {
         let publishers = self.course.actions.iter().filter_map(|(_, action)| match action {
             Action::Publish { at, .. } | Action::Seed { at, .. } | Action::Untag { at, .. } => {
-                self.ground.number(*at)
+                self.ground.number(*at).filter(|host| !self.upstream.is(*host))
             }
             _ => None,
         });

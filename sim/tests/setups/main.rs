@@ -1,11 +1,14 @@
 //! Setups are carried out: everybody gets everything, within the bounds of physics, and the same in every process.
 
+mod faults;
+mod upstream;
+
 use std::{path::Path, process::Command};
 
 use waystation_sim::{
     World,
     measure::{Measurement, RunId},
-    setup::{Action, Artifact, Layer, MILLISECOND, Nanos, Network, SECOND, Setup},
+    setup::{Action, Artifact, Layer, MILLISECOND, Nanos, Network, SECOND, Setup, Start},
     world::{How, Summary},
 };
 use waystation_topology::{Place, Topology};
@@ -52,6 +55,8 @@ fn setup(topology: Topology, bytes: u64, end: Nanos) -> Setup {
         topology,
         network: Network::default(),
         artifacts: vec![artifact],
+        upstream: None,
+        start: Start::Warm,
         actions: Vec::new(),
         end,
         bucket: 10 * SECOND,
@@ -187,7 +192,8 @@ fn a_cold_start_comes_to_the_same() {
     let mut setup = setup(sites(1, 4, "50 Mbit/s"), 2 * MIB, 120 * SECOND);
     everybody_pulls(&mut setup);
     let run = RunId { system: "waystation".into(), seed: 1, variant: String::new() };
-    let how = How { start: waystation_sim::world::Start::Cold, ..How::plain(run) };
+    setup.start = Start::Cold;
+    let how = How::plain(run);
     let mut measured: Vec<Measurement> = Vec::new();
     let summary = World::carry_out(&setup, &how, &mut measured, &mut |_, _| ());
     assert_eq!((summary.asked, summary.done), (4, 4));
