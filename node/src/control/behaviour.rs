@@ -15,6 +15,7 @@ use waystation_proto::wire::Message;
 use super::{
     ControlConfig, ControlError,
     codec::{FrameCodec, PROTOCOL},
+    dial_back,
     streams,
 };
 use crate::{identity::Identity, mesh::AdmissionSecret};
@@ -31,6 +32,7 @@ pub(crate) struct Behaviour {
     streams: streams::Behaviour,
     relay: Toggle<relay::Behaviour>,
     relayed: relay::client::Behaviour,
+    pub(crate) dial_back: dial_back::Exchange,
 }
 
 /// Builds the swarm. The admission secret goes into the noise prologue: a peer without it fails the
@@ -127,6 +129,7 @@ fn behaviour(
         streams,
         relay: config.relay.then(|| relay::Behaviour::new(keys.public().to_peer_id(), relay_config())).into(),
         relayed,
+        dial_back: dial_back::exchange(),
     })
 }
 
