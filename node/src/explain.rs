@@ -42,7 +42,15 @@ impl Insight {
     /// Nothing has happened yet; `run` is not another run's.
     pub fn new(run: u64, names: Vec<String>, blockers: Vec<Arc<dyn Blocker>>) -> Self {
         let (events, journal, reached) = (Events::new(run), Journal::default(), Reached::default());
-        Insight { events, journal, names, blockers, reached, came: Arc::new(BTreeSet::new), asking: Asking::nobody() }
+        Insight {
+            events,
+            journal,
+            names,
+            blockers,
+            reached,
+            came: Arc::new(BTreeSet::new),
+            asking: Asking::nobody(),
+        }
     }
 }
 

@@ -76,7 +76,11 @@ impl Asking {
         let back = self.0.as_ref().ok_or("this node cannot ask")?;
         let answer = back.ask(member).await?;
         let reach: Reach = serde_json::from_slice(&answer).map_err(|_| "its answer makes no sense")?;
-        reach.refused.map_or(Ok(reach.tries), Err)
+        match reach.refused {
+            Some(why) => Err(why),
+            None if reach.tries.is_empty() => Err("it has heard of no address of this node".into()),
+            None => Ok(reach.tries),
+        }
     }
 }
 

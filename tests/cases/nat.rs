@@ -166,11 +166,16 @@ fn the_doctor_says_on_which_planes_others_reach_a_node() {
     let open = machines.add(open, "open", 4717);
     let walled = machines.add(walled, "walled", 4717);
     let home = machines.add(home, "home", 4717);
-    for (number, expected) in [(open, ["ok", "ok"]), (walled, ["ok", "warn"]), (home, ["warn", "warn"])] {
+    let at = |host: u8| format!("{}:4717", public_address(host));
+    for (number, address, expected) in [
+        (open, at(2), ["ok", "ok"]),
+        (walled, at(3), ["ok", "warn"]),
+        (home, "10.0.0.2:4717".to_owned(), ["warn", "warn"]),
+    ] {
         machines.wait_for_session(number, 0);
         let node = &machines.nodes[number].0;
         until_true("the first knows where it is", || {
-            machines.nodes[0].0.cli(&["peers", "--json"]).expect(0).stdout.contains(node.id())
+            machines.nodes[0].0.cli(&["peers", "--json"]).expect(0).stdout.contains(&address)
         });
         let planes = reached(node);
         for ((level, why), expected) in planes.iter().zip(expected) {

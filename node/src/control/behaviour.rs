@@ -15,8 +15,7 @@ use waystation_proto::wire::Message;
 use super::{
     ControlConfig, ControlError,
     codec::{FrameCodec, PROTOCOL},
-    dial_back,
-    streams,
+    dial_back, streams,
 };
 use crate::{identity::Identity, mesh::AdmissionSecret};
 

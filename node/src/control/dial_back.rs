@@ -21,7 +21,9 @@ use libp2p::{
     futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     identity::Keypair,
     noise,
-    request_response::{self, InboundRequestId, Message, OutboundRequestId, ProtocolSupport, ResponseChannel},
+    request_response::{
+        self, InboundRequestId, Message, OutboundRequestId, ProtocolSupport, ResponseChannel,
+    },
     tcp,
 };
 use tokio::{

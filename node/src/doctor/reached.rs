@@ -26,12 +26,7 @@ pub(super) async fn reached(
     let control: BTreeSet<NodeId> = facts.insight.reached.nodes().into_iter().collect();
     let planes = [
         Plane { name: "control", protocol: "TCP", came: control, is_reached: |tried| tried.control },
-        Plane {
-            name: "data",
-            protocol: "UDP",
-            came: (facts.insight.came)(),
-            is_reached: |tried| tried.data,
-        },
+        Plane { name: "data", protocol: "UDP", came: (facts.insight.came)(), is_reached: |tried| tried.data },
     ];
     planes.iter().map(|plane| plane.judge(facts, nodes, &answers)).collect()
 }
@@ -61,8 +56,7 @@ impl Plane {
         let mut of_interest = answers.iter().filter(|answer| !far_known || answer.site != facts.site);
         if let Some((answer, address)) = of_interest.clone().find_map(|answer| self.reached_at(answer)) {
             let what = format!("others reach the {name} plane ({protocol})");
-            let why =
-                format!("node {} of {} dialled {address} just now", answer.node.short(), answer.site);
+            let why = format!("node {} of {} dialled {address} just now", answer.node.short(), answer.site);
             return Finding::ok(&check, what).because(why);
         }
         match of_interest.find_map(|answer| Some((answer, answer.result.as_ref().ok()?))) {
@@ -87,11 +81,12 @@ impl Plane {
 
     fn not_reached(&self, facts: &NodeFacts, answer: &Answer, tried: &[Tried]) -> Finding {
         let addresses: Vec<&str> = tried.iter().map(|tried| tried.address.as_str()).collect();
-        let tried = match addresses.is_empty() {
-            true => "it knows no address of this node".to_owned(),
-            false => format!("this node does not answer it at {}", addresses.join(", ")),
-        };
-        let why = format!("node {} of {} dialled just now: {tried}", answer.node.short(), answer.site);
+        let why = format!(
+            "node {} of {} dialled just now: this node does not answer it at {}",
+            answer.node.short(),
+            answer.site,
+            addresses.join(", ")
+        );
         let what = format!("others do not reach the {} plane ({})", self.name, self.protocol);
         let instead = if self.name == "data" { "; blobs go over TCP sessions instead" } else { "" };
         Finding::warn(&format!("reach-{}", self.name), what, self.todo(facts)).because(why + instead)
@@ -102,12 +97,12 @@ impl Plane {
         let Plane { name, protocol, came, .. } = self;
         let check = format!("reach-{name}");
         let of = |node: &NodeId| nodes.iter().find(|(known, _)| known == node);
-        let sites: BTreeSet<&str> =
-            came.iter().filter_map(of).map(|(_, body)| body.site.as_str()).collect();
+        let sites: BTreeSet<&str> = came.iter().filter_map(of).map(|(_, body)| body.site.as_str()).collect();
         let outside: Vec<&str> = sites.into_iter().filter(|site| *site != facts.site).collect();
         if !outside.is_empty() {
             let what = format!("nodes of other sites have connected on the {name} plane ({protocol})");
-            return Finding::ok(&check, what).because(format!("from {}, since the start", outside.join(", ")));
+            return Finding::ok(&check, what)
+                .because(format!("from {}, since the start", outside.join(", ")));
         }
         let others: Vec<_> = nodes.iter().filter(|(node, _)| *node != facts.node).collect();
         if others.is_empty() {
@@ -119,9 +114,8 @@ impl Plane {
             return Finding::ok(&check, what);
         }
         let whence = if came.is_empty() { "no other node has" } else { "only nodes of this site have" };
-        let what = format!(
-            "not proven that others reach the {name} plane ({protocol}): {whence} connected to it"
-        );
+        let what =
+            format!("not proven that others reach the {name} plane ({protocol}): {whence} connected to it");
         let failed = answers.iter().find_map(|answer| Some((answer, answer.result.as_ref().err()?)));
         let why = failed.map_or_else(
             || "no member that could dial it has a session; seen since the start".to_owned(),
