@@ -32,12 +32,14 @@ use crate::{
     control::{Control, ControlConfig, ControlError},
     data::{Data, DataConfig, DataError},
     driver::{Driver, Parts, Sources, handle::ReplicaHandle, witness::Witness},
+    explain::Insight,
     gc::Gc,
     home::{Home, HomeError},
     mesh::RootKey,
     metrics::Metrics,
     mirror::{Downloads, Mirror, MirrorConfig},
     platform::this_platform,
+    reach::Asking,
     registry::{self, Origin, Registry, RegistryConfig},
     shutdown::Signals,
     socket::{LocalSocket, SocketError},
@@ -183,7 +185,8 @@ impl Node {
         let downloads = Downloads::new(store.clone(), upstreams.clone(), metrics.clone());
         let mirror = mirror_config(&config, &home);
         let (replica, handle, sources) = assemble(&config, &home, planes.events);
-        let insight = blockers::insight(&config, &store, &budget, &counters);
+        let asking = Asking::over(planes.control.dial_backs(), &store, home.mesh.admission().clone());
+        let insight = Insight { asking, ..blockers::insight(&config, &store, &budget, &counters) };
         let parts = Parts {
             witness: Witness::new(&insight, upstreams.clone(), config.node.site.clone()),
             replica,

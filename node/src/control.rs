@@ -8,6 +8,7 @@ mod behaviour;
 mod codec;
 mod counters;
 mod dial;
+mod dial_back;
 mod failure;
 mod origins;
 mod peer;
@@ -16,7 +17,11 @@ mod relaying;
 mod streams;
 mod swarm;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -25,11 +30,13 @@ use waystation_proto::{DialTarget, NodeId, Shared, wire::Message};
 
 pub(crate) use self::{
     address::{is_relayed, resolve},
+    dial_back::answers_as,
     refusals::{CAME_UNPROVEN, DIALLED_UNPROVEN, Refusals},
 };
 pub use self::{
     behaviour::{gossip, gossip_config, topic},
     counters::{ControlCounters, Tally, Traffic},
+    dial_back::{DialBacks, Dialler},
     streams::{Incoming, NoStream, Streams},
 };
 use self::{counters::Counting, swarm::Session};
@@ -154,6 +161,7 @@ pub enum ControlError {
 pub struct Control {
     commands: mpsc::Sender<Command>,
     local_addr: SocketAddr,
+    dial_backs: DialBacks,
     counting: Counting,
     /// Until the data plane has taken them.
     streams: Option<(Streams, Incoming)>,
@@ -168,6 +176,7 @@ enum Command {
     Announce(Vec<Shared>),
     Dial(DialTarget),
     HangUp(NodeId),
+    AskDialBack(dial_back::Question),
 }
 
 impl Control {
@@ -184,18 +193,31 @@ impl Control {
         let stop = CancellationToken::new();
         let (behaviour, streams, incoming) = streams::streams();
         let swarm = behaviour::swarm(identity, mesh.admission(), &config, behaviour)?;
-        let mut session =
-            Session::new(swarm, identity.node_id(), (mesh.trust(), &config), events, counting.clone());
+        let dialler = Arc::new(OnceLock::new());
+        let dial_backs = DialBacks::new(commands.clone(), dialler.clone());
+        let mut session = Session::new(
+            swarm,
+            identity.node_id(),
+            (mesh.trust(), &config),
+            events,
+            counting.clone(),
+            dial_back::Pending::new(dialler),
+        );
         let local_addr = session.listen(config.listen).await?;
         let task = tokio::spawn(session.run(queue, stop.clone()));
         let stop = stop.drop_guard();
         let streams = Some((streams, incoming));
-        Ok(Control { commands, local_addr, counting, streams, task, stop })
+        Ok(Control { commands, local_addr, dial_backs, counting, streams, task, stop })
     }
 
     /// Byte streams to and from members with a session, for whoever asks first.
     pub fn take_streams(&mut self) -> Option<(Streams, Incoming)> {
         self.streams.take()
+    }
+
+    /// Asks members to dial this node, and answers those that ask.
+    pub fn dial_backs(&self) -> DialBacks {
+        self.dial_backs.clone()
     }
 
     /// Where it listens, with the real port.

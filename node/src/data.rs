@@ -8,6 +8,7 @@ mod counters;
 mod fetch;
 mod links;
 mod rate;
+mod reached;
 mod serve;
 mod transport;
 
@@ -38,6 +39,7 @@ use waystation_proto::{
 };
 
 pub use self::counters::{Counting, DataCounters, PeerBytes};
+pub(crate) use self::reached::answers_as;
 use self::{
     fetch::FetchError,
     links::{Links, Means},

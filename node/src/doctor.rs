@@ -7,6 +7,7 @@ mod disk;
 pub mod machine;
 pub mod node;
 mod ports;
+mod reached;
 
 use std::{
     collections::BTreeMap,

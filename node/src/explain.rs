@@ -17,7 +17,7 @@ pub use self::{
     journal::{Journal, Place, Source, Story, Trouble},
     walk::explain,
 };
-use crate::{doctor::Reached, events::Events};
+use crate::{doctor::Reached, events::Events, reach::Asking};
 
 /// What a node knows about its own doing, for explanations and for those who watch.
 #[derive(Clone)]
@@ -34,13 +34,23 @@ pub struct Insight {
     pub reached: Reached,
     /// Who connected to the data plane.
     pub came: Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>,
+    /// Has members dial this node.
+    pub asking: Asking,
 }
 
 impl Insight {
     /// Nothing has happened yet; `run` is not another run's.
     pub fn new(run: u64, names: Vec<String>, blockers: Vec<Arc<dyn Blocker>>) -> Self {
         let (events, journal, reached) = (Events::new(run), Journal::default(), Reached::default());
-        Insight { events, journal, names, blockers, reached, came: Arc::new(BTreeSet::new) }
+        Insight {
+            events,
+            journal,
+            names,
+            blockers,
+            reached,
+            came: Arc::new(BTreeSet::new),
+            asking: Asking::nobody(),
+        }
     }
 }
 

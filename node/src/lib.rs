@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod platform;
 pub mod policy;
+pub mod reach;
 pub mod reference;
 pub mod registry;
 pub mod secret;

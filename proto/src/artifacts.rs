@@ -169,13 +169,22 @@ impl Artifacts {
     }
 
     /// Looks after waits for manifests that are here but whose closure nobody could supply: ends them where
-    /// that lasts.
-    pub fn tick<W: Holders>(&mut self, means: &mut Means<'_, W>, patience: Span, out: &mut Vec<Output>) {
+    /// that lasts, and no holder is about to come.
+    pub fn tick<W: Holders>(
+        &mut self,
+        means: &mut Means<'_, W>,
+        patience: Span,
+        is_coming: impl Fn(&Digest) -> bool,
+        out: &mut Vec<Output>,
+    ) {
         let waited_for = self.artifacts.iter().filter(|(_, artifact)| !artifact.waiters.is_empty());
         let manifests: Vec<Digest> = waited_for.map(|(manifest, _)| *manifest).collect();
         for manifest in manifests {
             if !means.world.holders(&manifest).is_empty() {
                 self.advance(means, &manifest, out);
+                continue;
+            }
+            if is_coming(&manifest) {
                 continue;
             }
             let Some(artifact) = self.artifacts.get(&manifest) else { continue };

@@ -86,6 +86,10 @@ struct Attempt {
     not_before: Time,
     failures: u32,
     far: bool,
+    /// When the dial under way began, if one is.
+    since: Option<Time>,
+    /// Whether the last dial came to nothing: a session that ended soon is no sign of that.
+    unreached: bool,
 }
 
 impl Membership {
@@ -134,6 +138,11 @@ impl Membership {
         self.is_live(self.now, node)
     }
 
+    /// The time of the last input.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// An input came.
     pub fn note_time(&mut self, now: Time) {
         self.now = now;
@@ -141,12 +150,16 @@ impl Membership {
 
     /// A session came up.
     pub fn up(&mut self, now: Time, node: NodeId, dialled: Option<String>) {
+        let took = self.dialled.get(&node).and_then(|attempt| attempt.since).map(|since| now.since(since));
         if self.sessions.insert(node, self.sessions.get(&node).copied().unwrap_or(now)).is_none() {
             self.changes += 1;
-            self.presence.up(now, node);
+            self.presence.up(now, node, took);
         }
-        if self.dialled.get(&node).is_some_and(|attempt| attempt.far) {
-            self.outside = Attempt::default();
+        if let Some(attempt) = self.dialled.get_mut(&node) {
+            (attempt.since, attempt.unreached) = (None, false);
+            if attempt.far {
+                self.outside = Attempt::default();
+            }
         }
         if let Some(place) = dialled.and_then(|address| self.places.get_mut(&address)) {
             place.node = Some(node);
@@ -171,6 +184,19 @@ impl Membership {
         }
     }
 
+    /// Whether a dial to a node is under way that may yet succeed: it is young, and the one before did not fail.
+    pub fn may_come(&self, now: Time, node: &NodeId) -> bool {
+        let attempt = self.dialled.get(node).filter(|attempt| !attempt.unreached && !self.is_up(node));
+        attempt.and_then(|attempt| attempt.since).is_some_and(|since| now.since(since) < DIAL_YOUNG)
+    }
+
+    /// Whether no dial to another site has failed since one of them was connected, nor waits for an answer for
+    /// longer than dials take.
+    pub fn outside_seems_there(&self, now: Time) -> bool {
+        let pending = self.outside.since.is_some_and(|since| now.since(since) >= DIAL_YOUNG);
+        self.outside.failures == 0 && !pending
+    }
+
     /// How often in a row a node could not be reached.
     pub fn failures(&self, node: &NodeId) -> u32 {
         self.dialled.get(node).map_or(0, |attempt| attempt.failures)
@@ -191,6 +217,7 @@ impl Membership {
             DialTarget::Node(node, _) => {
                 let attempt = attempt_of(&mut self.dialled, node);
                 attempt.fail(now, last, rng);
+                attempt.unreached = true;
                 if attempt.far {
                     self.outside.fail(now, last, rng);
                 }
@@ -251,6 +278,9 @@ impl Membership {
             attempt.far = candidate.far;
             if attempt.start(now) {
                 room.take(candidate.far);
+                if candidate.far {
+                    self.outside.since.get_or_insert(now);
+                }
                 let target = DialTarget::Node(candidate.node, candidate.addresses);
                 out.push(Output::Dial { target });
             }
@@ -279,6 +309,9 @@ impl Membership {
         if due {
             if spares {
                 self.outside.start(now);
+            }
+            if attempt.far {
+                self.outside.since.get_or_insert(now);
             }
             out.push(Output::Dial { target: DialTarget::Node(candidate.node, candidate.addresses) });
         }
@@ -363,6 +396,7 @@ impl Attempt {
         let due = self.not_before <= now;
         if due {
             self.not_before = now + DIAL_UNANSWERED;
+            self.since = Some(now);
         }
         due
     }
@@ -371,6 +405,7 @@ impl Attempt {
         let span = (RETRY_FIRST.0 << self.failures.min(10)).min(last.0);
         self.not_before = now + Span(span / 2 + rng.u64(0..=span / 2));
         self.failures = self.failures.saturating_add(1);
+        self.since = None;
     }
 }
 
@@ -380,6 +415,9 @@ const DISCOVERED_MAX: usize = 256;
 const DIALLED_MAX: usize = 4096;
 const DIALS_AT_ONCE: usize = 4;
 const DIAL_UNANSWERED: Span = Span::secs(20);
+/// While it is this young, a dial may still be answered by whoever is there: a lost packet costs a second, and
+/// handshakes over a satellite take two.
+const DIAL_YOUNG: Span = Span::secs(3);
 const RETRY_FIRST: Span = Span::millis(500);
 /// Longest time between attempts while nobody is connected.
 const RETRY_ALONE: Span = Span::secs(10);

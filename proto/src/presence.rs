@@ -34,6 +34,8 @@ struct Member {
     asked: Option<Time>,
     /// When the session was last of use.
     used: Time,
+    /// How long it has to answer: longer behind a satellite.
+    patience: Span,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +45,11 @@ struct Probe {
 }
 
 impl Presence {
-    /// A session came up.
-    pub fn up(&mut self, now: Time, peer: NodeId) {
-        self.members.insert(peer, Member { heard: now, probe: None, outside: None, asked: None, used: now });
+    /// A session came up; opening it took so long, where this node did that: two round trips or more.
+    pub fn up(&mut self, now: Time, peer: NodeId, took: Option<Span>) {
+        let patience = patience(took.unwrap_or_default());
+        let member = Member { heard: now, probe: None, outside: None, asked: None, used: now, patience };
+        self.members.insert(peer, member);
     }
 
     /// The last session with a member ended.
@@ -56,6 +60,9 @@ impl Presence {
     /// Something came from a member, by whatever way.
     pub fn heard(&mut self, now: Time, peer: &NodeId) {
         if let Some(member) = self.members.get_mut(peer) {
+            if let Some(probe) = member.probe.filter(|probe| probe.first == probe.last) {
+                member.patience = patience(Span(2 * now.since(probe.first).0));
+            }
             (member.heard, member.probe) = (now, None);
         }
     }
@@ -74,8 +81,14 @@ impl Presence {
         let Some(member) = self.members.get(peer) else { return false };
         let Some(probe) = member.probe else { return true };
         let busy = self.flights.values().any(|(from, since)| from == peer && *since < probe.first);
-        let trusted = probe.first.since(member.heard) < TRUSTED && now.since(probe.first) < PROBE_PATIENCE;
+        let trusted = probe.first.since(member.heard) < TRUSTED && now.since(probe.first) < member.patience;
         busy || trusted
+    }
+
+    /// Whether a member was asked so shortly before that its answer may still be on the way.
+    pub fn may_answer(&self, now: Time, peer: &NodeId) -> bool {
+        let probe = self.members.get(peer).and_then(|member| Some((member.probe?, member.patience)));
+        probe.is_some_and(|(probe, patience)| now.since(probe.first) < patience)
     }
 
     /// Sessions with other sites that a member said not long ago to have.
@@ -114,6 +127,18 @@ impl Presence {
     pub fn awaited(&mut self, now: Time) -> alloc::vec::Vec<Digest> {
         self.awaited.retain(|_, since| now.since(*since) < AWAITED);
         self.awaited.keys().copied().collect()
+    }
+
+    /// Artifacts that clients asked for within so long.
+    pub fn awaited_since(&self, now: Time, span: Span) -> alloc::vec::Vec<Digest> {
+        let asked = self.awaited.iter().filter(|(_, since)| now.since(**since) < span);
+        asked.map(|(manifest, _)| *manifest).collect()
+    }
+
+    /// Whether something came from a member within so long, and it leaves no question open for too long.
+    pub fn showed_life(&self, now: Time, peer: &NodeId, within: Span) -> bool {
+        self.members.get(peer).is_some_and(|member| now.since(member.heard) < within)
+            && self.is_live(now, peer)
     }
 
     /// Members that have not answered yet, and whether that has lasted so long that their sessions are of no
@@ -186,8 +211,13 @@ impl Presence {
     }
 }
 
-/// How long a member has to answer.
+fn patience(usual: Span) -> Span {
+    usual.clamp(PROBE_PATIENCE, PROBE_PATIENCE_MAX)
+}
+
+/// How long a member has to answer: this, or twice as long as it took before, and no client waits longer than that.
 const PROBE_PATIENCE: Span = Span::millis(500);
+const PROBE_PATIENCE_MAX: Span = Span::secs(3);
 /// One that was heard so shortly before it was asked is there while it has time to answer; any other only when
 /// it has answered, so that no client is promised what stands behind a link that broke in the night.
 const TRUSTED: Span = Span::secs(10);
@@ -214,7 +244,7 @@ mod tests {
 
     fn presence() -> Presence {
         let mut presence = Presence::default();
-        presence.up(Time(0), PEER);
+        presence.up(Time(0), PEER, None);
         presence
     }
 
@@ -239,6 +269,23 @@ mod tests {
         presence.down(&PEER);
         assert!(!presence.is_live(Time(900_000), &PEER));
         assert!(presence.probe(Time(900_000), PEER, FRESH).is_none());
+    }
+
+    #[test]
+    fn whoever_is_far_away_has_longer_to_answer() {
+        let mut presence = Presence::default();
+        presence.up(Time(0), PEER, Some(Span(1_200)));
+        let asks = |presence: &mut Presence, now| presence.probe(Time(now), PEER, FRESH).is_some();
+        assert!(asks(&mut presence, 60_000) && presence.may_answer(Time(61_199), &PEER));
+        assert!(!presence.is_live(Time(60_000), &PEER), "nothing is promised before");
+        assert!(!presence.may_answer(Time(61_200), &PEER));
+        presence.heard(Time(60_700), &PEER);
+        assert!(asks(&mut presence, 65_000) && presence.is_live(Time(66_399), &PEER));
+        assert!(!presence.is_live(Time(66_400), &PEER));
+        // A late answer is no excuse for minutes.
+        presence.heard(Time(95_000), &PEER);
+        assert!(asks(&mut presence, 99_000) && presence.is_live(Time(101_999), &PEER));
+        assert!(!presence.is_live(Time(102_000), &PEER));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Means<'a> {
     pub held: &'a BTreeSet<Hash>,
     /// Where blobs are ordered.
     pub wants: &'a mut Wants,
+    /// Artifacts of which a holder without a session is being dialled and may answer.
+    pub coming: Vec<Digest>,
 }
 
 /// What a client wants.
@@ -207,7 +209,7 @@ impl Pulls {
                 _ => false,
             };
             if last {
-                self.nobody(means.now, &source, out);
+                self.nobody(means, &source, out);
             } else if follows {
                 self.begin(means, &source, out);
             }
@@ -303,7 +305,11 @@ impl Pulls {
         let sources: Vec<Source> = self.pulls.keys().cloned().collect();
         for source in sources {
             let Some(pull) = self.pulls.get_mut(&source) else { continue };
+            let may_come = pull.may_come(&source, &means.coming);
             match &mut pull.stage {
+                Stage::Asking { until, .. } if *until <= means.now && may_come => {
+                    *until = means.now + COMING_AGAIN;
+                }
                 Stage::Asking { open, until } if *until <= means.now => {
                     self.slow.append(open);
                     match pull.away.clone() {
@@ -341,6 +347,11 @@ impl Pulls {
     /// How much is being pulled or looked for.
     pub fn len(&self) -> usize {
         self.pulls.len()
+    }
+
+    /// Whether some are looked for whose upstream cannot be reached.
+    pub fn has_away(&self) -> bool {
+        self.pulls.values().any(|pull| pull.away.is_some())
     }
 
     /// Whether nothing is.
@@ -385,17 +396,18 @@ impl Pulls {
         let alone = open.is_empty();
         pull.stage = Stage::Asking { open, until: means.now + patience };
         if alone {
-            self.nobody(means.now, source, out);
+            self.nobody(means, source, out);
         }
     }
 
     /// Everybody answered, and nobody has it.
-    fn nobody(&mut self, now: Time, source: &Source, out: &mut Vec<Output>) {
+    fn nobody(&mut self, means: &Means<'_>, source: &Source, out: &mut Vec<Output>) {
         let Some(pull) = self.pulls.get_mut(source) else { return };
         match pull.away.clone() {
             None => self.pull(source, out),
             // Holders without a session are being dialled.
-            Some(_) if now.since(pull.since) < SEARCH_PATIENCE => {}
+            Some(_) if means.now.since(pull.since) < SEARCH_PATIENCE => {}
+            Some(_) if pull.may_come(source, &means.coming) => {}
             Some(why) => self.end(source, Err(WantFailure::Upstream(why)), out),
         }
     }
@@ -451,7 +463,7 @@ impl Pulls {
                 pull.stage = Stage::Following { whom: from, ask, until, end };
             }
             (Stage::Following { until, .. }, Standing::Pulling) => *until = means.now + FOLLOW_PATIENCE,
-            (Stage::Asking { open, .. }, _) if open.is_empty() => self.nobody(means.now, &source, out),
+            (Stage::Asking { open, .. }, _) if open.is_empty() => self.nobody(means, &source, out),
             (Stage::Following { .. }, _) => {
                 pull.passed_over.insert(from);
                 self.begin(means, &source, out);
@@ -495,6 +507,13 @@ impl Pulls {
     }
 }
 
+impl Pull {
+    /// Whether nobody but members is of use, and a holder may soon be one to ask.
+    fn may_come(&self, source: &Source, coming: &[Digest]) -> bool {
+        self.away.is_some() && coming.contains(&self.manifest.unwrap_or(source.digest))
+    }
+}
+
 fn ask(to: NodeId, source: &Source, out: &mut Vec<Output>) {
     let (repository, digests) = (source.repository.clone(), alloc::vec![source.digest]);
     out.push(Output::Send { to, message: Message::Ask { repository, digests } });
@@ -532,6 +551,8 @@ const ASK_PATIENCE: Span = Span::millis(80);
 const NEAR_PATIENCE: Span = Span::millis(400);
 /// The same where the upstream cannot be reached: holders without a session are dialled meanwhile.
 const SEARCH_PATIENCE: Span = Span::millis(500);
+/// How often it is looked whether a holder that is being dialled may still come.
+const COMING_AGAIN: Span = Span::millis(100);
 /// How often a member that is pulling something is asked how it stands.
 const ASK_AGAIN: Span = Span::millis(700);
 /// How long it may take to answer.

@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod bringing;
+mod coming;
 mod company;
 mod inquiries;
 mod peers;
@@ -14,7 +15,7 @@ use alloc::{collections::BTreeSet, string::String, vec::Vec};
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    artifacts::{Artifacts, Means},
+    artifacts::Artifacts,
     body::{ArtifactPlace, HoldingState, NodeBody},
     catalog::{Applied, Catalog, Limits},
     config::ReplicaConfig,
@@ -149,7 +150,7 @@ impl Replica {
                 self.membership.discovered(address);
                 self.dial(now, &mut out);
             }
-            Input::DialFailed { target } => self.membership.dial_failed(now.time, &target, &mut self.rng),
+            Input::DialFailed { target } => self.dial_failed(now, &target, &mut out),
             Input::TimerFired(timer) => self.timer(now, timer, &mut out),
             Input::Budget { far_background, far_client } => {
                 self.membership.set_far_allowed(far_background, far_client);
@@ -443,13 +444,12 @@ impl Replica {
             Timer::Wants => {
                 self.wants_timer = false;
                 self.probe_awaited(now, out);
+                let outside = self.outside(now);
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+                let world = world.with_coming(outside);
                 let ended = self.wants.tick(now.time, &self.config, &world, out);
                 self.ended(now, ended, out);
-                let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
-                let mut means =
-                    Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
-                self.artifacts.tick(&mut means, self.config.probe_patience, out);
+                self.look_after_artifacts(now, out);
             }
         }
     }

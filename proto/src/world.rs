@@ -19,6 +19,17 @@ pub(crate) struct World<'a> {
     catalog: &'a Catalog,
     membership: &'a Membership,
     me: NodeId,
+    /// Whether members count that may be there in a moment, and of other sites too.
+    coming: Option<Outside>,
+}
+
+/// Whether other sites seem to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// As far as is known.
+    There,
+    /// A dial to one is likely to come to nothing.
+    Away,
 }
 
 impl<'a> World<'a> {
@@ -29,7 +40,41 @@ impl<'a> World<'a> {
         membership: &'a Membership,
         me: NodeId,
     ) -> Self {
-        World { config, catalog, membership, me }
+        World { config, catalog, membership, me, coming: None }
+    }
+
+    /// The same, where holders count that are being dialled: nothing may be promised that only they have, nor is it
+    /// known yet that it cannot be had.
+    pub(crate) fn with_coming(self, outside: Outside) -> Self {
+        World { coming: Some(outside), ..self }
+    }
+
+    /// Holders of an artifact that are being dialled, or were asked whether they are there, and may still answer.
+    fn coming(&self, manifest: &Digest) -> impl Iterator<Item = Holder> + '_ {
+        let whole = self.coming.map(|outside| (outside, self.catalog.holders(manifest)));
+        whole.into_iter().flat_map(move |(outside, holders)| {
+            let whole = holders.filter(|(node, state)| *state == HoldingState::Complete && *node != self.me);
+            let now = self.membership.now();
+            let far_too = outside == Outside::There;
+            let may_answer = move |holder: &Holder| match self.membership.is_up(&holder.node) {
+                true => self.membership.presence.may_answer(now, &holder.node),
+                false => self.membership.may_come(now, &holder.node) && (far_too || !holder.far),
+            };
+            whole.filter_map(|(node, _)| self.described(&node)).filter(may_answer)
+        })
+    }
+
+    /// Whether a holder of an artifact may be there in a moment.
+    pub(crate) fn is_coming(&self, manifest: &Digest) -> bool {
+        self.coming(manifest).next().is_some()
+    }
+
+    /// What a member says of itself, in a planner's terms.
+    fn described(&self, node: &NodeId) -> Option<Holder> {
+        let body = self.catalog.node(node)?;
+        let far = body.site != self.config.site;
+        let abroad = far && body.region != self.config.region;
+        Some(Holder { far, abroad, node: *node })
     }
 }
 
@@ -37,6 +82,9 @@ impl Holders for World<'_> {
     fn holders(&self, manifest: &Digest) -> Vec<Holder> {
         let mut holders = self.with_session(manifest);
         holders.retain(|holder| self.membership.is_live_now(&holder.node));
+        // At most once: whoever has a session and may be asked is not one to wait for.
+        let coming: Vec<Holder> = self.coming(manifest).filter(|holder| !holders.contains(holder)).collect();
+        holders.extend(coming);
         holders
     }
 
@@ -50,13 +98,7 @@ impl Holders for World<'_> {
 
     fn member(&self, node: &NodeId) -> Option<Holder> {
         // Of hundreds of holders few have a session, which costs less to find out than what they say.
-        if !self.membership.is_up(node) {
-            return None;
-        }
-        let body = self.catalog.node(node)?;
-        let far = body.site != self.config.site;
-        let abroad = far && body.region != self.config.region;
-        Some(Holder { far, abroad, node: *node })
+        self.membership.is_up(node).then(|| self.described(node)).flatten()
     }
 
     fn addresses(&self, node: &NodeId) -> Vec<String> {

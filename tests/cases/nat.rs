@@ -4,6 +4,7 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
@@ -142,6 +143,46 @@ fn two_sites_that_only_dial_out_exchange_through_a_relay() {
     until_true("what was sent is counted", || pushed.bytes_sent() >= 3_000_000);
     let peers = relay.cli(&["peers", "--json"]).expect(0).stdout;
     assert!(peers.contains("/p2p-circuit"), "{peers}");
+}
+
+/// What the doctor finds of both planes: how bad, and why.
+fn reached(node: &Node) -> [(String, String); 2] {
+    let ended = node.cli(&["doctor", "--json", "--root", node.data_dir().to_str().unwrap()]);
+    let found: Vec<Value> = serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"));
+    ["reach-control", "reach-data"].map(|check| {
+        let of = found.iter().find(|finding| finding["check"] == check);
+        let of = of.unwrap_or_else(|| panic!("no {check} in {found:#?}"));
+        let text = |key: &str| of[key].as_str().unwrap_or_default().to_owned();
+        (text("level"), text("why"))
+    })
+}
+
+#[test]
+fn the_doctor_says_on_which_planes_others_reach_a_node() {
+    let Some(mut machines) = Machines::start(&[]) else { return };
+    let (open, walled) = (machines.net.public(2), machines.net.public(3));
+    walled.drop_udp();
+    let home = machines.net.private(4);
+    let open = machines.add(open, "open", 4717);
+    let walled = machines.add(walled, "walled", 4717);
+    let home = machines.add(home, "home", 4717);
+    let at = |host: u8| format!("{}:4717", public_address(host));
+    for (number, address, expected) in [
+        (open, at(2), ["ok", "ok"]),
+        (walled, at(3), ["ok", "warn"]),
+        (home, "10.0.0.2:4717".to_owned(), ["warn", "warn"]),
+    ] {
+        machines.wait_for_session(number, 0);
+        let node = &machines.nodes[number].0;
+        until_true("the first knows where it is", || {
+            machines.nodes[0].0.cli(&["peers", "--json"]).expect(0).stdout.contains(&address)
+        });
+        let planes = reached(node);
+        for ((level, why), expected) in planes.iter().zip(expected) {
+            assert_eq!(level, expected, "{number}: {planes:?}");
+            assert!(why.contains("just now"), "it was tried: {why}");
+        }
+    }
 }
 
 #[test]

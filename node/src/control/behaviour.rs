@@ -15,7 +15,7 @@ use waystation_proto::wire::Message;
 use super::{
     ControlConfig, ControlError,
     codec::{FrameCodec, PROTOCOL},
-    streams,
+    dial_back, streams,
 };
 use crate::{identity::Identity, mesh::AdmissionSecret};
 
@@ -31,6 +31,7 @@ pub(crate) struct Behaviour {
     streams: streams::Behaviour,
     relay: Toggle<relay::Behaviour>,
     relayed: relay::client::Behaviour,
+    pub(crate) dial_back: dial_back::Exchange,
 }
 
 /// Builds the swarm. The admission secret goes into the noise prologue: a peer without it fails the
@@ -127,6 +128,7 @@ fn behaviour(
         streams,
         relay: config.relay.then(|| relay::Behaviour::new(keys.public().to_peer_id(), relay_config())).into(),
         relayed,
+        dial_back: dial_back::exchange(),
     })
 }
 

@@ -26,6 +26,7 @@ use super::{
     codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
+    dial_back::Pending,
     failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
     origins::Origins,
     peer::{Connection, Peer},
@@ -58,6 +59,7 @@ pub(super) struct Session {
     /// What the driver has not taken yet.
     waiting: VecDeque<ControlEvent>,
     counting: Counting,
+    dial_backs: Pending,
 }
 
 impl Session {
@@ -67,6 +69,7 @@ impl Session {
         (trust, config): (Trust, &ControlConfig),
         events: mpsc::Sender<ControlEvent>,
         counting: Counting,
+        dial_backs: Pending,
     ) -> Self {
         Session {
             swarm,
@@ -88,6 +91,7 @@ impl Session {
             events,
             waiting: VecDeque::new(),
             counting,
+            dial_backs,
         }
     }
 
@@ -130,6 +134,10 @@ impl Session {
                 }
                 event = self.swarm.select_next_some(), if may_work => self.on_swarm_event(event),
                 dial = self.dials.next(), if may_work => self.on_resolved(dial),
+                (channel, answer) = self.dial_backs.dialled() => {
+                    // Fails where the connection has gone; then nobody waits for it either.
+                    let _ = self.swarm.behaviour_mut().dial_back.send_response(channel, answer);
+                }
                 command = commands.recv(), if may_work => match command {
                     Some(command) => self.on_command(command),
                     None => return,
@@ -150,6 +158,7 @@ impl Session {
             Command::Send(to, message) => self.send(to, &message),
             Command::Announce(records) => self.announce(records),
             Command::Dial(target) => self.dial(target),
+            Command::AskDialBack(question) => self.dial_backs.ask(&mut self.swarm, question),
             Command::HangUp(node) => {
                 // Without a session there is nothing to end.
                 let _ = identity::peer_id(&node).map(|peer| self.swarm.disconnect_peer_id(peer));
@@ -353,6 +362,7 @@ impl Session {
             ListenError::Transport(transport) if is_unproven(transport, false) => {
                 self.refused(from, CAME_UNPROVEN.into(), "from");
             }
+            ListenError::Transport(_) if self.dial_backs.is_asking() => {}
             ListenError::Transport(transport) => self.refused(from, unfinished(transport), "from"),
             ListenError::Denied { cause } if is_full(cause) => {
                 self.refused(from, format!("this node is busy: {cause}"), "from");
@@ -425,6 +435,7 @@ impl Session {
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Direct(event) => self.on_direct(event),
+            BehaviourEvent::DialBack(event) => self.dial_backs.on_event(event),
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 let acceptance = self.on_gossip(propagation_source, &message.data);
                 let gossip = &mut self.swarm.behaviour_mut().gossip;

@@ -1,11 +1,11 @@
 //! What a running node can say of itself: who reaches it, its clock beside those of others, what it may do, how its
 //! upstreams do.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use waystation_proto::{NodeId, Wall, body::NodeBody};
 
-use super::{Finding, now};
+use super::{Finding, now, reached};
 use crate::{api::NodeFacts, driver::handle::DriverStatus, store::Store, upstream::Pinged};
 
 /// All of it. Asks each upstream once.
@@ -13,9 +13,7 @@ pub async fn examine(store: &Store, facts: &NodeFacts, driver: &DriverStatus) ->
     let nodes = store.index().nodes();
     let mut found = vec![sessions(facts, driver, &nodes)];
     found.push(addresses(facts, &nodes));
-    let control: BTreeSet<NodeId> = facts.insight.reached.nodes().into_iter().collect();
-    found.push(reach("control", "TCP", &control, facts, &nodes));
-    found.push(reach("data", "UDP", &(facts.insight.came)(), facts, &nodes));
+    found.extend(reached::reached(facts, driver, &nodes).await);
     found.extend(clock(now(), &driver.authored));
     found.extend(grants(store, facts));
     let mut asked = Vec::new();
@@ -66,48 +64,6 @@ fn addresses(facts: &NodeFacts, nodes: &[(NodeId, NodeBody)]) -> Finding {
             .because("those are addresses of this machine for itself");
     }
     Finding::ok("addresses", what)
-}
-
-/// Whether others have connected to a plane since the start. Nothing proves that nobody could.
-fn reach(
-    plane: &str,
-    protocol: &str,
-    came: &BTreeSet<NodeId>,
-    facts: &NodeFacts,
-    nodes: &[(NodeId, NodeBody)],
-) -> Finding {
-    let check = format!("reach-{plane}");
-    let site =
-        |node: &NodeId| nodes.iter().find(|(known, _)| known == node).map(|(_, body)| body.site.clone());
-    let sites: BTreeSet<String> = came.iter().filter_map(site).collect();
-    let outside: Vec<String> = sites.iter().filter(|site| **site != facts.site).cloned().collect();
-    let is_other = |(node, _): &&(NodeId, NodeBody)| *node != facts.node;
-    let far_known = nodes.iter().filter(is_other).any(|(_, body)| body.site != facts.site);
-    if !outside.is_empty() {
-        let what = format!("nodes of other sites have connected on the {plane} plane ({protocol})");
-        return Finding::ok(&check, what).because(format!("from {}, since the start", outside.join(", ")));
-    }
-    if !came.is_empty() && !far_known {
-        return Finding::ok(
-            &check,
-            format!("nodes of this site have connected on the {plane} plane ({protocol})"),
-        );
-    }
-    if !nodes.iter().any(|known| is_other(&known)) {
-        return Finding::ok(
-            &check,
-            format!("nobody is there who could connect on the {plane} plane ({protocol})"),
-        );
-    }
-    let todo = format!(
-        "see that {protocol} to port {} of the addresses above is let through (firewall, NAT); a node that only dials \
-         out works, and others fetch from it while it has sessions",
-        facts.mesh_listen.port()
-    );
-    let whence = if came.is_empty() { "no other node has" } else { "only nodes of this site have" };
-    let what =
-        format!("not proven that others reach the {plane} plane ({protocol}): {whence} connected to it");
-    Finding::warn(&check, what, todo).because("seen since the start; nodes connect when they need something")
 }
 
 /// This machine's clock beside what other nodes wrote.

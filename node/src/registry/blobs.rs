@@ -10,6 +10,7 @@ use waystation_proto::{
     Digest, RepoName,
     event::{BlobRef, WantFailure},
     grant::Action,
+    verdict::{Facts, Purpose, Requester, Verdict, verdict},
 };
 
 use super::{
@@ -39,6 +40,17 @@ impl Registry {
             link.manifest.is_some() || !is_of_a_registry(repository) || pushes()
         };
         let link = link.filter(known).ok_or_else(|| unlinked(repository, &digest))?;
+        // Whoever pushes an artifact that shares it must hear that it is here.
+        let pushes = asked.is_head() && asked.may(access::Action::Push, repository);
+        match self.judge_blob(asked.requester(), repository, &digest) {
+            Verdict::Deny(reason) if !pushes => {
+                let why =
+                    format!("{digest}: all artifacts of {repository} that it is part of were taken back");
+                return Err(ApiError::denied(format!("{why}; {reason}")));
+            }
+            Verdict::Hide if !pushes => return Err(unlinked(repository, &digest)),
+            _ => {}
+        }
         let held = self.inner.store.index().held(&digest);
         let size = held.map_or(link.size, |held| held.size);
         let content = Content { digest: &digest, media_type: BLOB_TYPE, size };
@@ -71,6 +83,23 @@ impl Registry {
             None => self.answer_coming(&link, &content, &wanted).await?,
         };
         answered.map_err(ApiError::storage)
+    }
+
+    /// Whether a blob may be handed out in a repository: as any of the artifacts there that it is part of may be. One
+    /// that was only uploaded is part of none yet.
+    pub(super) fn judge_blob(&self, requester: Requester, repository: &RepoName, digest: &Digest) -> Verdict {
+        let index = self.inner.store.index();
+        let mut refused = Verdict::Serve;
+        for manifest in index.makers(repository, digest).take(MAKERS_MAX) {
+            let status = index.artifact(repository, &manifest).and_then(|entry| entry.status);
+            match verdict(&Facts { status }, requester, Purpose::Use) {
+                Verdict::Serve | Verdict::Warn(_) => return Verdict::Serve,
+                // A reason tells more than nothing.
+                Verdict::Hide if matches!(refused, Verdict::Deny(_)) => {}
+                verdict => refused = verdict,
+            }
+        }
+        refused
     }
 
     /// DELETE: takes the blob out of the repository, on every node of the mesh. Manifests that name it stay,
@@ -197,6 +226,9 @@ pub(super) fn is_lost(error: &io::Error) -> bool {
 fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the blob is shorter than it should be")
 }
+
+/// Artifacts of a repository that a blob is looked for in; where all of those were taken back, it counts as such.
+const MAKERS_MAX: usize = 1000;
 
 /// Blobs of more bytes lie in files, which can be read while they grow.
 const IN_FILES: u64 = 16 * 1024;

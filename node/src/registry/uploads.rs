@@ -8,7 +8,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use waystation_oci::{path, upload::Chunk};
-use waystation_proto::{Digest, Hash, RepoName, grant::Action};
+use waystation_proto::{Digest, Hash, RepoName, grant::Action, verdict::Verdict};
 
 use super::{
     Asked, Registry,
@@ -70,7 +70,8 @@ impl Registry {
         let held = index.held(&digest)?;
         // What is left to an upstream to judge is not taken over from.
         let may_read = |name: &RepoName| {
-            asked.may(access::Action::Pull, name) && asked.sees(name) && !self.is_left(asked, name)
+            let may = asked.may(access::Action::Pull, name) && asked.sees(name) && !self.is_left(asked, name);
+            may && self.judge_blob(asked.requester(), name, &digest) == Verdict::Serve
         };
         let found = match from {
             Some(from) => {

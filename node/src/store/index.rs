@@ -197,6 +197,13 @@ impl Index {
             .collect()
     }
 
+    /// Artifacts of a repository that a blob is part of, in the order of their digests.
+    pub fn makers(&self, repository: &RepoName, digest: &Digest) -> impl Iterator<Item = Digest> + '_ {
+        let prefix = keys::in_repository(repository, digest);
+        let rows = self.rows(self.links.scan_prefix(&prefix));
+        rows.filter_map(move |(key, _)| keys::read_link_maker(&key[prefix.len()..]))
+    }
+
     /// Repositories in which a blob is visible, at most the first `limit` of those that have any links.
     pub fn repositories_with(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
         let (mut found, mut from) = (Vec::new(), Vec::new());

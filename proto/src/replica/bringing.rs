@@ -74,11 +74,19 @@ impl Replica {
         self.seek_holders(now, manifest, out);
     }
 
-    /// A holder turned out to be there: clients may wait for just that.
-    pub(super) fn holder_is_there(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// Ends waits for artifacts: well where a holder turned out to be there, else where none is about to come.
+    pub(super) fn look_after_artifacts(&mut self, now: Now, out: &mut Vec<Output>) {
+        let outside = self.outside(now);
         let world = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        let coming = World::of(&self.config, &self.catalog, &self.membership, self.writes.me());
+        let coming = coming.with_coming(outside);
         let mut means = Means { now: now.time, held: &self.held, wants: &mut self.wants, world: &world };
-        self.artifacts.tick(&mut means, self.config.probe_patience, out);
+        self.artifacts.tick(
+            &mut means,
+            self.config.probe_patience,
+            |manifest| coming.is_coming(manifest),
+            out,
+        );
     }
 
     pub(super) fn want_pull(&mut self, now: Now, request: RequestId, wanted: Wanted, out: &mut Vec<Output>) {
@@ -114,12 +122,13 @@ impl Replica {
 
     /// The pulls, and what they need.
     pub(crate) fn pulling(&mut self, now: Now) -> (&mut Pulls, pulls::Means<'_>) {
+        let coming = if self.pulls.has_away() { self.awaited_and_coming(now) } else { Vec::new() };
         let (me, sessions) = (self.writes.me(), self.membership.sessions().collect::<Vec<_>>());
         let is_near =
             |peer: &&NodeId| self.catalog.site_of(peer).is_some_and(|site| site == self.config.site);
         let near = sessions.iter().filter(is_near).copied().collect();
-        let means =
-            pulls::Means { now: now.time, me, sessions, near, held: &self.held, wants: &mut self.wants };
+        let (now, held, wants) = (now.time, &self.held, &mut self.wants);
+        let means = pulls::Means { now, me, sessions, near, held, wants, coming };
         (&mut self.pulls, means)
     }
 

@@ -7,7 +7,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::Replica;
+use super::{Replica, peers::HOLDERS_DIALLED};
 use crate::{
     body::HoldingState,
     event::Output,
@@ -105,7 +105,7 @@ impl Replica {
                 out.push(Output::Send { to, message: Message::Records(answer.clone()) });
             }
             if self.membership.presence.awaited(now.time).contains(&manifest) {
-                self.dial_holders(now, &manifest, true, out);
+                self.dial_holders(now, &manifest, true, HOLDERS_DIALLED, out);
             }
         }
     }

@@ -71,7 +71,7 @@ impl Replica {
             Message::LetGo => self.let_go_of(now, from, out),
             Message::ProbeAnswer { outside, .. } => {
                 self.membership.presence.answered(now.time, &from, outside);
-                self.holder_is_there(now, out);
+                self.look_after_artifacts(now, out);
             }
             Message::Records(records) => self.take_in(now, from, records, out),
             Message::Request(ids) => {
@@ -341,7 +341,8 @@ impl Replica {
             self.probe_holders(now, &manifest, out);
             self.inquire(now, manifest, out);
         }
-        self.dial_holders(now, &manifest, true, out);
+        self.dial_holders(now, &manifest, true, HOLDERS_DIALLED, out);
+        self.probe_outside(now, &manifest, out);
     }
 
     /// Looks after holders of what clients have asked for: a link may break while they wait.
@@ -391,20 +392,21 @@ impl Replica {
         let manifests: Vec<Digest> = self.artifacts.manifests().collect();
         let mut dialled = 0;
         for manifest in manifests {
-            dialled += self.dial_holders(now, &manifest, false, out);
+            dialled += self.dial_holders(now, &manifest, false, HOLDERS_DIALLED, out);
             if dialled >= HOLDERS_DIALLED {
                 return;
             }
         }
     }
 
-    /// Dials some of those who hold an artifact, unless one has a session: near ones first, and others where
+    /// Dials at most so many of those who hold an artifact, unless one has a session: near ones first, and others where
     /// those were tried in vain. How many it dialled.
     pub(super) fn dial_holders(
         &mut self,
         now: Now,
         manifest: &Digest,
         somebody_waits: bool,
+        most: usize,
         out: &mut Vec<Output>,
     ) -> usize {
         let me = self.me();
@@ -422,7 +424,7 @@ impl Replica {
         let mut dialled = 0;
         for candidate in candidates {
             dialled += usize::from(self.membership.dial_needed(now.time, candidate, somebody_waits, out));
-            if dialled == HOLDERS_DIALLED {
+            if dialled == most {
                 break;
             }
         }
@@ -485,7 +487,7 @@ pub(super) fn announce(records: Vec<Shared>, out: &mut Vec<Output>) {
 /// Holders with a session that are asked whether they are there, for one want.
 const HOLDERS_PROBED: usize = 8;
 /// Holders without a session that are dialled for one want.
-const HOLDERS_DIALLED: usize = 3;
+pub(super) const HOLDERS_DIALLED: usize = 3;
 /// Bytes of records sent in answer to one message: what a link of 256 kbit/s carries before its peer gives
 /// up on the answer.
 const SEND_BYTES_MAX: usize = 1024 * 1024;

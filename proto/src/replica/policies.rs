@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::Replica;
+use super::{Replica, peers::HOLDERS_DIALLED};
 use crate::{
     body::HoldingState,
     event::Output,
@@ -62,7 +62,7 @@ impl Replica {
             match step {
                 Step::Read(hash) => out.push(Output::ReadIndex { hash }),
                 Step::Dial(manifest) => {
-                    self.dial_holders(now, &manifest, false, out);
+                    self.dial_holders(now, &manifest, false, HOLDERS_DIALLED, out);
                 }
                 Step::Bring(repository, manifest) => {
                     let Some(place) = self.catalog.artifact(&repository, &manifest) else { continue };

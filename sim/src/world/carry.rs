@@ -44,6 +44,8 @@ pub struct Summary {
     pub asked: usize,
     /// Pulls that were done.
     pub done: usize,
+    /// How often a client was told that something cannot be had now.
+    pub refused: u32,
     /// Promises that were broken, as far as they were noted.
     pub violations: usize,
 }
@@ -84,6 +86,7 @@ impl World {
             occurrences: world.occurrences,
             asked: world.course.pulls.len(),
             done: world.course.pulls.iter().filter(|pull| pull.done).count(),
+            refused: world.course.pulls.iter().map(|pull| pull.refusals).sum(),
             violations: world.checks.violations().len(),
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct Pull {
     /// Layers that were asked for since the last refusal.
     asked: BTreeSet<Hash>,
     /// How often it was refused.
-    refusals: u32,
+    pub(super) refusals: u32,
 }
 
 impl World {

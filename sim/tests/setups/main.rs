@@ -148,6 +148,21 @@ fn who_crashes_while_fetching_goes_on_when_it_is_back() {
     assert!(took(&measured).iter().any(|took| *took > 9.0), "one had to wait");
 }
 
+/// Sessions lead to a few sites of many, and none of those has it: its holder has to be dialled, 150 ms away.
+#[test]
+fn nobody_is_refused_while_the_only_holder_is_dialled() {
+    let mut topology = sites(40, 1, "20 Mbit/s");
+    topology.sites.iter_mut().for_each(|site| site.uplink.delay = "75 ms".parse().expect("a delay"));
+    let mut setup = setup(topology, MIB, 60 * SECOND);
+    setup.actions.push((0, Action::Seed { artifact: 0, at: Place { site: 7, node: 0 } }));
+    for site in (10..40).step_by(3) {
+        let at = Place { site, node: 0 };
+        setup.actions.push((site as u64 * SECOND, Action::Pull { artifact: 0, at }));
+    }
+    let (summary, _) = carry_out(&setup);
+    assert_eq!((summary.asked, summary.done, summary.refused), (10, 10, 0));
+}
+
 #[test]
 fn a_partition_stops_a_site_until_it_ends() {
     let mut setup = setup(sites(2, 2, "50 Mbit/s"), 20 * MIB, 300 * SECOND);
