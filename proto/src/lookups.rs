@@ -7,12 +7,13 @@ use core::cmp::Ordering::{Equal, Less};
 use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
     id::{Digest, NodeId, RepoName},
+    record::Kind,
     shared::{Artifact, Said, Shared},
     sorted::Sorted,
 };
 
 /// Records by what they say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups {
     /// Holdings but those of what is gone, by artifact and node.
     holders: Sorted<Shared>,
@@ -26,11 +27,16 @@ pub(crate) struct Lookups {
     artifacts: Sorted<Shared>,
     /// Those of them that are about another one, by that one, repository and manifest.
     referrers: Sorted<Shared>,
+    /// Policies, by position.
+    policies: Sorted<Shared>,
 }
 
 impl Lookups {
     /// A record counts now.
     pub(crate) fn add(&mut self, record: &Shared) {
+        if record.key.kind == Kind::POLICY {
+            self.policies.insert(record.clone(), |one, other| one.prefix().cmp(other.prefix()));
+        }
         match record.said() {
             Said::Holding { state, .. } if *state != HoldingState::Gone => {
                 self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
@@ -52,6 +58,9 @@ impl Lookups {
 
     /// A record that counted does not any more.
     pub(crate) fn remove(&mut self, record: &Shared) {
+        if record.key.kind == Kind::POLICY {
+            self.policies.remove(|other| other.prefix().cmp(record.prefix()));
+        }
         match record.said() {
             Said::Holding { .. } => {
                 self.holders.remove(|other| holding(other).cmp(&holding(record)));
@@ -126,6 +135,11 @@ impl Lookups {
             Said::Artifact(said) => said.place.as_ref(),
             _ => None,
         }
+    }
+
+    /// The records of policies, by position.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Shared> {
+        self.policies.iter()
     }
 
     /// In which repositories an artifact is.
