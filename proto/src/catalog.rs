@@ -321,6 +321,17 @@ impl Catalog {
         self.lookups.nodes_of(site)
     }
 
+    /// How many nodes have said something about themselves.
+    pub(crate) fn node_count(&self) -> usize {
+        self.lookups.node_count()
+    }
+
+    /// The sites after that of the node with so many before it, and then from the first on: without end where
+    /// there is any node.
+    pub(crate) fn sites_from(&self, node: usize) -> impl Iterator<Item = &str> {
+        self.lookups.sites_from(node)
+    }
+
     /// The sites that nodes say to be on, by name.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.lookups.sites()

@@ -120,10 +120,24 @@ impl Lookups {
         self.sites.range(of_site).filter_map(|record| Some((&record.author, body(record)?)))
     }
 
+    /// How many nodes have said something about themselves.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The sites that nodes say to be on, by name.
     pub(crate) fn sites(&self) -> impl Iterator<Item = &str> {
-        let first = self.sites.iter().next().and_then(site_of);
-        core::iter::successors(first, |last| {
+        self.sites_up_from(self.sites.at(0))
+    }
+
+    /// The same, after the site of the node with so many before it, and then from the first on: without end.
+    pub(crate) fn sites_from(&self, node: usize) -> impl Iterator<Item = &str> {
+        let rest = self.sites_up_from(self.sites.at(node)).skip(1);
+        rest.chain(core::iter::repeat_with(|| self.sites()).flatten())
+    }
+
+    fn sites_up_from<'a>(&'a self, first: Option<&'a Shared>) -> impl Iterator<Item = &'a str> {
+        core::iter::successors(first.and_then(site_of), |last| {
             let later = |record: &Shared| if site_of(record) > Some(*last) { Equal } else { Less };
             self.sites.get(later).and_then(site_of)
         })

@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod bringing;
+mod candidates;
 mod company;
 mod inquiries;
 mod peers;
@@ -32,6 +33,7 @@ use crate::{
     record::{Kind, Trust},
     rounds::{ROUNDS_TICK, Rounds},
     shared::Shared,
+    suppliers::Suppliers,
     time::{Now, Span, Time},
     wants::Wants,
     world::World,
@@ -54,6 +56,7 @@ pub struct Replica {
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
+    suppliers: Suppliers,
     manners: Manners,
     inquiries: inquiries::Inquiries,
     company: company::Company,
@@ -90,6 +93,7 @@ impl Replica {
             leases: Leases::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
+            suppliers: Suppliers::default(),
             manners: Manners::default(),
             inquiries: inquiries::Inquiries::default(),
             company: company::Company::default(),

@@ -39,6 +39,17 @@ impl<T> Sorted<T> {
         self.pieces.iter().flat_map(|piece| piece.iter())
     }
 
+    /// The one with so many before it.
+    pub(crate) fn at(&self, mut before: usize) -> Option<&T> {
+        for piece in &self.pieces {
+            match piece.get(before) {
+                Some(item) => return Some(item),
+                None => before -= piece.len(),
+            }
+        }
+        None
+    }
+
     /// The first for which `place` says that it is at the place that is looked for.
     pub(crate) fn get(&self, place: impl Fn(&T) -> Ordering) -> Option<&T> {
         let (piece, at) = self.seek(|item| place(item) == Ordering::Less);
@@ -173,6 +184,9 @@ mod tests {
             }
             prop_assert_eq!((sorted.len(), sorted.is_empty()), (tree.len(), tree.is_empty()));
             prop_assert!(sorted.iter().copied().eq(tree.iter().map(|(key, step)| (*key, *step))));
+            let found: Vec<Option<u32>> = (0..=tree.len()).map(|n| sorted.at(n).map(|item| item.0)).collect();
+            let expected: Vec<Option<u32>> = tree.keys().copied().map(Some).chain([None]).collect();
+            prop_assert_eq!(found, expected);
             for from in (0..800).step_by(37) {
                 let within = |item: &(u32, usize)| match item.0 {
                     key if key < from => Ordering::Less,
@@ -193,12 +207,15 @@ mod tests {
     #[test]
     fn clones_share_what_neither_has_changed() {
         let mut sorted = Sorted::default();
-        (0..1_000u32).for_each(|n| drop(sorted.insert(n * 2, u32::cmp)));
+        (0..1_000u32).for_each(|n| assert_eq!(sorted.insert(n * 2, u32::cmp), None));
         let mut other = sorted.clone();
         assert_eq!(other.insert(7, u32::cmp), None);
         assert_eq!(other.remove(|n| n.cmp(&1_500)), Some(1_500));
         assert!(sorted.iter().copied().eq((0..1_000).map(|n| n * 2)), "the first is as it was");
-        assert_eq!((other.len(), other.get(|n| n.cmp(&7)), other.get(|n| n.cmp(&1_500))), (1_000, Some(&7), None));
+        assert_eq!(
+            (other.len(), other.get(|n| n.cmp(&7)), other.get(|n| n.cmp(&1_500))),
+            (1_000, Some(&7), None)
+        );
         let shared = |piece: &&Arc<Vec<u32>>| Arc::strong_count(piece) == 2;
         let count = sorted.pieces.iter().filter(shared).count();
         assert_eq!(count, sorted.pieces.len() - 2);

@@ -58,7 +58,9 @@ pub struct Params {
 impl Default for Params {
     fn default() -> Self {
         static FITTED: OnceLock<Params> = OnceLock::new();
-        *FITTED.get_or_init(|| Params::from(&Fit::committed().expect("sim/fit/gossip.toml is read by tests").params))
+        *FITTED.get_or_init(|| {
+            Params::from(&Fit::committed().expect("sim/fit/gossip.toml is read by tests").params)
+        })
     }
 }
 

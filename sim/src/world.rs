@@ -19,8 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer,
-    event::WriteId,
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer, event::WriteId,
     record::Trust,
 };
 
