@@ -250,6 +250,12 @@ impl Keeper {
         if idle {
             return Vec::new();
         }
+        if touched_nothing
+            && !news.closures
+            && let Some(steps) = self.closure.go_on(view, &self.policies)
+        {
+            return steps;
+        }
         let duties = self.closure.duties(&self.mine, &self.policies, view);
         self.closure.walk(view, duties)
     }
