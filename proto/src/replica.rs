@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod bringing;
+mod candidates;
 mod coming;
 mod company;
 mod inquiries;
@@ -29,11 +30,11 @@ use crate::{
     membership::Membership,
     policy::keeper::Keeper,
     pulls::{Pulls, Wanted},
-    quota::Quota,
     reconcile,
     record::{Kind, Trust},
     rounds::{ROUNDS_TICK, Rounds},
     shared::Shared,
+    suppliers::Suppliers,
     time::{Now, Span, Time},
     wants::Wants,
     world::World,
@@ -56,6 +57,7 @@ pub struct Replica {
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
+    suppliers: Suppliers,
     manners: Manners,
     inquiries: inquiries::Inquiries,
     company: company::Company,
@@ -92,6 +94,7 @@ impl Replica {
             leases: Leases::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
+            suppliers: Suppliers::default(),
             manners: Manners::default(),
             inquiries: inquiries::Inquiries::default(),
             company: company::Company::default(),
@@ -100,6 +103,13 @@ impl Replica {
             started: false,
             config,
         }
+    }
+
+    /// Has it know all that is in a catalog, before the first input. For many replicas in one process that know the
+    /// same: [`Input::Restore`] then brings what each knows beside.
+    #[must_use]
+    pub fn knowing(self, catalog: Catalog) -> Self {
+        Replica { catalog, ..self }
     }
 
     /// Takes one input and says what is to be done. Never fails: what a peer sends wrong is dropped and
@@ -210,21 +220,18 @@ impl Replica {
     // ---- start ----
 
     fn restore(&mut self, now: Now, records: Vec<Shared>, held: Vec<Hash>, out: &mut Vec<Output>) {
-        let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
-        let mut policies = false;
         for record in records {
             if record.key.kind == Kind::LOCAL {
                 self.leases.restore(now.time, &record);
             } else {
-                policies |= record.key.kind == Kind::POLICY;
-                self.catalog.apply(record, limits);
+                self.catalog.apply(record, Limits::RESTORED);
             }
         }
         self.drop_evicted(out);
         self.held = held.into_iter().collect();
         self.keeper.restored(
             now.time,
-            policies,
+            self.catalog.policies().next().is_some(),
             self.catalog.nodes_of(&self.config.site).map(|(node, _)| *node),
         );
         self.resume(now, out);
@@ -233,13 +240,11 @@ impl Replica {
     /// What was being brought here when the node stopped is brought on.
     fn resume(&mut self, now: Now, out: &mut Vec<Output>) {
         let me = self.me();
-        let partial: Vec<(RepoName, Digest)> = self
-            .catalog
-            .iter()
-            .filter(|record| record.key.kind == Kind::ARTIFACT)
-            .filter_map(|record| Some((record.repository().ok()?, record.named_digest().ok()?)))
-            .filter(|(_, manifest)| self.catalog.holders(manifest).any(|h| h == (me, HoldingState::Partial)))
-            .collect();
+        let mut partial: Vec<(RepoName, Digest)> = Vec::new();
+        for manifest in self.catalog.partial_at(&me) {
+            let repositories = self.catalog.repositories(&manifest);
+            partial.extend(repositories.map(|repository| (repository.clone(), manifest)));
+        }
         for (repository, manifest) in partial {
             if let Some(place) = self.catalog.artifact(&repository, &manifest) {
                 self.bring(now, None, manifest, place, true, out);

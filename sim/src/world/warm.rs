@@ -64,9 +64,7 @@ impl World {
             before.add(says, self.trust.mesh, None, key, None, &body);
         }
         if warm {
-            let common: BTreeMap<Key, Shared> =
-                before.records.into_iter().map(|(_, record)| (record.key.clone(), record)).collect();
-            let common = Common::new(common);
+            let common = Common::new(before.records.into_iter().map(|(_, record)| record));
             for host in self.hosts.iter_mut().filter(|host| !later.contains(&host.number)) {
                 host.disk.begin_with(common.clone());
             }
