@@ -23,8 +23,8 @@ use crate::{
     time::Wall,
 };
 
-/// Every record that counts.
-#[derive(Debug, Default)]
+/// Every record that counts. A clone takes hardly any room until one of the two changes.
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// By position.
     records: Sorted<Shared>,
@@ -64,6 +64,11 @@ pub struct Limits {
     pub unknown: usize,
     /// Records of one author.
     pub by_author: Quota,
+}
+
+impl Limits {
+    /// For what was taken in already and comes from a node's own disk.
+    pub const RESTORED: Limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
 }
 
 impl Catalog {
@@ -144,6 +149,19 @@ impl Catalog {
             }
             _ => None,
         })
+    }
+
+    /// The artifacts of which a node says to have a part, and more on its way.
+    pub(crate) fn partial_at(&self, node: &NodeId) -> impl Iterator<Item = Digest> + '_ {
+        self.shares.of(*node, Kind::HOLDING).filter_map(|record| match record.said() {
+            Said::Holding { manifest, state: HoldingState::Partial, .. } => Some(*manifest),
+            _ => None,
+        })
+    }
+
+    /// The records of policies, by position.
+    pub fn policies(&self) -> impl Iterator<Item = &Shared> {
+        self.lookups.policies()
     }
 
     /// Takes out what stands where this record does.
@@ -302,6 +320,17 @@ impl Catalog {
     /// The nodes that say to be on a site, those first that keep its sessions with others.
     pub fn nodes_of(&self, site: &str) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
         self.lookups.nodes_of(site)
+    }
+
+    /// How many nodes have said something about themselves.
+    pub(crate) fn node_count(&self) -> usize {
+        self.lookups.node_count()
+    }
+
+    /// The sites after that of the node with so many before it, and then from the first on: without end where
+    /// there is any node.
+    pub(crate) fn sites_from(&self, node: usize) -> impl Iterator<Item = &str> {
+        self.lookups.sites_from(node)
     }
 
     /// The sites that nodes say to be on, by name.

@@ -45,6 +45,7 @@ pub mod rounds;
 pub mod shared;
 mod sorted;
 mod sums;
+pub mod suppliers;
 pub mod surplus;
 pub mod time;
 pub mod verdict;

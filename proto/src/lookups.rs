@@ -7,12 +7,13 @@ use core::cmp::Ordering::{Equal, Less};
 use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
     id::{Digest, NodeId, RepoName},
+    record::Kind,
     shared::{Artifact, Said, Shared},
     sorted::Sorted,
 };
 
 /// Records by what they say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups {
     /// Holdings and summaries but those of what is gone, by artifact and node, holdings first.
     holders: Sorted<Shared>,
@@ -26,11 +27,16 @@ pub(crate) struct Lookups {
     artifacts: Sorted<Shared>,
     /// Those of them that are about another one, by that one, repository and manifest.
     referrers: Sorted<Shared>,
+    /// Policies, by position.
+    policies: Sorted<Shared>,
 }
 
 impl Lookups {
     /// A record counts now.
     pub(crate) fn add(&mut self, record: &Shared) {
+        if record.key.kind == Kind::POLICY {
+            self.policies.insert(record.clone(), |one, other| one.prefix().cmp(other.prefix()));
+        }
         match record.said() {
             Said::Holding { state, .. } if *state != HoldingState::Gone => {
                 self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
@@ -52,6 +58,9 @@ impl Lookups {
 
     /// A record that counted does not any more.
     pub(crate) fn remove(&mut self, record: &Shared) {
+        if record.key.kind == Kind::POLICY {
+            self.policies.remove(|other| other.prefix().cmp(record.prefix()));
+        }
         match record.said() {
             Said::Holding { .. } => {
                 self.holders.remove(|other| holding(other).cmp(&holding(record)));
@@ -136,10 +145,24 @@ impl Lookups {
         self.sites.range(of_site).filter_map(|record| Some((&record.author, body(record)?)))
     }
 
+    /// How many nodes have said something about themselves.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The sites that nodes say to be on, by name.
     pub(crate) fn sites(&self) -> impl Iterator<Item = &str> {
-        let first = self.sites.iter().next().and_then(site_of);
-        core::iter::successors(first, |last| {
+        self.sites_up_from(self.sites.at(0))
+    }
+
+    /// The same, after the site of the node with so many before it, and then from the first on: without end.
+    pub(crate) fn sites_from(&self, node: usize) -> impl Iterator<Item = &str> {
+        let rest = self.sites_up_from(self.sites.at(node)).skip(1);
+        rest.chain(core::iter::repeat_with(|| self.sites()).flatten())
+    }
+
+    fn sites_up_from<'a>(&'a self, first: Option<&'a Shared>) -> impl Iterator<Item = &'a str> {
+        core::iter::successors(first.and_then(site_of), |last| {
             let later = |record: &Shared| if site_of(record) > Some(*last) { Equal } else { Less };
             self.sites.get(later).and_then(site_of)
         })
@@ -151,6 +174,11 @@ impl Lookups {
             Said::Artifact(said) => said.place.as_ref(),
             _ => None,
         }
+    }
+
+    /// The records of policies, by position.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Shared> {
+        self.policies.iter()
     }
 
     /// In which repositories an artifact is.

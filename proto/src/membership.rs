@@ -4,6 +4,7 @@
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{
+    body::NodeBody,
     config::ReplicaConfig,
     event::{Class, DialTarget, Output},
     id::NodeId,
@@ -42,14 +43,21 @@ pub struct Membership {
 }
 
 /// A node that could be dialled.
-#[derive(Clone, Debug)]
-pub struct Candidate {
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
     /// Who.
     pub node: NodeId,
     /// Where.
-    pub addresses: Vec<String>,
+    pub addresses: &'a [String],
     /// Whether it is on another site.
     pub far: bool,
+}
+
+impl<'a> Candidate<'a> {
+    /// A node by what it says of itself, for a node of the site `here`.
+    pub fn of(node: NodeId, body: &'a NodeBody, here: &str) -> Self {
+        Candidate { node, addresses: &body.addresses, far: body.site != here }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -210,12 +218,12 @@ impl Membership {
     /// Whom to dial now, of the places known and the nodes that `find` gives. It is asked for those of this site,
     /// of others, or of both, and not at all where there is room for none: most of the time. A target is not
     /// dialled again before its dial was answered, or a good while passed.
-    pub fn dial(
+    pub fn dial<'a>(
         &mut self,
         now: Time,
         config: &ReplicaConfig,
         connected: Connected,
-        find: impl FnOnce(&Self, Sorts) -> Vec<Candidate>,
+        find: impl FnOnce(&Self, Sorts, &mut fastrand::Rng) -> Vec<Candidate<'a>>,
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
     ) {
@@ -237,7 +245,7 @@ impl Membership {
         if !sorts.near && !sorts.far {
             return;
         }
-        let mut candidates = find(self, sorts);
+        let mut candidates = find(self, sorts, rng);
         candidates.retain(|candidate| {
             let parted = self.surplus.is_apart(now, &candidate.node);
             !self.is_up(&candidate.node) && !parted && !candidate.addresses.is_empty()
@@ -251,7 +259,7 @@ impl Membership {
             attempt.far = candidate.far;
             if attempt.start(now) {
                 room.take(candidate.far);
-                let target = DialTarget::Node(candidate.node, candidate.addresses);
+                let target = DialTarget::Node(candidate.node, candidate.addresses.to_vec());
                 out.push(Output::Dial { target });
             }
         }
@@ -262,7 +270,7 @@ impl Membership {
     pub fn dial_needed(
         &mut self,
         now: Time,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         somebody_waits: bool,
         out: &mut Vec<Output>,
     ) -> bool {
@@ -280,7 +288,8 @@ impl Membership {
             if spares {
                 self.outside.start(now);
             }
-            out.push(Output::Dial { target: DialTarget::Node(candidate.node, candidate.addresses) });
+            let target = DialTarget::Node(candidate.node, candidate.addresses.to_vec());
+            out.push(Output::Dial { target });
         }
         due
     }
@@ -402,23 +411,24 @@ mod tests {
         membership: &mut Membership,
         now: u64,
         connected: Connected,
-        candidates: Vec<Candidate>,
+        candidates: Vec<Candidate<'_>>,
     ) -> Vec<DialTarget> {
         let mut out = Vec::new();
         let mut rng = fastrand::Rng::with_seed(1);
-        let find = |_: &Membership, _| candidates;
+        let find = |_: &Membership, _, _: &mut fastrand::Rng| candidates;
         membership.dial(Time(now), &ReplicaConfig::default(), connected, find, &mut rng, &mut out);
         out.into_iter()
             .map(|output| if let Output::Dial { target } = output { target } else { panic!() })
             .collect()
     }
 
-    fn dials(membership: &mut Membership, now: u64, candidates: Vec<Candidate>) -> Vec<DialTarget> {
+    fn dials(membership: &mut Membership, now: u64, candidates: Vec<Candidate<'_>>) -> Vec<DialTarget> {
         dials_of(membership, now, Connected::default(), candidates)
     }
 
-    fn candidates(far: bool, count: u16) -> Vec<Candidate> {
-        let one = |n: u16| Candidate { node: named(n), addresses: vec!["x:1".to_string()], far };
+    fn candidates(far: bool, count: u16) -> Vec<Candidate<'static>> {
+        let addresses: &[String] = vec!["x:1".to_string()].leak();
+        let one = |n: u16| Candidate { node: named(n), addresses, far };
         (0..count).map(one).collect()
     }
 
@@ -462,7 +472,8 @@ mod tests {
         let (hub, mut rng) = (named(1), fastrand::Rng::with_seed(1));
         let mut count = 0;
         for now in (0..3_600_000).step_by(100) {
-            let hub_only = vec![Candidate { node: hub, addresses: vec![address.clone()], far: true }];
+            let addresses = core::slice::from_ref(&address);
+            let hub_only = vec![Candidate { node: hub, addresses, far: true }];
             for _ in dials(&mut membership, now, hub_only) {
                 count += 1;
                 membership.up(Time(now), hub, Some(address.clone()));

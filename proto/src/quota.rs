@@ -62,7 +62,7 @@ impl Group {
 }
 
 /// What each author has of its quotas, in the order in which it would go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Shares(Sorted<Shared>);
 
 impl Shares {

@@ -92,6 +92,11 @@ impl Sum {
         self.count += other.count;
     }
 
+    /// How many ids there are in it.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     fn fingerprint(&self) -> Content {
         let mut hasher = blake3::Hasher::new_derive_key("waystation catalog fingerprint v1");
         hasher.update(&self.high.to_be_bytes());

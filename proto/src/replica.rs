@@ -3,6 +3,7 @@
 //! `peers`.
 
 mod bringing;
+mod candidates;
 mod company;
 mod holdings;
 mod inquiries;
@@ -29,10 +30,10 @@ use crate::{
     membership::Membership,
     policy::keeper::Keeper,
     pulls::{Pulls, Wanted},
-    quota::Quota,
     record::{Kind, Trust},
     rounds::{ROUNDS_TICK, Rounds},
     shared::Shared,
+    suppliers::Suppliers,
     time::{Now, Span, Time},
     wants::Wants,
     world::World,
@@ -55,6 +56,7 @@ pub struct Replica {
     held: BTreeSet<Hash>,
     rng: fastrand::Rng,
     rounds: Rounds,
+    suppliers: Suppliers,
     manners: Manners,
     inquiries: inquiries::Inquiries,
     company: company::Company,
@@ -92,6 +94,7 @@ impl Replica {
             leases: Leases::default(),
             held: BTreeSet::new(),
             rounds: Rounds::default(),
+            suppliers: Suppliers::default(),
             manners: Manners::default(),
             inquiries: inquiries::Inquiries::default(),
             company: company::Company::default(),
@@ -101,6 +104,13 @@ impl Replica {
             started: false,
             config,
         }
+    }
+
+    /// Has it know all that is in a catalog, before the first input. For many replicas in one process that know the
+    /// same: [`Input::Restore`] then brings what each knows beside.
+    #[must_use]
+    pub fn knowing(self, catalog: Catalog) -> Self {
+        Replica { catalog, ..self }
     }
 
     /// Takes one input and says what is to be done. Never fails: what a peer sends wrong is dropped and
@@ -210,23 +220,21 @@ impl Replica {
     // ---- start ----
 
     fn restore(&mut self, now: Now, records: Vec<Shared>, held: Vec<Hash>, out: &mut Vec<Output>) {
-        let limits = Limits { records: usize::MAX, unknown: usize::MAX, by_author: Quota::MESH };
-        let (mut policies, mut elsewhere) = (false, Vec::new());
+        let mut elsewhere = Vec::new();
         for record in records {
             if record.site().is_some_and(|site| site != self.config.site) {
                 elsewhere.push(record);
             } else if record.key.kind == Kind::LOCAL {
                 self.leases.restore(now.time, &record);
             } else {
-                policies |= record.key.kind == Kind::POLICY;
-                self.catalog.apply(record, limits);
+                self.catalog.apply(record, Limits::RESTORED);
             }
         }
         self.drop_evicted(out);
         self.held = held.into_iter().collect();
         self.keeper.restored(
             now.time,
-            policies,
+            self.catalog.policies().next().is_some(),
             self.catalog.nodes_of(&self.config.site).map(|(node, _)| *node),
         );
         self.look_at_all_words(now.time);
@@ -237,16 +245,12 @@ impl Replica {
     /// What was being brought here when the node stopped is brought on.
     fn resume(&mut self, now: Now, moved: &[Digest], out: &mut Vec<Output>) {
         let me = self.me();
-        let was_coming = |manifest: &Digest| {
-            self.catalog.holding(manifest, &me) == Some(HoldingState::Partial) || moved.contains(manifest)
-        };
-        let partial: Vec<(RepoName, Digest)> = self
-            .catalog
-            .iter()
-            .filter(|record| record.key.kind == Kind::ARTIFACT)
-            .filter_map(|record| Some((record.repository().ok()?, record.named_digest().ok()?)))
-            .filter(|(_, manifest)| was_coming(manifest))
-            .collect();
+        let mut partial: Vec<(RepoName, Digest)> = Vec::new();
+        let coming: Vec<Digest> = self.catalog.partial_at(&me).chain(moved.iter().copied()).collect();
+        for manifest in coming {
+            let repositories = self.catalog.repositories(&manifest);
+            partial.extend(repositories.map(|repository| (repository.clone(), manifest)));
+        }
         for (repository, manifest) in partial {
             if let Some(place) = self.catalog.artifact(&repository, &manifest) {
                 self.bring(now, None, manifest, place, true, out);

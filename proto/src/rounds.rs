@@ -90,6 +90,13 @@ impl Rounds {
         }
     }
 
+    /// What a member has more was left to another to send: a little later hardly anything of it should be left.
+    pub fn put_off(&mut self, now: Time, peer: &NodeId, rng: &mut fastrand::Rng) {
+        if let Some(round) = self.0.get_mut(peer) {
+            round.at = round.at.min(now + Span(rng.u64(PUT_OFF_MS)));
+        }
+    }
+
     /// The members whose round is due; sets when their next one is. Both ends of a session compare the same,
     /// so between sites one of them goes first and the other seldom has to.
     pub fn due(
@@ -118,6 +125,8 @@ impl Rounds {
 /// Several changes in a row share one comparison.
 const AFTER_NEWS_MS: RangeInclusive<u64> = 1_000..=3_000;
 
+/// As long as another has to send something new, see [`crate::suppliers`].
+const PUT_OFF_MS: RangeInclusive<u64> = 2_000..=4_000;
 /// Differences that are remembered: one round finds a few.
 const FOUND_MAX: usize = 16;
 /// Repeated differences that are put down to lost messages.

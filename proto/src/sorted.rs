@@ -3,16 +3,17 @@
 //! each call and always gives the same.
 //!
 //! Items lie in short sorted pieces. With items of eight bytes it takes about nine bytes an item; a
-//! `BTreeMap` from a key of 32 bytes to them takes sixty.
+//! `BTreeMap` from a key of 32 bytes to them takes sixty. Clones share pieces until one of them changes a piece, so
+//! thousands of catalogs that know the same take the room of one.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 use core::cmp::Ordering;
 
 /// Items in an order.
 #[derive(Clone, Debug)]
 pub(crate) struct Sorted<T> {
     /// Each sorted, all before all of the next, none empty.
-    pieces: Vec<Vec<T>>,
+    pieces: Vec<Arc<Vec<T>>>,
     len: usize,
 }
 
@@ -35,7 +36,18 @@ impl<T> Sorted<T> {
 
     /// All of them, in order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.pieces.iter().flatten()
+        self.pieces.iter().flat_map(|piece| piece.iter())
+    }
+
+    /// The one with so many before it.
+    pub(crate) fn at(&self, mut before: usize) -> Option<&T> {
+        for piece in &self.pieces {
+            match piece.get(before) {
+                Some(item) => return Some(item),
+                None => before -= piece.len(),
+            }
+        }
+        None
     }
 
     /// The first for which `place` says that it is at the place that is looked for.
@@ -60,22 +72,36 @@ impl<T> Sorted<T> {
     pub(crate) fn count(&self, place: impl Fn(&T) -> Ordering) -> usize {
         let (from, to) = self.bounds(place);
         let whole = self.pieces.get(from.0..to.0).unwrap_or_default();
-        whole.iter().map(Vec::len).sum::<usize>() + to.1 - from.1
+        whole.iter().map(|piece| piece.len()).sum::<usize>() + to.1 - from.1
     }
 
+    fn bounds(&self, place: impl Fn(&T) -> Ordering) -> ((usize, usize), (usize, usize)) {
+        let from = self.seek(|item| place(item) == Ordering::Less);
+        (from, self.seek(|item| place(item) != Ordering::Greater).max(from))
+    }
+
+    /// Piece and place of the first that is not before the place that is looked for.
+    fn seek(&self, is_before: impl Fn(&T) -> bool) -> (usize, usize) {
+        let piece = self.pieces.partition_point(|piece| piece.last().is_some_and(&is_before));
+        let at = self.pieces.get(piece).map_or(0, |items| items.partition_point(is_before));
+        (piece, at)
+    }
+}
+
+impl<T: Clone> Sorted<T> {
     /// Puts an item in its place; returns the one that was there.
     pub(crate) fn insert(&mut self, item: T, order: impl Fn(&T, &T) -> Ordering) -> Option<T> {
         let (piece, at) = self.seek(|other| order(other, &item) == Ordering::Less);
         // Past the last piece is at the end of it.
         let (piece, at) = match self.pieces.len() {
             0 => {
-                self.pieces.push(Vec::new());
+                self.pieces.push(Arc::default());
                 (0, 0)
             }
             count if piece == count => (count - 1, self.pieces[count - 1].len()),
             _ => (piece, at),
         };
-        let items = &mut self.pieces[piece];
+        let items = own(&mut self.pieces[piece]);
         if let Some(there) = items.get_mut(at)
             && order(there, &item) == Ordering::Equal
         {
@@ -90,7 +116,7 @@ impl<T> Sorted<T> {
             let mut second = Vec::with_capacity(PIECE / 2 + GROWTH);
             second.extend(items.drain(PIECE / 2..));
             items.shrink_to(PIECE / 2 + GROWTH);
-            self.pieces.insert(piece + 1, second);
+            self.pieces.insert(piece + 1, Arc::new(second));
         }
         None
     }
@@ -102,6 +128,7 @@ impl<T> Sorted<T> {
         if place(items.get(at)?) != Ordering::Equal {
             return None;
         }
+        let items = own(items);
         let item = items.remove(at);
         self.len -= 1;
         let left = items.len();
@@ -111,22 +138,21 @@ impl<T> Sorted<T> {
             && self.pieces.get(piece + 1).is_some_and(|next| next.len() + left <= PIECE / 2)
         {
             let next = self.pieces.remove(piece + 1);
-            self.pieces[piece].extend(next);
+            let next = Arc::try_unwrap(next).unwrap_or_else(|shared| shared.to_vec());
+            own(&mut self.pieces[piece]).extend(next);
         }
         Some(item)
     }
+}
 
-    fn bounds(&self, place: impl Fn(&T) -> Ordering) -> ((usize, usize), (usize, usize)) {
-        let from = self.seek(|item| place(item) == Ordering::Less);
-        (from, self.seek(|item| place(item) != Ordering::Greater).max(from))
+/// A piece to change: a copy of its own, with room for more, where others have it too.
+fn own<T: Clone>(piece: &mut Arc<Vec<T>>) -> &mut Vec<T> {
+    if Arc::get_mut(piece).is_none() {
+        let mut copy = Vec::with_capacity(piece.len() + GROWTH);
+        copy.extend_from_slice(piece);
+        *piece = Arc::new(copy);
     }
-
-    /// Piece and place of the first that is not before the place that is looked for.
-    fn seek(&self, is_before: impl Fn(&T) -> bool) -> (usize, usize) {
-        let piece = self.pieces.partition_point(|piece| piece.last().is_some_and(&is_before));
-        let at = self.pieces.get(piece).map_or(0, |items| items.partition_point(is_before));
-        (piece, at)
-    }
+    Arc::make_mut(piece)
 }
 
 /// Longest piece.
@@ -158,6 +184,9 @@ mod tests {
             }
             prop_assert_eq!((sorted.len(), sorted.is_empty()), (tree.len(), tree.is_empty()));
             prop_assert!(sorted.iter().copied().eq(tree.iter().map(|(key, step)| (*key, *step))));
+            let found: Vec<Option<u32>> = (0..=tree.len()).map(|n| sorted.at(n).map(|item| item.0)).collect();
+            let expected: Vec<Option<u32>> = tree.keys().copied().map(Some).chain([None]).collect();
+            prop_assert_eq!(found, expected);
             for from in (0..800).step_by(37) {
                 let within = |item: &(u32, usize)| match item.0 {
                     key if key < from => Ordering::Less,
@@ -176,13 +205,30 @@ mod tests {
     }
 
     #[test]
+    fn clones_share_what_neither_has_changed() {
+        let mut sorted = Sorted::default();
+        (0..1_000u32).for_each(|n| assert_eq!(sorted.insert(n * 2, u32::cmp), None));
+        let mut other = sorted.clone();
+        assert_eq!(other.insert(7, u32::cmp), None);
+        assert_eq!(other.remove(|n| n.cmp(&1_500)), Some(1_500));
+        assert!(sorted.iter().copied().eq((0..1_000).map(|n| n * 2)), "the first is as it was");
+        assert_eq!(
+            (other.len(), other.get(|n| n.cmp(&7)), other.get(|n| n.cmp(&1_500))),
+            (1_000, Some(&7), None)
+        );
+        let shared = |piece: &&Arc<Vec<u32>>| Arc::strong_count(piece) == 2;
+        let count = sorted.pieces.iter().filter(shared).count();
+        assert_eq!(count, sorted.pieces.len() - 2);
+    }
+
+    #[test]
     fn wastes_little() {
         let mut sorted = Sorted::default();
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             sorted.insert(rng.u64(..), u64::cmp);
         }
-        let room: usize = sorted.pieces.iter().map(Vec::capacity).sum();
+        let room: usize = sorted.pieces.iter().map(|piece| piece.capacity()).sum();
         assert!(room < 20_000 * 5 / 4, "{room}");
     }
 }

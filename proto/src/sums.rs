@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Sums over some records.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
     /// Of the ids that share their first byte, none before the first record.
     parts: Vec<Sum>,

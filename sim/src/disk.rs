@@ -6,15 +6,40 @@ use std::{
     rc::Rc,
 };
 
-use waystation_proto::{Hash, Shared, ranges::Ranges, record::Key};
+use waystation_proto::{
+    Hash, Shared,
+    catalog::{Catalog, Limits},
+    ranges::Ranges,
+    record::Key,
+};
 
 use crate::{
     random::happens,
     setup::{MILLISECOND, Nanos},
 };
 
-/// Records that many disks have from the beginning, kept once for all of them.
-pub type Common = Rc<BTreeMap<Key, Shared>>;
+/// Records that many disks have from the beginning, kept once for all of them, and what replicas know by them.
+#[derive(Clone, Default)]
+pub struct Common(Rc<Known>);
+
+#[derive(Default)]
+struct Known {
+    records: BTreeMap<Key, Shared>,
+    catalog: Catalog,
+}
+
+impl Common {
+    /// Of these records, the last of each key.
+    pub fn new(records: impl IntoIterator<Item = Shared>) -> Self {
+        let records: BTreeMap<Key, Shared> =
+            records.into_iter().map(|record| (record.key.clone(), record)).collect();
+        let mut catalog = Catalog::default();
+        for record in records.values() {
+            catalog.apply(record, Limits::RESTORED);
+        }
+        Common(Rc::new(Known { records, catalog }))
+    }
+}
 
 /// One node's disk.
 pub struct Disk {
@@ -129,15 +154,25 @@ impl Disk {
     }
 
     fn leave(&mut self, key: &Key) {
-        if self.common.contains_key(key) {
+        if self.common.0.records.contains_key(key) {
             self.gone.insert(key.clone());
         }
     }
 
     /// Every record kept.
     pub fn records(&self) -> Vec<Shared> {
-        let common = self.common.iter().filter(|(key, _)| !self.gone.contains(key));
+        let common = self.common.0.records.iter().filter(|(key, _)| !self.gone.contains(key));
         common.map(|(_, record)| record).chain(self.records.values()).cloned().collect()
+    }
+
+    /// The same in two parts: a catalog of the common ones, and the others. All are in the second where something
+    /// of the catalog is not kept any more.
+    pub fn known(&self) -> (Catalog, Vec<Shared>) {
+        if self.gone.iter().all(|key| self.records.contains_key(key)) {
+            (self.common.0.catalog.clone(), self.records.values().cloned().collect())
+        } else {
+            (Catalog::default(), self.records())
+        }
     }
 
     /// Makes a blob complete and durable.

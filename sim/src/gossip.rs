@@ -2,23 +2,21 @@
 //! at once, and tells a few others every heartbeat what it has lately seen, who then ask for what they missed.
 //! Owns meshes and who has heard what; sending is the world's.
 //!
-//! Not modelled: scores, back-offs after a prune, the exchange of peers, IDONTWANT. Meshes are symmetric: a graft
-//! is taken at once or refused at once, where the real one takes a round trip.
+//! Not modelled: scores, back-offs after a prune, the exchange of peers. Meshes are symmetric: a graft is taken at
+//! once or refused at once, where the real one takes a round trip. IDONTWANT costs what it costs and saves nothing:
+//! a node passes a message on before its neighbours' words can be there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
+    sync::OnceLock,
 };
 
 use waystation_proto::Hash;
 
-use crate::{
-    parcel::Parcel,
-    random::stream,
-    setup::{Nanos, SECOND},
-};
+use crate::{gossipsub::fit::Fit, parcel::Parcel, random::stream, setup::Nanos};
 
-/// How gossip behaves; the defaults are what the node sets and what its library does where the node sets nothing.
+/// How gossip behaves. The default is what was read from the node and measured of it, `sim/fit/gossip.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     /// Members of a mesh that is refilled or pruned.
@@ -49,26 +47,20 @@ pub struct Params {
     pub frame_bytes: u32,
     /// For each message named there.
     pub id_bytes: u32,
+    /// From a message until copies of it leave.
+    pub pass: Nanos,
+    /// Whoever gets a message of more bytes tells its mesh not to send it.
+    pub unwanted_above: u32,
+    /// What that costs, for each of the mesh.
+    pub unwanted_bytes: u32,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Params {
-            degree: 6,
-            degree_low: 5,
-            degree_high: 12,
-            lazy: 6,
-            lazy_percent: 25,
-            heartbeat: SECOND,
-            first_heartbeat: SECOND,
-            history: 5,
-            history_told: 3,
-            flood_publish: true,
-            remember: 60 * SECOND,
-            header_bytes: 320,
-            frame_bytes: 120,
-            id_bytes: 22,
-        }
+        static FITTED: OnceLock<Params> = OnceLock::new();
+        *FITTED.get_or_init(|| {
+            Params::from(&Fit::committed().expect("sim/fit/gossip.toml is read by tests").params)
+        })
     }
 }
 
@@ -326,6 +318,7 @@ mod tests {
     use waystation_proto::wire::Message;
 
     use super::*;
+    use crate::setup::SECOND;
 
     fn parcel(nonce: u64) -> Parcel {
         Parcel::announced(&Message::Probe { nonce }).expect("encodes")

@@ -101,8 +101,9 @@ impl Host {
         let purpose = format!("replica {}", self.life);
         let seed = random::stream(seed, self.number, &purpose).u64(..);
         let config = ReplicaConfig { seed, ..self.config.clone() };
-        self.replica = Some(Replica::new(config, self.key.clone(), self.trust.clone()));
-        let restore = Input::Restore { records: self.disk.records(), held: self.disk.complete() };
+        let (catalog, records) = self.disk.known();
+        self.replica = Some(Replica::new(config, self.key.clone(), self.trust.clone()).knowing(catalog));
+        let restore = Input::Restore { records, held: self.disk.complete() };
         let mut outputs = self.handle(now, restore);
         outputs.extend(self.handle(now, Input::Reachable { addresses: vec![self.address.clone()] }));
         outputs

@@ -19,9 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
-    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer,
-    event::WriteId,
-    record::{Key, Trust},
+    DialTarget, Digest, FetchId, Hash, Input, MeshId, NodeId, Output, Shared, Timer, event::WriteId,
+    record::Trust,
 };
 
 pub use self::{
@@ -37,7 +36,7 @@ use crate::{
     disk::Common,
     evictor::Evictor,
     faults::Fault,
-    gossip::{Gossip, Params},
+    gossip::{Gossip, Number, Params},
     ground::Ground,
     host::Host,
     network::{Load, Network},
@@ -109,6 +108,13 @@ enum Occurrence {
     /// A message comes to the line into the site of its receiver.
     Enters(Delivery, Load),
     Arrives(Delivery),
+    /// A host passes on what it heard.
+    Passes {
+        host: usize,
+        life: u64,
+        from: usize,
+        number: Number,
+    },
     /// A host's gossip does what it does every second.
     Beat {
         host: usize,
@@ -202,9 +208,7 @@ impl World {
         let ground = Ground::of_options(&case.options);
         let mut world = World::on(ground, case.options.clone(), reader);
         world.next_number = case.next_number();
-        let common: BTreeMap<Key, Shared> =
-            records.iter().map(|record| (record.key.clone(), record.clone())).collect();
-        let common = Common::new(common);
+        let common = Common::new(records.iter().cloned());
         let joins = |item: &Item| match item.what {
             What::Fault(Fault::Join { host }) => Some(host),
             _ => None,
@@ -320,6 +324,9 @@ impl World {
             Occurrence::Told { host, life, input } if self.lives(host, life) => self.tell(host, *input),
             Occurrence::Enters(delivery, load) => self.enter(delivery, load),
             Occurrence::Arrives(delivery) => self.arrive(delivery),
+            Occurrence::Passes { host, life, from, number } if self.lives(host, life) => {
+                self.pass_on(host, from, number);
+            }
             Occurrence::Beat { host, life } if self.lives(host, life) => self.beat(host),
             Occurrence::Dialled { host, life, target, to } if self.lives(host, life) => {
                 self.dialled(host, *target, to);

@@ -10,7 +10,7 @@ use alloc::{
 };
 
 use super::{
-    Hours, Policy,
+    Hours,
     keeper::{Duty, Kept, Step, View},
     select,
 };
@@ -35,8 +35,10 @@ pub(super) struct Closure {
     pulls: BTreeMap<Digest, (RepoName, Time)>,
     /// Since when this node leaves it to another of its site to fetch from outside.
     leaving: BTreeMap<Digest, Time>,
-    /// Whether something is not here that is to be.
-    waiting: bool,
+    /// What is not here that is to be, the most important first.
+    missing: Vec<(u16, Digest)>,
+    /// Which policies' hours were open at the last walk, and when that was.
+    walked: (BTreeSet<RepoName>, Time),
     /// Whether an index of something that is here was not read yet.
     unread: bool,
 }
@@ -100,7 +102,7 @@ impl Closure {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.waiting || !self.pulls.is_empty()
+        !self.missing.is_empty() || !self.pulls.is_empty()
     }
 
     pub(super) fn pulled(&mut self, repository: &RepoName, manifest: Digest) {
@@ -147,16 +149,14 @@ impl Closure {
         policies: &BTreeMap<RepoName, Kept>,
         view: &View<'_>,
     ) -> Vec<(Digest, RepoName, Orders)> {
-        let hours = |policy: &Policy| policy.hours(view.now.wall) == Hours::Open;
-        let open: BTreeMap<&RepoName, bool> =
-            policies.iter().map(|(name, kept)| (name, hours(&kept.policy))).collect();
+        let open = open(policies, view);
         let mut duties = Vec::new();
         for (root, duties_of) in mine {
             for duty in duties_of {
                 let Some(Kept { policy, .. }) = policies.get(&duty.policy) else { continue };
                 let order = Orders {
                     priority: u16::from(policy.priority),
-                    open: open.get(&duty.policy).copied().unwrap_or(false),
+                    open: open.contains(&duty.policy),
                     metered: policy.metered,
                     first: duty.first,
                     by_policy: true,
@@ -197,9 +197,33 @@ impl Closure {
         let pulls = &self.pulls;
         self.edges.retain(|manifest, _| wanted.contains_key(manifest) || pulls.contains_key(manifest));
         self.leaving.retain(|manifest, _| wanted.contains_key(manifest));
+        let is_missing = |(manifest, wanted): (&Digest, &Wanted)| {
+            let missing = !view.is_here(&wanted.repository, manifest);
+            missing.then_some((u16::MAX - wanted.order.priority, *manifest))
+        };
+        self.missing = self.wanted.iter().filter_map(is_missing).collect();
+        self.missing.sort_unstable();
         self.fetch(view, &mut steps);
         self.end_pulls(view);
         steps
+    }
+
+    /// Says what to do next about what was missing, where nothing is known to have changed but who is connected.
+    /// Nothing where a walk is due: hours began or ended, a client waits, or the last one was long ago.
+    pub(super) fn go_on(
+        &mut self,
+        view: &View<'_>,
+        policies: &BTreeMap<RepoName, Kept>,
+    ) -> Option<Vec<Step>> {
+        let open = open(policies, view);
+        let due = self.walked.0 != open || view.now.time.since(self.walked.1) >= WALK_EVERY;
+        if due || !self.pulls.is_empty() {
+            self.walked = (open, view.now.time);
+            return None;
+        }
+        let mut steps = Vec::new();
+        self.fetch(view, &mut steps);
+        Some(steps)
     }
 
     fn walk_one(
@@ -255,40 +279,34 @@ impl Closure {
 
     /// What of what is wanted is to be fetched now.
     fn fetch(&mut self, view: &View<'_>, steps: &mut Vec<Step>) {
-        let mut missing: Vec<(u16, Digest)> = Vec::new();
-        for (manifest, wanted) in &self.wanted {
-            if !view.is_here(&wanted.repository, manifest) {
-                missing.push((u16::MAX - wanted.order.priority, *manifest));
-            }
-        }
-        missing.sort_unstable();
-        self.waiting = !missing.is_empty();
+        let missing = core::mem::take(&mut self.missing);
         let is_under_way = |(_, manifest): &&(u16, Digest)| {
             view.coming.contains(manifest) && view.has_holder(manifest) != Reach::Nobody
         };
         let mut room = AT_ONCE.saturating_sub(missing.iter().filter(is_under_way).count());
         let mut dials = DIALS_AT_ONCE;
-        for (_, manifest) in missing {
-            if view.coming.contains(&manifest) {
+        for (_, manifest) in &missing {
+            if view.coming.contains(manifest) {
                 continue;
             }
-            match self.obstacle(view, &manifest) {
+            match self.obstacle(view, manifest) {
                 None if room > 0 => {
                     room -= 1;
-                    self.leaving.remove(&manifest);
-                    let Some(wanted) = self.wanted.get(&manifest) else { continue };
-                    steps.push(Step::Bring(wanted.repository.clone(), manifest));
+                    self.leaving.remove(manifest);
+                    let Some(wanted) = self.wanted.get(manifest) else { continue };
+                    steps.push(Step::Bring(wanted.repository.clone(), *manifest));
                 }
                 Some(Obstacle::NoHolder) if dials > 0 => {
                     dials -= 1;
-                    steps.push(Step::Dial(manifest));
+                    steps.push(Step::Dial(*manifest));
                 }
                 Some(Obstacle::Another(_)) => {
-                    self.leaving.entry(manifest).or_insert(view.now.time);
+                    self.leaving.entry(*manifest).or_insert(view.now.time);
                 }
                 _ => {}
             }
         }
+        self.missing = missing;
     }
 
     /// What keeps this node from fetching something that it is to hold.
@@ -321,6 +339,12 @@ impl Closure {
         self.pulls
             .retain(|root, (_, since)| (missing.contains(root) || unread) && now.since(*since) < PULLS_LAST);
     }
+}
+
+/// The policies whose hours are open.
+fn open(policies: &BTreeMap<RepoName, Kept>, view: &View<'_>) -> BTreeSet<RepoName> {
+    let is_open = |kept: &Kept| kept.policy.hours(view.now.wall) == Hours::Open;
+    policies.iter().filter(|(_, kept)| is_open(kept)).map(|(name, _)| name.clone()).collect()
 }
 
 /// Why something is not fetched now.
@@ -397,6 +421,8 @@ fn repository_of(reference: &str) -> Option<RepoName> {
     name.parse().ok()
 }
 
+/// How often all that hangs together is walked while something is missing and nothing changes.
+const WALK_EVERY: Span = Span::secs(30);
 /// Artifacts that are brought at a time: priority decides among those that wait.
 const AT_ONCE: usize = 8;
 /// Artifacts whose holders are looked for in one evaluation.

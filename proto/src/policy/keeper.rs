@@ -267,6 +267,12 @@ impl Keeper {
         if idle {
             return Vec::new();
         }
+        if touched_nothing
+            && !news.closures
+            && let Some(steps) = self.closure.go_on(view, &self.policies)
+        {
+            return steps;
+        }
         let duties = self.closure.duties(&self.mine, &self.policies, view);
         self.closure.walk(view, duties)
     }
@@ -300,8 +306,7 @@ impl Keeper {
 
     /// Reads the policies anew, and all tags of the repositories that they speak of.
     fn read_policies(&mut self, catalog: &Catalog) {
-        let of_kind = catalog.iter().filter(|record| record.key.kind == Kind::POLICY);
-        let policies = of_kind.filter_map(|record| {
+        let policies = catalog.policies().filter_map(|record| {
             let policy = record.read::<PolicyBody>().ok()?.policy?;
             let fleet = Fleet::of(&policy.places, catalog.nodes());
             Some((record.key.name.parse().ok()?, Kept { policy, fleet }))

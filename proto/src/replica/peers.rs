@@ -2,10 +2,10 @@
 
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
-use super::{PERSIST_WITHIN, Replica};
+use super::{PERSIST_WITHIN, Replica, candidates::Candidates};
 use crate::{
-    body::{HoldingState, NodeBody},
-    catalog::{Applied, Catalog, Limits},
+    body::HoldingState,
+    catalog::{Applied, Limits},
     event::{Change, Event, Output},
     id::{Digest, NodeId},
     membership::{Candidate, Connected, Membership, Sorts},
@@ -49,6 +49,7 @@ impl Replica {
     pub(super) fn peer_down(&mut self, now: Now, peer: &NodeId, out: &mut Vec<Output>) {
         self.membership.down(now.time, peer, &mut self.rng);
         self.rounds.stop(peer);
+        self.suppliers.stop(peer);
         self.wants.peer_down(now.time, peer, out);
         self.manners.forget(peer);
         if self.catalog.site_of(peer) == Some(self.config.site.as_str()) {
@@ -100,7 +101,7 @@ impl Replica {
                 Some(site) if site != self.config.site => {
                     out.push(Output::Send { to: from, message: reconcile::opening(&self.catalog, None) });
                 }
-                site => self.compare(now, from, (site, &summaries), out),
+                site => self.compare(now, from, (site, summaries), out),
             },
             Message::Progress(progress) => {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
@@ -119,16 +120,19 @@ impl Replica {
         &mut self,
         now: Now,
         from: NodeId,
-        (site, theirs): (Option<String>, &[Summary]),
+        (site, mut theirs): (Option<String>, Vec<Summary>),
         out: &mut Vec<Output>,
     ) {
+        let near = self.is_near(&from);
         let within = if site.is_some() { Within::Site } else { Within::Mesh };
-        let step = reconcile::step(&self.catalog, within, theirs);
+        if self.suppliers.sift(now.time, (&from, near), (&self.catalog, within), &mut theirs) {
+            self.rounds.put_off(now.time, &from, &mut self.rng);
+        }
+        let step = reconcile::step(&self.catalog, within, &theirs);
         if step.equal {
             self.rounds.equal(&from);
             out.push(Output::Notify(Event::Reconciled { peer: from }));
         }
-        let near = self.is_near(&from);
         let first = step.first_difference();
         if !step.summaries.is_empty() {
             let message = Message::Reconcile { site, summaries: step.summaries };
@@ -188,6 +192,9 @@ impl Replica {
         if wrong > 0 && self.manners.wrong(now.time, from, wrong) {
             out.push(Output::Notify(Event::Shunned { peer: from }));
             out.push(Output::Hangup { peer: from });
+        }
+        if !news.is_empty() || !relied.is_empty() {
+            self.suppliers.came(now.time, &from);
         }
         self.answer_inquiries(now, &news, out);
         self.pass_on(from, &news, out);
@@ -410,11 +417,11 @@ impl Replica {
         let connected = Connected { share: Some(self.far_share(now)), ..self.connected() };
         let whole = self.has_all_of_site();
         let (me, catalog, manners, here) = (self.me(), &self.catalog, &self.manners, &self.config.site);
-        let find = |membership: &Membership, sorts: Sorts| {
+        let find = |membership: &Membership, sorts: Sorts, rng: &mut fastrand::Rng| {
             let sorts = Sorts { near: sorts.near && !whole, ..sorts };
             let is_wanted =
                 |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
-            candidates(catalog, membership, here, sorts, is_wanted)
+            Candidates { catalog, here, is_wanted }.of(membership, sorts, rng)
         };
         self.membership.dial(now.time, &self.config, connected, find, &mut self.rng, out);
     }
@@ -458,8 +465,8 @@ impl Replica {
             nodes.take(GATEWAYS).map(|(node, body)| (*node, body))
         });
         let known = known.chain(of_sites);
-        let mut candidates: Vec<Candidate> =
-            known.map(|(node, body)| candidate(node, body, &self.config.site)).collect();
+        let mut candidates: Vec<Candidate<'_>> =
+            known.map(|(node, body)| Candidate::of(node, body, &self.config.site)).collect();
         // No order among equals: all nodes of the mesh may want it at once.
         self.rng.shuffle(&mut candidates);
         candidates.sort_by_key(|candidate| candidate.far);
@@ -477,47 +484,6 @@ impl Replica {
 /// Writes of which neither author knew the other's.
 fn are_concurrent(one: &Shared, other: &Shared) -> bool {
     one.version == other.version && one.author != other.author
-}
-
-/// Whom a node of the site `here` may want to dial: nodes of its site by name, and of each other site those first
-/// that keep its sessions with others, as far as they can be reached: any other would part again.
-fn candidates(
-    catalog: &Catalog,
-    membership: &Membership,
-    here: &str,
-    sorts: Sorts,
-    is_wanted: impl Fn(&NodeId) -> bool,
-) -> Vec<Candidate> {
-    let mut chosen: Vec<(&NodeId, &NodeBody)> = Vec::new();
-    if sorts.near {
-        chosen.extend(catalog.nodes_of(here).filter(|(node, _)| is_wanted(node)));
-        chosen.sort_unstable_by_key(|(node, _)| **node);
-    }
-    let others = sorts.far.then(|| catalog.sites().filter(|site| *site != here));
-    for site in others.into_iter().flatten() {
-        let mut of_site = catalog.nodes_of(site).filter(|(node, _)| is_wanted(node));
-        let (mut first, mut failed) = (0, Vec::new());
-        while first < GATEWAYS
-            && let Some((node, body)) = of_site.next()
-        {
-            match membership.failures(node) / 2 {
-                0 => {
-                    first += 1;
-                    chosen.push((node, body));
-                }
-                failures => failed.push((failures, node, body)),
-            }
-        }
-        // Stable, so that those that failed as often stay in the order of the site.
-        failed.sort_by_key(|(failures, ..)| *failures);
-        let failed = failed.into_iter().map(|(_, node, body)| (node, body));
-        chosen.extend(failed.take(GATEWAYS - first));
-    }
-    chosen.into_iter().map(|(node, body)| candidate(*node, body, here)).collect()
-}
-
-fn candidate(node: NodeId, body: &NodeBody, site: &str) -> Candidate {
-    Candidate { node, addresses: body.addresses.clone(), far: body.site != site }
 }
 
 /// Tells the mesh, in announcements that are small enough.

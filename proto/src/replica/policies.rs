@@ -18,8 +18,7 @@ use crate::{
 impl Replica {
     /// The policies of the mesh, by name.
     pub fn policies(&self) -> impl Iterator<Item = (RepoName, Policy)> {
-        let of_kind = self.catalog.iter().filter(|record| record.key.kind == crate::record::Kind::POLICY);
-        of_kind.filter_map(|record| {
+        self.catalog.policies().filter_map(|record| {
             let body = record.read::<crate::policy::PolicyBody>().ok()?;
             Some((record.key.name.parse().ok()?, body.policy?))
         })

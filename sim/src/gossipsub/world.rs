@@ -38,6 +38,9 @@ impl From<&Params> for gossip::Params {
             header_bytes: size(wire.on_the_wire(wire.publish) + TCP_IP),
             frame_bytes: size(wire.on_the_wire(wire.have) + TCP_IP),
             id_bytes: size(wire.name),
+            pass: params.work.pass(),
+            unwanted_above: size(rules.unwanted_above),
+            unwanted_bytes: size(wire.on_the_wire(wire.unwanted + wire.name) + TCP_IP),
         }
     }
 }
@@ -134,7 +137,7 @@ impl<'a> Run<'a> {
                 self.gossip.hears(author, self.now, self.numbers[message]);
                 self.beat_soon(author);
                 let peers: Vec<usize> = self.sessions[author].iter().map(|(peer, _)| *peer).collect();
-                self.pass(author, peers, message);
+                self.pass(author, peers, message, 0);
             }
             Happening::Copy { from, to, message } => {
                 self.trace.copies.push(Copy { at: self.now, from, to, message });
@@ -142,8 +145,13 @@ impl<'a> Run<'a> {
                 self.note(Kind::Publish, self.params.wire.publish + payload);
                 if self.gossip.hears(to, self.now, self.numbers[message]) {
                     self.beat_soon(to);
-                    let mesh = self.gossip.mesh(to).iter().copied().filter(|peer| *peer != from).collect();
-                    self.pass(to, mesh, message);
+                    let others = self.gossip.mesh(to).iter().copied().filter(|peer| *peer != from);
+                    let mesh: Vec<usize> = others.collect();
+                    if payload > self.params.rules.unwanted_above {
+                        let frame = self.params.wire.unwanted + self.params.wire.name;
+                        mesh.iter().for_each(|_| self.note(Kind::Unwanted, frame));
+                    }
+                    self.pass(to, mesh, message, self.params.work.pass());
                 }
             }
             Happening::Have { from, to, numbers } => {
@@ -161,7 +169,7 @@ impl<'a> Run<'a> {
                     }
                     let Some(message) = self.numbers.iter().position(|n| *n == number) else { continue };
                     self.trace.asked.insert((from, to, message));
-                    self.pass(to, vec![from], message);
+                    self.pass(to, vec![from], message, 0);
                 }
             }
             Happening::Beat(node) => self.beat(node),
@@ -187,8 +195,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn pass(&mut self, from: usize, peers: Vec<usize>, message: usize) {
-        let carry = self.params.work.carry(self.trace.published[message].2);
+    fn pass(&mut self, from: usize, peers: Vec<usize>, message: usize, after: Nanos) {
+        let carry = after + self.params.work.carry(self.trace.published[message].2);
         for to in peers {
             self.send(from, to, carry, Happening::Copy { from, to, message });
         }

@@ -170,9 +170,23 @@ impl World {
         }
         self.receive(from, to, Parcel::clone(&parcel));
         self.beat_soon(to);
-        let mesh: Vec<usize> = self.gossip.mesh(to).iter().copied().filter(|peer| *peer != from).collect();
+        let params = self.gossip.params;
+        if parcel.bytes > params.unwanted_above {
+            let bytes = u64::from(params.unwanted_bytes);
+            let load = Load { bytes, weight: bytes, kind: Kind::Heartbeat };
+            for peer in self.gossip.mesh(to).iter().filter(|peer| **peer != from) {
+                self.network.tally(to, *peer, load);
+            }
+        }
+        let life = self.hosts[to].life;
+        self.at(self.now + params.pass, Occurrence::Passes { host: to, life, from, number });
+    }
+
+    /// Passes on to the mesh what came from somebody a moment ago.
+    pub(super) fn pass_on(&mut self, host: usize, from: usize, number: Number) {
+        let mesh: Vec<usize> = self.gossip.mesh(host).iter().copied().filter(|peer| *peer != from).collect();
         for peer in mesh {
-            self.pass(to, peer, number);
+            self.pass(host, peer, number);
         }
     }
 

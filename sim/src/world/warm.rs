@@ -71,9 +71,7 @@ impl World {
             let records = before.records.into_iter().map(|(_, record)| record);
             let (of_sites, of_all): (Vec<Shared>, Vec<Shared>) =
                 records.partition(|record| record.site().is_some());
-            let common: BTreeMap<Key, Shared> =
-                of_all.into_iter().map(|record| (record.key.clone(), record)).collect();
-            let common = Common::new(common);
+            let common = Common::new(of_all);
             let mut sites: BTreeMap<String, Vec<Shared>> = BTreeMap::new();
             for record in of_sites {
                 sites.entry(record.key.scope.clone()).or_default().push(record);
