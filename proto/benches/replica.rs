@@ -93,7 +93,7 @@ impl Mesh {
 
     fn holding(&self, n: u32, artifact: u32, version: u64) -> Shared {
         let body = HoldingBody { state: HoldingState::Complete };
-        let key = Key::holding(&digest(artifact), &self.id(n));
+        let key = Key::holding("here", &digest(artifact), &self.id(n));
         Record::author(&self.trust.mesh, &self.keys[n as usize], None, key, version, WALL, &body).into()
     }
 

@@ -46,11 +46,22 @@ pub enum State {
     Revoked,
 }
 
-/// Kind 3, scope: mesh, name: `<manifest digest>/<node id>`. Whether the author has the artifact.
+/// Kind 3, scope: the author's site, name: `<manifest digest>/<node id>`. Whether the author has the artifact.
+/// Kept, compared and sent within that site only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldingBody {
     /// How much of it.
     pub state: HoldingState,
+}
+
+/// Kind 11, scope: mesh, name: `<manifest digest>/<node id>`. What the rest of the mesh is to know of an artifact at
+/// the author's site, told by a few of those who have it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryBody {
+    /// How much of it the author has.
+    pub state: HoldingState,
+    /// How many nodes of its site said to have all of it when it was written.
+    pub copies: u16,
 }
 
 /// How much of an artifact a node has.
@@ -67,7 +78,7 @@ pub enum HoldingState {
 /// Kind 4, scope: mesh, name: node id. How to reach the author and what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeBody {
-    /// The LAN that it is on. At most 63 bytes.
+    /// The LAN that it is on. At most [`NodeBody::SITE_MAX`] bytes.
     pub site: String,
     /// Its place in the continuum.
     pub tier: Tier,
@@ -83,6 +94,8 @@ pub struct NodeBody {
 }
 
 impl NodeBody {
+    /// Longest name of a site, in bytes.
+    pub const SITE_MAX: usize = 63;
     /// Most addresses of one node.
     pub const ADDRESSES_MAX: usize = 8;
     /// Most labels of one node.

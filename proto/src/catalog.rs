@@ -6,17 +6,20 @@ use alloc::{sync::Arc, vec::Vec};
 use core::{cmp::Ordering, ops::RangeInclusive};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody},
-    event::Change,
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, StatusBody, SummaryBody,
+    },
+    event::{Change, Told},
     grant::{Action, Grant},
     id::{Digest, NodeId, RepoName, Tag},
     lookups::Lookups,
     policy::PolicyBody,
     quota::{Quota, Shares},
-    reconcile::{Position, Sum},
+    reconcile::{Position, Sum, Within},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     shared::{Said, Shared},
     sorted::Sorted,
+    sums::{Split, Sums},
     time::Wall,
 };
 
@@ -25,10 +28,10 @@ use crate::{
 pub struct Catalog {
     /// By position.
     records: Sorted<Shared>,
-    /// Sums of the ids that share their first byte, none before the first record: comparing whole catalogs
-    /// costs 256 additions.
-    sums: Vec<Sum>,
-    total: Sum,
+    /// Over records of the whole mesh.
+    mesh: Sums,
+    /// Over those of the node's site.
+    site: Sums,
     unknown: usize,
     /// What authors have of their quotas.
     shares: Shares,
@@ -91,8 +94,7 @@ impl Catalog {
         self.lookups.add(&record);
         self.shares.add(&record);
         self.unknown += usize::from(!record.key.kind.is_known());
-        self.total.add(&id);
-        self.sum_of(&id).add(&id);
+        self.sums_of(&record).add(&id);
         let (author, kind) = (record.author, record.key.kind);
         self.records.insert(record, |one, other| one.prefix().cmp(other.prefix()));
         if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind).cloned()
@@ -138,10 +140,15 @@ impl Catalog {
         self.shares.highest(author, kind)
     }
 
-    /// Of how many artifacts a node has something, as far as is known.
-    pub fn held_by(&self, node: &NodeId) -> usize {
-        let gone = |record: &&Shared| matches!(record.said(), Said::Holding { state, .. } if *state != HoldingState::Gone);
-        self.shares.of(*node, Kind::HOLDING).filter(gone).count()
+    /// The artifacts of which a node says to have something: by [`Kind::HOLDING`] to its site, by [`Kind::SUMMARY`] to
+    /// the mesh.
+    pub fn held_by(&self, node: &NodeId, kind: Kind) -> impl Iterator<Item = (Digest, HoldingState)> {
+        self.shares.of(*node, kind).filter_map(|record| match record.said() {
+            Said::Holding { manifest, state, .. } if *state != HoldingState::Gone => {
+                Some((*manifest, *state))
+            }
+            _ => None,
+        })
     }
 
     /// The artifacts of which a node says to have a part, and more on its way.
@@ -161,19 +168,15 @@ impl Catalog {
     fn take_out(&mut self, record: &Shared) -> Option<Shared> {
         let record = self.records.remove(|other| other.prefix().cmp(record.prefix()))?;
         let id = record.id();
-        self.total.remove(&id);
-        self.sum_of(&id).remove(&id);
+        self.sums_of(&record).remove(&id);
         self.shares.remove(&record);
         self.lookups.remove(&record);
         self.unknown -= usize::from(!record.key.kind.is_known());
         Some(record)
     }
 
-    fn sum_of(&mut self, id: &RecordId) -> &mut Sum {
-        if self.sums.is_empty() {
-            self.sums.resize(1 << 8, Sum::default());
-        }
-        &mut self.sums[usize::from(id.0[0])]
+    fn sums_of(&mut self, record: &Record) -> &mut Sums {
+        if record.site().is_some() { &mut self.site } else { &mut self.mesh }
     }
 
     /// How many records there are.
@@ -211,43 +214,35 @@ impl Catalog {
     }
 
     /// The ids in a part of the catalog, ascending.
-    pub fn ids(&self, range: RangeInclusive<Position>) -> impl Iterator<Item = RecordId> + '_ {
+    pub fn ids(
+        &self,
+        within: Within,
+        range: RangeInclusive<Position>,
+    ) -> impl Iterator<Item = RecordId> + '_ {
         let (from, to) = range.into_inner();
         let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
-        let within = move |record: &Shared| match record.prefix() {
+        let place = move |record: &Shared| match record.prefix() {
             prefix if prefix < &from[..] => Ordering::Less,
             prefix if prefix > &to[..] => Ordering::Greater,
             _ => Ordering::Equal,
         };
-        self.records.range(within).map(Shared::id)
+        let counts = move |record: &&Shared| within == Within::Site || record.site().is_none();
+        self.records.range(place).filter(counts).map(Shared::id)
     }
 
-    /// The sum over a part of the catalog, from the sums of whole first bytes where they fit.
-    pub fn sum(&self, range: RangeInclusive<Position>) -> Sum {
-        if range == (0..=Position::MAX) {
-            return self.total;
+    /// The sum over a part of the catalog.
+    pub fn sum(&self, within: Within, range: RangeInclusive<Position>) -> Sum {
+        let split = Split::of(range);
+        let mut sum = self.mesh.of(&split);
+        if within == Within::Site {
+            sum.add_sum(&self.site.of(&split));
         }
-        let (from, to) = range.into_inner();
-        let (first, last) = ((from >> BYTE_SHIFT) as u8, (to >> BYTE_SHIFT) as u8);
-        let starts_whole = from == Position::from(first) << BYTE_SHIFT;
-        let ends_whole = to == (Position::from(last) << BYTE_SHIFT | LOW_BITS);
-        let mut sum = Sum::default();
-        if first == last && !(starts_whole && ends_whole) {
-            self.ids(from..=to).for_each(|id| sum.add(&id));
-            return sum;
-        }
-        let whole_from = u16::from(first) + u16::from(!starts_whole);
-        let whole_to = u16::from(last) + u16::from(ends_whole);
-        for byte in whole_from..whole_to {
-            if let Some(part) = self.sums.get(usize::from(byte)) {
-                sum.add_sum(part);
-            }
-        }
-        if !starts_whole {
-            self.ids(from..=(Position::from(first) << BYTE_SHIFT | LOW_BITS)).for_each(|id| sum.add(&id));
-        }
-        if !ends_whole {
-            self.ids(Position::from(last) << BYTE_SHIFT..=to).for_each(|id| sum.add(&id));
+        if !split.everything {
+            split
+                .ends
+                .into_iter()
+                .flatten()
+                .for_each(|end| self.ids(within, end).for_each(|id| sum.add(&id)));
         }
         sum
     }
@@ -286,7 +281,8 @@ impl Catalog {
         self.grants.range(|grant| grant.subject.cmp(node)).rev()
     }
 
-    /// Who says to hold something of an artifact.
+    /// Who says to hold something of an artifact: the nodes of this node's site by what they tell the site, others by
+    /// what they tell the mesh.
     pub fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
         self.lookups.holders(manifest)
     }
@@ -294,6 +290,11 @@ impl Catalog {
     /// What a node says to hold of an artifact, if that is anything.
     pub fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
         self.lookups.holding(manifest, node)
+    }
+
+    /// Who tells the mesh to hold something of an artifact, and how many nodes of its site have all of it.
+    pub fn summaries(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState, u16)> {
+        self.lookups.summaries(manifest)
     }
 
     /// What a node says about itself.
@@ -411,11 +412,16 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
             blob: record.named_digest()?,
             removed: record.read::<LinkBody>()?.removed,
         },
-        Kind::HOLDING => {
+        Kind::HOLDING | Kind::SUMMARY => {
             let (manifest, node) =
                 holding_name(&record.key.name).ok_or(RecordError::Malformed("holding's name"))?;
-            let body: HoldingBody = record.read()?;
-            Change::Holding { manifest, node, state: body.state }
+            let (state, told) = if record.key.kind == Kind::HOLDING {
+                (record.read::<HoldingBody>()?.state, Told::Site(record.key.scope.clone()))
+            } else {
+                let SummaryBody { state, copies } = record.read()?;
+                (state, Told::Mesh(copies))
+            };
+            Change::Holding { manifest, node, state, told }
         }
         Kind::SIGHTING => {
             let (tag, node) =
@@ -438,6 +444,3 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
 fn name_of(grant: &Grant) -> (&NodeId, u64, &[u8; 64]) {
     (&grant.subject, grant.serial, &grant.signature)
 }
-
-const BYTE_SHIFT: u32 = 120;
-const LOW_BITS: Position = (1 << BYTE_SHIFT) - 1;

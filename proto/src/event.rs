@@ -6,7 +6,7 @@ mod told;
 use alloc::{string::String, vec::Vec};
 use core::ops::Range;
 
-pub use self::told::{Change, Event, LeaseRefusal, Refusal, WantFailure};
+pub use self::told::{Change, Event, LeaseRefusal, Refusal, Told, WantFailure};
 use crate::{
     body::{HoldingState, State},
     grant::Grant,

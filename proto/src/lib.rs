@@ -44,6 +44,7 @@ pub mod retention;
 pub mod rounds;
 pub mod shared;
 mod sorted;
+mod sums;
 pub mod suppliers;
 pub mod surplus;
 pub mod time;

@@ -15,7 +15,7 @@ use crate::{
 /// Records by what they say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups {
-    /// Holdings but those of what is gone, by artifact and node.
+    /// Holdings and summaries but those of what is gone, by artifact and node, holdings first.
     holders: Sorted<Shared>,
     /// How often one of these was added or taken out.
     holding_changes: u64,
@@ -83,24 +83,49 @@ impl Lookups {
     }
 
     /// Who says to hold something of an artifact, by node.
-    pub(crate) fn holders(&self, manifest: &Digest) -> impl Iterator<Item = (NodeId, HoldingState)> + '_ {
-        let manifest = *manifest;
-        let of_artifact = move |record: &Shared| match record.said() {
-            Said::Holding { manifest: of, .. } => of.cmp(&manifest),
-            _ => Less,
-        };
-        self.holders.range(of_artifact).filter_map(|record| match record.said() {
-            Said::Holding { node, state, .. } => Some((*node, *state)),
-            _ => None,
+    pub(crate) fn holders(
+        &self,
+        manifest: &Digest,
+    ) -> impl Iterator<Item = (NodeId, HoldingState)> + use<'_> {
+        let mut last = None;
+        self.of_artifact(manifest).filter(|record| self.is_at_home(record)).filter_map(move |record| {
+            let (node, state, _) = held(record)?;
+            // What it tells its site comes first.
+            (last.replace(node) != Some(node)).then_some((node, state))
+        })
+    }
+
+    /// Who says so to the mesh.
+    pub(crate) fn summaries(
+        &self,
+        manifest: &Digest,
+    ) -> impl Iterator<Item = (NodeId, HoldingState, u16)> + use<'_> {
+        self.of_artifact(manifest).filter_map(|record| {
+            let (node, state, copies) = held(record)?;
+            Some((node, state, copies?))
         })
     }
 
     /// What a node says to hold of an artifact.
     pub(crate) fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
-        match self.holders.get(|record| holding(record).cmp(&Some((manifest, node))))?.said() {
-            Said::Holding { state, .. } => Some(*state),
-            _ => None,
-        }
+        let of_node = |record: &Shared| match holding(record) {
+            Some((of, who, _)) => (of, who).cmp(&(manifest, node)),
+            None => Less,
+        };
+        let mut said = self.holders.range(of_node).filter(|record| self.is_at_home(record));
+        said.next().and_then(held).map(|(_, state, _)| state)
+    }
+
+    fn of_artifact(&self, manifest: &Digest) -> impl Iterator<Item = &Shared> + use<'_> {
+        let manifest = *manifest;
+        self.holders.range(move |record| holding(record).map_or(Less, |(of, ..)| of.cmp(&manifest)))
+    }
+
+    /// Whether what a node told a site counts: not where it says to be on another one by now. What it tells the
+    /// mesh always does.
+    fn is_at_home(&self, record: &Shared) -> bool {
+        let says = || self.node(&record.author).map(|body| body.site.as_str());
+        record.site().is_none_or(|site| says().is_none_or(|says| says == site))
     }
 
     /// What a node says about itself.
@@ -186,9 +211,16 @@ impl Lookups {
     }
 }
 
-fn holding(record: &Shared) -> Option<(&Digest, &NodeId)> {
+fn holding(record: &Shared) -> Option<(&Digest, &NodeId, bool)> {
     match record.said() {
-        Said::Holding { manifest, node, .. } => Some((manifest, node)),
+        Said::Holding { manifest, node, copies, .. } => Some((manifest, node, copies.is_some())),
+        _ => None,
+    }
+}
+
+fn held(record: &Shared) -> Option<(NodeId, HoldingState, Option<u16>)> {
+    match record.said() {
+        Said::Holding { node, state, copies, .. } => Some((*node, *state, *copies)),
         _ => None,
     }
 }

@@ -2,13 +2,13 @@
 //! holds what and who is away: two nodes that know the same agree, and what is held already is preferred, so
 //! that nothing moves for a policy that is met.
 //!
-//! Two steps. How many copies each *site* is to have is decided from what all nodes know alike (records), and
+//! Two steps. How many copies each *site* is to have is decided from what all nodes know alike (what is told the mesh), and
 //! from sites that are away as a whole. *Which nodes* of a site hold them is decided by the site: its members
 //! alone know which of them are away. A node counts as away once it was not heard of for the policy's grace;
 //! one of which nothing is known counts as present.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     string::{String, ToString},
     vec::Vec,
 };
@@ -38,10 +38,13 @@ pub struct Silence {
 /// Who has what of one artifact.
 #[derive(Clone, Debug, Default)]
 pub struct Copies {
-    /// What each node says to have of it.
+    /// What each node says to have of it: of this site all, of others those that tell the mesh.
     pub holders: BTreeMap<NodeId, HoldingState>,
-    /// Sites with a node that has all of it, meant by the policy or not: a copy there crosses no WAN.
-    pub sites: BTreeSet<String>,
+    /// What nodes of whatever site tell the mesh, which is known alike everywhere.
+    pub told: BTreeMap<NodeId, HoldingState>,
+    /// Sites with a node that has all of it, meant by the policy or not, by what is told the mesh, and how many such
+    /// nodes there are: a copy there crosses no WAN.
+    pub sites: BTreeMap<String, u16>,
 }
 
 impl Places {
@@ -119,14 +122,14 @@ pub fn shares<'a>(
         if away.sites.get(site).is_some_and(|silent| *silent >= policy.grace()) {
             continue;
         }
-        let with = |state| nodes.iter().filter(|node| copies.holders.get(*node) == Some(&state)).count();
+        let with = |state| nodes.iter().filter(|node| copies.told.get(*node) == Some(&state)).count();
         let (whole, partial) = (with(HoldingState::Complete), with(HoldingState::Partial));
         let weight = weight(artifact, seed(site.as_bytes()));
         for n in 0..most(policy, nodes.len()) {
             let class = match n {
                 n if n < whole => Preference::Holds,
                 n if n < whole + partial => Preference::Gets,
-                _ if copies.sites.contains(site) => Preference::Near,
+                _ if copies.sites.contains_key(site) => Preference::Near,
                 _ => Preference::Elsewhere,
             };
             places.push((class, n, weight, site.as_str()));

@@ -13,6 +13,8 @@ use crate::{id::NodeId, record::Kind, shared::Shared, sorted::Sorted};
 pub struct Quota {
     /// Holdings, those of artifacts that it has no more included.
     pub holdings: usize,
+    /// Summaries, as well.
+    pub summaries: usize,
     /// Sightings.
     pub sightings: usize,
     /// Records of all kinds unknown here together.
@@ -20,12 +22,13 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// What all nodes go by. A holding takes about 300 bytes, so 5 MB at most for a member that means harm.
-    pub const MESH: Quota = Quota { holdings: 16_384, sightings: 4_096, unknown: 1_024 };
+    /// What all nodes go by. A holding takes about 300 bytes, so 10 MB at most for a member that means harm.
+    pub const MESH: Quota = Quota { holdings: 16_384, summaries: 16_384, sightings: 4_096, unknown: 1_024 };
 
     fn of(&self, group: Group) -> usize {
         match group {
             Group::Holdings => self.holdings,
+            Group::Summaries => self.summaries,
             Group::Sightings => self.sightings,
             Group::Unknown => self.unknown,
         }
@@ -37,6 +40,8 @@ impl Quota {
 pub enum Group {
     /// [`Kind::HOLDING`].
     Holdings,
+    /// [`Kind::SUMMARY`]. Apart from holdings, which other sites do not have: all are to keep the same ones.
+    Summaries,
     /// [`Kind::SIGHTING`].
     Sightings,
     /// Kinds unknown here.
@@ -48,6 +53,7 @@ impl Group {
     pub fn of(kind: Kind) -> Option<Group> {
         match kind {
             Kind::HOLDING => Some(Group::Holdings),
+            Kind::SUMMARY => Some(Group::Summaries),
             Kind::SIGHTING => Some(Group::Sightings),
             kind if !kind.is_known() => Some(Group::Unknown),
             _ => None,

@@ -21,6 +21,15 @@ pub fn position(id: &RecordId) -> Position {
     Position::from_be_bytes(prefix.try_into().expect("16 bytes"))
 }
 
+/// Which records are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// Those of the whole mesh.
+    Mesh,
+    /// Those, and those of the site that both are on.
+    Site,
+}
+
 /// What the sender has in one part of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -114,13 +123,16 @@ pub struct Step {
     pub truncated: bool,
 }
 
-/// The message that starts a round: the fingerprint of everything.
-pub fn opening(catalog: &Catalog) -> Message {
-    Message::Reconcile(alloc::vec![summarise(catalog, EVERYTHING)])
+/// The message that starts a round with a member of the same site, which is named, or of another: the fingerprint
+/// of everything.
+pub fn opening(catalog: &Catalog, site: Option<&str>) -> Message {
+    let within = if site.is_some() { Within::Site } else { Within::Mesh };
+    let summaries = alloc::vec![summarise(catalog, within, EVERYTHING)];
+    Message::Reconcile { site: site.map(Into::into), summaries }
 }
 
 /// Answers one message of a round.
-pub fn step(catalog: &Catalog, theirs: &[Summary]) -> Step {
+pub fn step(catalog: &Catalog, within: Within, theirs: &[Summary]) -> Step {
     let mut step = Step::default();
     // Honest parts lie one after the other. Others could make this node list its whole catalog thousands
     // of times in answer to one message.
@@ -133,9 +145,9 @@ pub fn step(catalog: &Catalog, theirs: &[Summary]) -> Step {
         let range = summary.from..=summary.to;
         match &summary.content {
             Content::Fingerprint(fingerprint, count) => {
-                step.compare(catalog, range, fingerprint, *count);
+                step.compare(catalog, (within, range), fingerprint, *count);
             }
-            Content::Ids(ids) => step.difference(catalog, range, ids),
+            Content::Ids(ids) => step.difference(catalog, (within, range), ids),
         }
     }
     step.bound();
@@ -151,31 +163,37 @@ impl Step {
     fn compare(
         &mut self,
         catalog: &Catalog,
-        range: RangeInclusive<Position>,
+        (within, range): (Within, RangeInclusive<Position>),
         theirs: &[u8; 16],
         their_count: u64,
     ) {
-        let sum = catalog.sum(range.clone());
+        let sum = catalog.sum(within, range.clone());
         if sum.fingerprint() == Content::Fingerprint(*theirs, their_count) {
             self.equal |= range == EVERYTHING;
         } else if their_count == 0 {
-            self.push.extend(catalog.ids(range).take(PUSH_MAX + 1 - self.push.len().min(PUSH_MAX)));
+            self.push.extend(catalog.ids(within, range).take(PUSH_MAX + 1 - self.push.len().min(PUSH_MAX)));
         } else if sum.count.saturating_add(their_count) <= IDS_AT_ONCE
             || sum.count == 0
             || range.start() == range.end()
         {
-            let content = Content::Ids(catalog.ids(range.clone()).take(Message::MAX_ITEMS / 2).collect());
+            let content =
+                Content::Ids(catalog.ids(within, range.clone()).take(Message::MAX_ITEMS / 2).collect());
             self.summaries.push(Summary { from: *range.start(), to: *range.end(), content });
         } else {
-            self.summaries.extend(parts(range).map(|part| summarise(catalog, part)));
+            self.summaries.extend(parts(range).map(|part| summarise(catalog, within, part)));
         }
     }
 
-    fn difference(&mut self, catalog: &Catalog, range: RangeInclusive<Position>, theirs: &[RecordId]) {
+    fn difference(
+        &mut self,
+        catalog: &Catalog,
+        (within, range): (Within, RangeInclusive<Position>),
+        theirs: &[RecordId],
+    ) {
         // Not trusted to be sorted: the cost of sorting is bounded by the message.
         let mut theirs: Vec<RecordId> = theirs.to_vec();
         theirs.sort_unstable();
-        let lacking = catalog.ids(range).filter(|id| theirs.binary_search(id).is_err());
+        let lacking = catalog.ids(within, range).filter(|id| theirs.binary_search(id).is_err());
         self.push.extend(lacking.take(PUSH_MAX + 1 - self.push.len().min(PUSH_MAX)));
         self.request.extend(theirs.into_iter().filter(|id| catalog.by_id(id).is_none()));
     }
@@ -195,8 +213,8 @@ impl Step {
     }
 }
 
-fn summarise(catalog: &Catalog, range: RangeInclusive<Position>) -> Summary {
-    let content = catalog.sum(range.clone()).fingerprint();
+fn summarise(catalog: &Catalog, within: Within, range: RangeInclusive<Position>) -> Summary {
+    let content = catalog.sum(within, range.clone()).fingerprint();
     Summary { from: *range.start(), to: *range.end(), content }
 }
 
@@ -276,7 +294,7 @@ mod tests {
     /// Runs rounds until both sides have nothing to say; returns messages and bytes that it took.
     fn run(a: &mut Catalog, b: &mut Catalog) -> (usize, usize) {
         let (mut messages, mut bytes) = (0, 0);
-        let mut queue = alloc::vec![(false, opening(a))];
+        let mut queue = alloc::vec![(false, opening(a, None))];
         while let Some((to_a, message)) = queue.pop() {
             messages += 1;
             bytes += message.encode().len();
@@ -304,15 +322,16 @@ mod tests {
                     let records = ids.iter().filter_map(|id| here.by_id(id)).cloned().collect();
                     queue.push((!to_a, Message::Records(records)));
                 }
-                Message::Reconcile(summaries) => {
-                    let step = step(here, &summaries);
+                Message::Reconcile { summaries, .. } => {
+                    let step = step(here, Within::Mesh, &summaries);
                     let pushed: Vec<Shared> =
                         step.push.iter().filter_map(|id| here.by_id(id)).cloned().collect();
                     for record in pushed {
                         there.apply(record, LIMITS);
                     }
                     if !step.summaries.is_empty() {
-                        queue.push((!to_a, Message::Reconcile(step.summaries)));
+                        let summaries = step.summaries;
+                        queue.push((!to_a, Message::Reconcile { site: None, summaries }));
                     }
                     if !step.request.is_empty() {
                         queue.push((!to_a, Message::Request(step.request)));
@@ -346,8 +365,8 @@ mod tests {
             let catalog = catalog(&content);
             for range in [a.min(b)..=a.max(b), 0..=a, a..=u128::MAX, (1 << 120)..=(3 << 120) - 1, 0..=u128::MAX] {
                 let mut plain = Sum::default();
-                catalog.ids(range.clone()).for_each(|id| plain.add(&id));
-                prop_assert_eq!(plain, catalog.sum(range));
+                catalog.ids(Within::Mesh, range.clone()).for_each(|id| plain.add(&id));
+                prop_assert_eq!(plain, catalog.sum(Within::Mesh, range));
             }
         }
     }
@@ -374,6 +393,7 @@ mod tests {
         let summary = |from, to, content| Summary { from, to, content };
         let step = step(
             &catalog,
+            Within::Mesh,
             &[
                 summary(5, 1, Content::Fingerprint([0; 16], 3)),
                 summary(7, 7, Content::Fingerprint([0; 16], u64::MAX / 2)),
@@ -388,10 +408,11 @@ mod tests {
         let catalog = catalog(&(0..100).map(|n| (n, 1)).collect());
         let everything = |content| Summary { from: 0, to: u128::MAX, content };
         for content in [Content::Fingerprint([0; 16], 0), Content::Ids(alloc::vec![])] {
-            let step = step(&catalog, &alloc::vec![everything(content); 1000]);
+            let step = step(&catalog, Within::Mesh, &alloc::vec![everything(content); 1000]);
             assert_eq!(step.push.len(), 100);
         }
-        let step = step(&catalog, &alloc::vec![everything(Content::Fingerprint([0; 16], 1000)); 1000]);
+        let step =
+            step(&catalog, Within::Mesh, &alloc::vec![everything(Content::Fingerprint([0; 16], 1000)); 1000]);
         assert_eq!(step.summaries.len(), PARTS as usize);
     }
 

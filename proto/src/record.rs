@@ -9,7 +9,10 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, SightingBody, StatusBody, TagBody},
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, LinkBody, NodeBody, SightingBody, StatusBody, SummaryBody,
+        TagBody,
+    },
     grant::{Action, Grant, signature_bytes},
     id::{Digest, MeshId, NodeId, RepoName, Tag},
     index::ArtifactIndex,
@@ -43,10 +46,12 @@ impl Kind {
     pub const POLICY: Kind = Kind(9);
     /// [`crate::body::LeaseBody`] or [`crate::body::PinBody`]: what a node notes for itself and never sends.
     pub const LOCAL: Kind = Kind(10);
+    /// [`SummaryBody`].
+    pub const SUMMARY: Kind = Kind(11);
 
     /// Whether this version knows what it means.
     pub fn is_known(self) -> bool {
-        (1..=10).contains(&self.0)
+        (1..=11).contains(&self.0)
     }
 }
 
@@ -55,7 +60,7 @@ impl Kind {
 pub struct Key {
     /// The kind.
     pub kind: Kind,
-    /// A repository, or empty for the whole mesh.
+    /// A repository, or a site, or empty for the whole mesh.
     pub scope: String,
     /// The name within kind and scope.
     pub name: String,
@@ -257,6 +262,11 @@ impl Record {
         self.key.scope.parse().map_err(|_| RecordError::Malformed("scope is not a repository"))
     }
 
+    /// The site within which it is kept, compared and sent, where that is not the whole mesh.
+    pub fn site(&self) -> Option<&str> {
+        (self.key.kind == Kind::HOLDING).then_some(self.key.scope.as_str())
+    }
+
     /// The digest that the key names.
     pub fn named_digest(&self) -> Result<Digest, RecordError> {
         self.key.name.parse().map_err(|_| RecordError::Malformed("name is not a digest"))
@@ -308,11 +318,16 @@ impl Record {
                 self.check_grant(if body.removed { Action::Delete } else { Action::Publish })
             }
             Kind::HOLDING => {
-                let body: Result<HoldingBody, _> = self.read();
-                holding_name(&self.key.name)
-                    .filter(|(_, node)| *node == self.author && self.key.scope.is_empty())
-                    .ok_or(RecordError::Malformed("holding of another node"))?;
-                body.map(|_| ())
+                let _: HoldingBody = self.read()?;
+                bounded(&self.key.scope, NodeBody::SITE_MAX)?;
+                self.check_holder()
+            }
+            Kind::SUMMARY => {
+                let _: SummaryBody = self.read()?;
+                if !self.key.scope.is_empty() {
+                    return Err(RecordError::Malformed("summary with a scope"));
+                }
+                self.check_holder()
             }
             Kind::NODE => {
                 let body: NodeBody = self.read()?;
@@ -339,6 +354,12 @@ impl Record {
             Kind::LOCAL => Err(RecordError::Malformed("a node's own notes are of no use to others")),
             _ => Ok(()),
         }
+    }
+
+    /// Of what it holds each node speaks for itself.
+    fn check_holder(&self) -> Result<(), RecordError> {
+        let own = holding_name(&self.key.name).is_some_and(|(_, node)| node == self.author);
+        if own { Ok(()) } else { Err(RecordError::Malformed("holding of another node")) }
     }
 
     fn check_grant_record(&self, trust: &Trust) -> Result<(), RecordError> {
@@ -418,9 +439,14 @@ impl Key {
         Key { kind: Kind::STATUS, scope: repository.as_str().into(), name: alloc::format!("{manifest}") }
     }
 
-    /// The key of what a node holds of an artifact.
-    pub fn holding(manifest: &Digest, node: &NodeId) -> Self {
-        Key { kind: Kind::HOLDING, scope: String::new(), name: alloc::format!("{manifest}/{node}") }
+    /// The key of what a node of a site holds of an artifact.
+    pub fn holding(site: &str, manifest: &Digest, node: &NodeId) -> Self {
+        Key { kind: Kind::HOLDING, scope: site.into(), name: alloc::format!("{manifest}/{node}") }
+    }
+
+    /// The key of what a node tells other sites of an artifact.
+    pub fn summary(manifest: &Digest, node: &NodeId) -> Self {
+        Key { kind: Kind::SUMMARY, scope: String::new(), name: alloc::format!("{manifest}/{node}") }
     }
 
     /// The key of what a node saw an upstream's tag point at.
@@ -453,7 +479,7 @@ impl Key {
     }
 }
 
-/// The artifact and the node that a holding's name speaks of.
+/// The artifact and the node that a holding's or a summary's name speaks of.
 pub fn holding_name(name: &str) -> Option<(Digest, NodeId)> {
     let (digest, node) = name.split_once('/')?;
     Some((digest.parse().ok()?, node.parse().ok()?))
@@ -471,7 +497,7 @@ fn bounded(text: &str, max: usize) -> Result<(), RecordError> {
 
 /// That a node says no more of itself than fits.
 fn check_node(body: &NodeBody) -> Result<(), RecordError> {
-    bounded(&body.site, 63)?;
+    bounded(&body.site, NodeBody::SITE_MAX)?;
     bounded(&body.software, 64)?;
     bounded(&body.region, 63)?;
     body.addresses.iter().try_for_each(|address| bounded(address, 255))?;

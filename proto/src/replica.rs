@@ -6,6 +6,7 @@ mod bringing;
 mod candidates;
 mod coming;
 mod company;
+mod holdings;
 mod inquiries;
 mod peers;
 mod policies;
@@ -30,7 +31,6 @@ use crate::{
     membership::Membership,
     policy::keeper::Keeper,
     pulls::{Pulls, Wanted},
-    reconcile,
     record::{Kind, Trust},
     rounds::{ROUNDS_TICK, Rounds},
     shared::Shared,
@@ -61,6 +61,7 @@ pub struct Replica {
     manners: Manners,
     inquiries: inquiries::Inquiries,
     company: company::Company,
+    tellers: holdings::Tellers,
     wants_timer: bool,
     sharing_timer: bool,
     /// Whether the timers that never end are running.
@@ -98,6 +99,7 @@ impl Replica {
             manners: Manners::default(),
             inquiries: inquiries::Inquiries::default(),
             company: company::Company::default(),
+            tellers: holdings::Tellers::default(),
             wants_timer: false,
             sharing_timer: false,
             started: false,
@@ -220,8 +222,11 @@ impl Replica {
     // ---- start ----
 
     fn restore(&mut self, now: Now, records: Vec<Shared>, held: Vec<Hash>, out: &mut Vec<Output>) {
+        let mut elsewhere = Vec::new();
         for record in records {
-            if record.key.kind == Kind::LOCAL {
+            if record.site().is_some_and(|site| site != self.config.site) {
+                elsewhere.push(record);
+            } else if record.key.kind == Kind::LOCAL {
                 self.leases.restore(now.time, &record);
             } else {
                 self.catalog.apply(record, Limits::RESTORED);
@@ -234,14 +239,17 @@ impl Replica {
             self.catalog.policies().next().is_some(),
             self.catalog.nodes_of(&self.config.site).map(|(node, _)| *node),
         );
-        self.resume(now, out);
+        self.look_at_all_words(now.time);
+        let moved = self.moved(now, &elsewhere, out);
+        self.resume(now, &moved, out);
     }
 
     /// What was being brought here when the node stopped is brought on.
-    fn resume(&mut self, now: Now, out: &mut Vec<Output>) {
+    fn resume(&mut self, now: Now, moved: &[Digest], out: &mut Vec<Output>) {
         let me = self.me();
         let mut partial: Vec<(RepoName, Digest)> = Vec::new();
-        for manifest in self.catalog.partial_at(&me) {
+        let coming: Vec<Digest> = self.catalog.partial_at(&me).chain(moved.iter().copied()).collect();
+        for manifest in coming {
             let repositories = self.catalog.repositories(&manifest);
             partial.extend(repositories.map(|repository| (repository.clone(), manifest)));
         }
@@ -328,22 +336,21 @@ impl Replica {
         let mut records = self.writes.publication(&self.catalog, now.wall, repository, tags, artifact)?;
         let complete = index.closure().all(|(_, hash)| self.held.contains(&hash));
         let state = if complete { HoldingState::Complete } else { HoldingState::Partial };
-        records.extend(self.writes.holding(&self.catalog, now.wall, &index.manifest, state));
+        records.extend(self.publishes(now, &index.manifest, state));
         Ok(records)
     }
 
     /// What this node saw or keeps is told; nobody waits for it.
     fn say(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
-        let record = match input {
+        let records: Vec<Shared> = match input {
             Input::Sighted { repository, tag, manifest } => {
-                self.writes.sighting(&self.catalog, now.wall, &repository, &tag, manifest)
+                let record = self.writes.sighting(&self.catalog, now.wall, &repository, &tag, manifest);
+                record.into_iter().collect()
             }
-            Input::Keeping { manifest, state } => {
-                self.writes.holding(&self.catalog, now.wall, &manifest, state)
-            }
-            _ => None,
+            Input::Keeping { manifest, state } => self.says(now, &manifest, state),
+            _ => Vec::new(),
         };
-        self.persist_own(record.into_iter().collect(), None, None, out);
+        self.persist_own(records, None, None, out);
     }
 
     fn persist_own(
@@ -392,8 +399,8 @@ impl Replica {
             }
         }
         if pending.origin == Origin::Own {
-            peers::announce(pending.records, out);
-            self.rounds.after_news(now.time, &mut self.rng);
+            self.answer_inquiries(now, &pending.records, out);
+            self.tell(now, pending.records, out);
         }
         out.extend(pending.then.map(Output::Catalog));
         out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));
@@ -429,8 +436,9 @@ impl Replica {
                 let is_near = |peer: &NodeId| catalog.site_of(peer).is_none_or(|of| of == site);
                 let me = self.writes.me();
                 for peer in self.rounds.due(now.time, &self.config, &me, is_near, &mut self.rng) {
-                    out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
+                    out.push(Output::Send { to: peer, message: self.opening_for(&peer) });
                 }
+                self.look_after_summaries(now, out);
                 let again = self.writes.again(&self.catalog, now.wall);
                 self.persist_own(again, None, None, out);
                 self.leases.tick(now.time, out);

@@ -46,9 +46,11 @@ impl Rounds {
     }
 
     /// This node wrote something. Its announcement may be lost, and certainly is where a session is so new
-    /// that gossip does not use it yet.
-    pub fn after_news(&mut self, now: Time, rng: &mut fastrand::Rng) {
-        for round in self.0.values_mut().filter(|round| round.fruitless <= FORGIVEN) {
+    /// that gossip does not use it yet. `concerns` says with whom that makes a difference.
+    pub fn after_news(&mut self, now: Time, concerns: impl Fn(&NodeId) -> bool, rng: &mut fastrand::Rng) {
+        let concerned =
+            self.0.iter_mut().filter(|(peer, round)| round.fruitless <= FORGIVEN && concerns(peer));
+        for (_, round) in concerned {
             round.at = round.at.min(now + Span(rng.u64(AFTER_NEWS_MS)));
         }
     }
@@ -154,7 +156,7 @@ mod tests {
         assert_eq!(due(&mut rounds, 999), []);
         assert_eq!(due(&mut rounds, 3_000), [near, far]);
         assert_eq!(due(&mut rounds, 3_000 + 45_000), [near], "another site is asked less often");
-        rounds.after_news(Time(60_000), &mut rng);
+        rounds.after_news(Time(60_000), |_| true, &mut rng);
         assert_eq!(due(&mut rounds, 63_000), [near, far]);
         rounds.stop(&far);
         assert_eq!(due(&mut rounds, 10_000_000), [near]);
@@ -168,7 +170,7 @@ mod tests {
         let mut offered = |rounds: &mut Rounds, hours: RangeInclusive<u64>| {
             let mut count = 0;
             for now in (hours.start() * 3_600_000..hours.end() * 3_600_000).step_by(1_000) {
-                rounds.after_news(Time(now), &mut rng);
+                rounds.after_news(Time(now), |_| true, &mut rng);
                 for peer in rounds.due(Time(now), &config, &NodeId([0; 32]), |_| true, &mut rng) {
                     count += 1;
                     // Two parts of the catalog differ, always the same, and more than one message's worth.

@@ -12,9 +12,9 @@ use core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, SummaryBody, TagBody},
     catalog::change_of,
-    event::Change,
+    event::{Change, Told},
     grant::Grant,
     id::{Digest, MeshId, NodeId, RepoName},
     reconcile::{Position, position},
@@ -42,7 +42,7 @@ struct Inner {
 /// What a record says, of the kinds that decisions ask for all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// [`Kind::HOLDING`].
+    /// [`Kind::HOLDING`] or [`Kind::SUMMARY`].
     Holding {
         /// The artifact.
         manifest: Digest,
@@ -50,6 +50,8 @@ pub enum Said {
         node: NodeId,
         /// How much of it.
         state: HoldingState,
+        /// Of a summary, how many nodes of the site have all of it.
+        copies: Option<u16>,
     },
     /// [`Kind::NODE`].
     Node {
@@ -120,8 +122,9 @@ impl Shared {
     /// Where the body does not fit the kind.
     pub fn change(&self) -> Result<Option<Change>, RecordError> {
         Ok(Some(match &self.0.said {
-            Said::Holding { manifest, node, state } => {
-                Change::Holding { manifest: *manifest, node: *node, state: *state }
+            Said::Holding { manifest, node, state, copies } => {
+                let told = copies.map_or_else(|| Told::Site(self.key.scope.clone()), Told::Mesh);
+                Change::Holding { manifest: *manifest, node: *node, state: *state, told }
             }
             Said::Node { body, .. } => Change::Node { node: self.author, body: body.clone() },
             Said::Artifact(artifact) => {
@@ -166,10 +169,16 @@ impl Shared {
 impl Said {
     fn of(record: &Record) -> Result<Self, RecordError> {
         Ok(match record.key.kind {
-            Kind::HOLDING => {
+            Kind::HOLDING | Kind::SUMMARY => {
                 let name = holding_name(&record.key.name);
                 let (manifest, node) = name.ok_or(RecordError::Malformed("holding's name"))?;
-                Said::Holding { manifest, node, state: record.read::<HoldingBody>()?.state }
+                let (state, copies) = if record.key.kind == Kind::HOLDING {
+                    (record.read::<HoldingBody>()?.state, None)
+                } else {
+                    let SummaryBody { state, copies } = record.read()?;
+                    (state, Some(copies))
+                };
+                Said::Holding { manifest, node, state, copies }
             }
             Kind::NODE => {
                 let body: NodeBody = record.read()?;
@@ -269,7 +278,7 @@ mod tests {
         let key = SigningKey::from_bytes(&[3; 32]);
         let (manifest, node) = (Digest::Sha256([5; 32]), NodeId(key.verifying_key().to_bytes()));
         let body = HoldingBody { state: HoldingState::Complete };
-        Record::author(mesh, &key, None, Key::holding(&manifest, &node), version, Wall(9), &body)
+        Record::author(mesh, &key, None, Key::holding("here", &manifest, &node), version, Wall(9), &body)
     }
 
     #[test]

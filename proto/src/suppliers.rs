@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::{
     catalog::Catalog,
     id::NodeId,
-    reconcile::{Content, Position, Summary},
+    reconcile::{Content, Position, Summary, Within},
     time::{Span, Time},
 };
 
@@ -19,6 +19,7 @@ pub struct Suppliers(Vec<Supply>);
 #[derive(Debug)]
 struct Supply {
     peer: NodeId,
+    within: Within,
     from: Position,
     to: Position,
     /// How many records the peer has there.
@@ -42,17 +43,17 @@ impl Suppliers {
         &mut self,
         now: Time,
         (peer, is_near): (&NodeId, bool),
-        catalog: &Catalog,
+        (catalog, within): (&Catalog, Within),
         theirs: &mut Vec<Summary>,
     ) -> bool {
         self.0.retain(|supply| now.since(supply.began) < LONGEST);
         // Whoever has more than it was said to have at first supplied all of it.
-        self.0.retain(|supply| catalog.sum(supply.from..=supply.to).count() < supply.count);
+        self.0.retain(|supply| catalog.sum(supply.within, supply.from..=supply.to).count() < supply.count);
         let before = theirs.len();
         theirs.retain(|summary| match &summary.content {
             Content::Fingerprint(_, count) if summary.from <= summary.to => {
-                let lacking = catalog.sum(summary.from..=summary.to).count() < *count;
-                !lacking || self.take(now, (peer, is_near), summary, *count)
+                let lacking = catalog.sum(within, summary.from..=summary.to).count() < *count;
+                !lacking || self.take(now, (peer, is_near), (within, summary), *count)
             }
             _ => true,
         });
@@ -60,8 +61,18 @@ impl Suppliers {
     }
 
     /// Whether a member may supply a part.
-    fn take(&mut self, now: Time, (peer, is_near): (&NodeId, bool), part: &Summary, count: u64) -> bool {
-        let covers = |supply: &&Supply| supply.from <= part.from && part.to <= supply.to;
+    fn take(
+        &mut self,
+        now: Time,
+        (peer, is_near): (&NodeId, bool),
+        (within, part): (Within, &Summary),
+        count: u64,
+    ) -> bool {
+        // Whoever supplies what the site has supplies what the mesh has too.
+        let covers = |supply: &&Supply| {
+            let includes = supply.within == Within::Site || within == Within::Mesh;
+            includes && supply.from <= part.from && part.to <= supply.to
+        };
         if self.0.iter().filter(covers).any(|supply| supply.peer != *peer && supply.goes_on(now)) {
             return false;
         }
@@ -70,7 +81,7 @@ impl Suppliers {
         if !again && self.0.len() < PARTS_MAX {
             let patience = if is_near { PATIENCE } else { FAR_PATIENCE };
             let (from, to) = (part.from, part.to);
-            self.0.push(Supply { peer: *peer, from, to, count, began: now, came: now, patience });
+            self.0.push(Supply { peer: *peer, within, from, to, count, began: now, came: now, patience });
         }
         true
     }
@@ -124,14 +135,14 @@ mod tests {
     fn one_member_supplies_a_part_at_a_time() {
         let (mut suppliers, mut catalog) = (Suppliers::default(), Catalog::default());
         let put_off = |suppliers: &mut Suppliers, catalog: &Catalog, now, peer, count| {
-            suppliers.sift(Time(now), (peer, true), catalog, &mut offer(count))
+            suppliers.sift(Time(now), (peer, true), (catalog, Within::Mesh), &mut offer(count))
         };
         assert!(!put_off(&mut suppliers, &catalog, 0, &A, 2), "the first that has more");
         assert!(put_off(&mut suppliers, &catalog, 10, &B, 2), "the second");
         assert!(!put_off(&mut suppliers, &catalog, 10, &B, 0), "one that has less is supplied");
         let mut part = offer(1);
         (part[0].from, part[0].to) = (7, 9);
-        assert!(suppliers.sift(Time(10), (&B, true), &catalog, &mut part) && part.is_empty());
+        assert!(suppliers.sift(Time(10), (&B, true), (&catalog, Within::Mesh), &mut part) && part.is_empty());
         learn(&mut catalog, 1);
         suppliers.came(Time(1_900), &A);
         assert!(put_off(&mut suppliers, &catalog, 3_800, &B, 2), "it goes on");
@@ -142,19 +153,20 @@ mod tests {
     #[test]
     fn one_that_does_not_supply_keeps_nobody_from_it() {
         let (mut suppliers, catalog) = (Suppliers::default(), Catalog::default());
-        let mut put_off = |now, peer| suppliers.sift(Time(now), (peer, true), &catalog, &mut offer(5));
+        let mut put_off =
+            |now, peer| suppliers.sift(Time(now), (peer, true), (&catalog, Within::Mesh), &mut offer(5));
         assert!(!put_off(0, &A) && put_off(1_999, &B));
         assert!(!put_off(2_000, &A), "it may try again");
         assert!(!put_off(2_001, &B) && put_off(2_002, &A), "but the other goes first now");
         suppliers.stop(&B);
-        assert!(!suppliers.sift(Time(2_003), (&A, true), &catalog, &mut offer(5)));
+        assert!(!suppliers.sift(Time(2_003), (&A, true), (&catalog, Within::Mesh), &mut offer(5)));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let (mut suppliers, catalog) = (Suppliers::default(), Catalog::default());
         let part = |n: Position| Summary { from: n, to: n, content: Content::Fingerprint([0; 16], 5) };
-        suppliers.sift(Time(0), (&A, true), &catalog, &mut (0..1_000).map(part).collect());
+        suppliers.sift(Time(0), (&A, true), (&catalog, Within::Mesh), &mut (0..1_000).map(part).collect());
         assert_eq!(suppliers.0.len(), PARTS_MAX);
     }
 }

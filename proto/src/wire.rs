@@ -1,11 +1,12 @@
 //! Messages between members, and their bytes. Decoding is total and bounded: whatever a peer sends is a
 //! message or an error.
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    body::NodeBody,
     id::{Digest, Hash, RepoName},
     reconcile::Summary,
     record::RecordId,
@@ -18,7 +19,13 @@ pub enum Message {
     /// Records that the receiver may not know: gossip, or an answer to `Request`.
     Records(Vec<Shared>),
     /// One step of a reconciliation: what the sender has in these parts of the catalog.
-    Reconcile(Vec<Summary>),
+    Reconcile {
+        /// The site that the sender takes both to be on, whose own records are compared too. Whoever is not on it
+        /// begins anew without.
+        site: Option<String>,
+        /// The parts.
+        summaries: Vec<Summary>,
+    },
     /// Send me these.
     Request(Vec<RecordId>),
     /// Which of these contents of an upstream do you have, or are you pulling? Answered by `Tell`.
@@ -186,7 +193,10 @@ impl Message {
         let (message, rest) = postcard::take_from_bytes::<Message>(body).map_err(|_| WireError::Malformed)?;
         let items = match &message {
             Message::Records(records) => records.len(),
-            Message::Reconcile(summaries) => summaries.iter().map(Summary::items).sum(),
+            Message::Reconcile { site: Some(site), .. } if site.len() > NodeBody::SITE_MAX => {
+                return Err(WireError::TooLarge("63 bytes of a site's name"));
+            }
+            Message::Reconcile { summaries, .. } => summaries.iter().map(Summary::items).sum(),
             Message::Request(ids) => ids.len(),
             Message::Ask { digests: asked, .. } => in_bounds(asked.len())?,
             Message::Tell { answers, .. } => in_bounds(answers.len())?,

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     body::{
         ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, SightingBody, State,
-        StatusBody, TagBody,
+        StatusBody, SummaryBody, TagBody,
     },
     catalog::Catalog,
     event::{Change, Refusal, RequestId, WriteId},
@@ -107,16 +107,17 @@ impl Writes {
     /// remembers: it was restored from a backup, or another node has its key. What this one knows about
     /// itself is then said again, a few times. True where that has just become too often.
     pub fn set_right(&mut self, catalog: &Catalog, record: &Shared) -> bool {
-        let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE) && record.author == self.me;
-        if !about_itself || self.highest_pending(&record.key) > 0 {
+        if !is_about_itself(record) || record.author != self.me || self.highest_pending(&record.key) > 0 {
             return false;
         }
         let said = self.unsaid.get(&record.key).or_else(|| catalog.get(&record.key));
-        let nothing = || Record::encode_body(&HoldingBody { state: HoldingState::Gone });
-        let said = said.map(|said| said.body.clone());
-        let Some(body) = said.or_else(|| (record.key.kind == Kind::HOLDING).then(nothing)) else {
-            return false;
+        let nothing = match record.key.kind {
+            Kind::HOLDING => Some(Record::encode_body(&HoldingBody { state: HoldingState::Gone })),
+            Kind::SUMMARY => Some(Record::encode_body(&SummaryBody { state: HoldingState::Gone, copies: 0 })),
+            _ => None,
         };
+        let said = said.map(|said| said.body.clone());
+        let Some(body) = said.or(nothing) else { return false };
         if body == record.body {
             return false;
         }
@@ -132,8 +133,7 @@ impl Writes {
     /// A write of this node's lost to something later. Where it is about this node itself, it is said again.
     pub fn lost(&mut self, catalog: &Catalog, record: &Shared) {
         let known = catalog.get(&record.key);
-        let about_itself = matches!(record.key.kind, Kind::HOLDING | Kind::NODE);
-        if about_itself && known.is_some_and(|known| known.body != record.body) {
+        if is_about_itself(record) && known.is_some_and(|known| known.body != record.body) {
             self.put_off(alloc::vec![record.clone()]);
         }
     }
@@ -151,6 +151,7 @@ impl Writes {
             let key = record.key.clone();
             Some(match key.kind {
                 Kind::HOLDING => self.author(catalog, wall, key, None, &record.read::<HoldingBody>().ok()?),
+                Kind::SUMMARY => self.author(catalog, wall, key, None, &record.read::<SummaryBody>().ok()?),
                 Kind::NODE => self.author(catalog, wall, key, None, &record.read::<NodeBody>().ok()?),
                 _ => return None,
             })
@@ -373,17 +374,36 @@ impl Writes {
         Ok(Some(Record::author(&self.trust.mesh, &self.key, None, key, grant.serial, wall, grant).into()))
     }
 
-    /// The record that says how much of an artifact this node has, unless that is known already.
+    /// The record that tells this node's site how much of an artifact it has, unless that is known already.
     pub fn holding(
         &self,
         catalog: &Catalog,
         wall: Wall,
+        site: &str,
         manifest: &Digest,
         state: HoldingState,
     ) -> Option<Shared> {
-        let key = Key::holding(manifest, &self.me);
+        let key = Key::holding(site, manifest, &self.me);
         let said = self.own_word(catalog, &key).map_or(HoldingState::Gone, |body: HoldingBody| body.state);
         (said != state).then(|| self.author(catalog, wall, key, None, &HoldingBody { state }))
+    }
+
+    /// The record that tells the mesh of it, unless that is known already.
+    pub fn summary(
+        &self,
+        catalog: &Catalog,
+        wall: Wall,
+        manifest: &Digest,
+        body: SummaryBody,
+    ) -> Option<Shared> {
+        let news = self.summarised(catalog, manifest) != body;
+        news.then(|| self.author(catalog, wall, Key::summary(manifest, &self.me), None, &body))
+    }
+
+    /// What this node last told the mesh of an artifact.
+    pub fn summarised(&self, catalog: &Catalog, manifest: &Digest) -> SummaryBody {
+        let nothing = SummaryBody { state: HoldingState::Gone, copies: 0 };
+        self.own_word(catalog, &Key::summary(manifest, &self.me)).unwrap_or(nothing)
     }
 
     /// The record that says where an upstream's tag was seen to point, unless that was said not long ago.
@@ -452,6 +472,11 @@ impl Writes {
             .filter(|pending| pending.origin == Origin::Own)
             .flat_map(|pending| &pending.records)
     }
+}
+
+/// Whether a record says something of its author, who knows best.
+fn is_about_itself(record: &Record) -> bool {
+    matches!(record.key.kind, Kind::HOLDING | Kind::SUMMARY | Kind::NODE)
 }
 
 /// After how many seconds a tag that has not moved is told of again.

@@ -87,7 +87,7 @@ fn a_promise_is_durable_before_it_is_given() {
     exchange((&mut left, 1), (&mut right, 2));
     assert_eq!(outcome(&left), Some(Ok(node(2))));
     assert!(let_go(&mut left));
-    let gone = left.announced.iter().rfind(|record| record.key == Key::holding(&digest(9), &node(1)));
+    let gone = left.announced.iter().rfind(|record| record.key == Key::summary(&digest(9), &node(1)));
     assert!(gone.is_some(), "everybody hears that it is not held any more");
     assert!(!left.replica.holds(&blobs()[0]));
     assert!(right.announced.iter().all(|record| record.key.kind != Kind::LOCAL), "notes are for oneself");

@@ -12,6 +12,7 @@ use waystation_proto::{
     body::{HoldingBody, HoldingState, LinkBody, State, StatusBody, TagBody},
     catalog::{Applied, Catalog, Limits},
     quota::Quota,
+    reconcile::Within,
     record::{Key, Kind},
 };
 
@@ -52,7 +53,7 @@ fn record(seed: Seed) -> Shared {
         2 => {
             let state =
                 [HoldingState::Gone, HoldingState::Partial, HoldingState::Complete][usize::from(content)];
-            let key_of = Key::holding(&digest(name), &node(author));
+            let key_of = Key::holding("here", &digest(name), &node(author));
             Record::author(&mesh, &author_key, None, key_of, version, WALL, &HoldingBody { state })
         }
         3 => {
@@ -69,7 +70,7 @@ fn record(seed: Seed) -> Shared {
 
 /// As it would be with a quota that is easily reached.
 fn merged_few<'a>(records: impl IntoIterator<Item = &'a Shared>) -> Catalog {
-    let by_author = Quota { holdings: 3, sightings: 3, unknown: 2 };
+    let by_author = Quota { holdings: 3, summaries: 3, sightings: 3, unknown: 2 };
     let mut catalog = Catalog::default();
     for record in records {
         catalog.apply(record.clone(), Limits { by_author, ..LIMITS });
@@ -82,7 +83,7 @@ fn holdings(said: &[(u8, u8, u8)]) -> Vec<Shared> {
     let state = |content| [HoldingState::Gone, HoldingState::Partial, HoldingState::Complete][content];
     let said = said.iter().zip(1..);
     said.map(|((author, name, content), version)| {
-        let key_of = Key::holding(&digest(*name), &node(*author));
+        let key_of = Key::holding("here", &digest(*name), &node(*author));
         let body = HoldingBody { state: state(usize::from(*content)) };
         Record::author(&trust().mesh, &key(*author), None, key_of, version, WALL, &body).into()
     })
@@ -105,7 +106,7 @@ fn content(catalog: &Catalog) -> impl PartialEq + std::fmt::Debug + use<> {
     let tags: Vec<Option<Digest>> =
         ["t0", "t1"].map(|name| catalog.tag(&repository("team/app"), &tag(name))).to_vec();
     let unlinked = [0, 1].map(|n| catalog.is_unlinked(&repository("team/app"), &digest(n)));
-    let sums = [0..=u128::MAX, 0..=u128::MAX / 3].map(|range| catalog.sum(range));
+    let sums = [0..=u128::MAX, 0..=u128::MAX / 3].map(|range| catalog.sum(Within::Site, range));
     (records, holders, tags, unlinked, sums)
 }
 

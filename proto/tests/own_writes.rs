@@ -46,7 +46,7 @@ fn nothing_is_told_before_it_is_durable() {
     assert_eq!(here.answers(1), [&written(1)]);
     assert_eq!(here.replica.catalog().tag(&repository(APP), &tag("v1")), Some(digest(9)));
     let kinds: Vec<Kind> = here.announced.iter().map(|record| record.key.kind).collect();
-    assert_eq!(kinds, [Kind::ARTIFACT, Kind::TAG, Kind::HOLDING]);
+    assert_eq!(kinds, [Kind::ARTIFACT, Kind::TAG, Kind::SUMMARY]);
 }
 
 #[test]

@@ -386,7 +386,7 @@ fn worlds() -> impl Strategy<Value = World> {
             let state = [HoldingState::Complete, HoldingState::Partial].get(usize::from(state)).copied();
             held.holders.extend(state.map(|state| (id, state)));
             if state == Some(HoldingState::Complete) {
-                held.sites.insert(site.clone());
+                held.sites.insert(site.clone(), 1);
             }
             if silent == 0 {
                 away.nodes.insert(id, Span::secs(1000));
@@ -401,6 +401,8 @@ fn worlds() -> impl Strategy<Value = World> {
             };
             nodes.insert(id, body);
         }
+        // Of what a policy counts, all that a policy brought is told.
+        held.told = held.holders.clone();
         let policy = Policy { copies_per_site, copies, ..policy() };
         World { nodes, copies: held, away, policy, artifact: Digest::Sha256(artifact) }
     })
@@ -455,8 +457,9 @@ proptest! {
         later.copies.holders.retain(|_, state| *state == HoldingState::Complete);
         for node in &chosen {
             later.copies.holders.insert(*node, HoldingState::Complete);
-            later.copies.sites.insert(later.nodes[node].site.clone());
+            later.copies.sites.insert(later.nodes[node].site.clone(), 1);
         }
+        later.copies.told = later.copies.holders.clone();
         let (_, body) = world.nodes.first_key_value().expect("a node");
         // A site that has fewer nodes than it is to have copies has room for more.
         let full = |most: u16| fleet.nodes(&body.site).len() >= usize::from(most);

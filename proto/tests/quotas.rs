@@ -6,7 +6,7 @@ use harness::{Node, WALL, digest, key, node, node_record, trust};
 use waystation_proto::{
     Change, Digest, Event, Input, Record, Shared, Timer,
     body::{HoldingBody, HoldingState},
-    event::DialTarget,
+    event::{DialTarget, Told},
     quota::Quota,
     record::{Key, Kind, RecordError},
     wire::Message,
@@ -20,7 +20,7 @@ fn numbered(n: u32) -> Digest {
 
 fn holding(author: u8, n: u32, version: u64) -> Record {
     let body = HoldingBody { state: HoldingState::Complete };
-    let key_of = Key::holding(&numbered(n), &node(author));
+    let key_of = Key::holding("here", &numbered(n), &node(author));
     Record::author(&trust().mesh, &key(author), None, key_of, version, WALL, &body)
 }
 
@@ -29,7 +29,7 @@ fn too_many(author: u8) -> Vec<Record> {
     let one = holding(author, 0, 1);
     let count = Quota::MESH.holdings as u32 + 100;
     let record = |n: u32| Record {
-        key: Key::holding(&numbered(n), &node(author)),
+        key: Key::holding("here", &numbered(n), &node(author)),
         version: u64::from(n) + 1,
         ..one.clone()
     };
@@ -55,7 +55,8 @@ fn one_member_cannot_fill_a_catalog() {
     assert_eq!(here.events, [full]);
     here.learn([holding(2, 900_000, 900_000)]);
     assert_eq!(of_two(&here), Quota::MESH.holdings);
-    let gone = Change::Holding { manifest: numbered(100), node: node(2), state: HoldingState::Gone };
+    let (manifest, told) = (numbered(100), Told::Site("here".into()));
+    let gone = Change::Holding { manifest, node: node(2), state: HoldingState::Gone, told };
     assert!(here.changes.contains(&gone));
     assert_eq!(here.replica.catalog().holders(&numbered(900_000)).count(), 1);
     // Others have as much room as ever.
@@ -84,8 +85,7 @@ fn what_is_still_so_is_said_again_when_it_had_to_go() {
     mine.iter_mut().skip(100).for_each(|record| record.body = gone.clone());
     let mut here = Node::restored(1, shared(mine), vec![]);
     here.pass(2_000);
-    let said = here.announced.iter().filter(|record| record.key.kind == Kind::HOLDING).count();
-    assert_eq!((said, here.replica.catalog().held_by(&node(1))), (100, 100));
+    assert_eq!(here.replica.catalog().held_by(&node(1), Kind::HOLDING).count(), 100);
     let total = here.replica.catalog().iter().filter(|record| record.key.kind == Kind::HOLDING).count();
     assert_eq!(total, Quota::MESH.holdings);
 }
@@ -102,14 +102,18 @@ fn whoever_sends_what_nobody_honest_could_is_hung_up_on_for_a_while() {
     from_two(&mut here, (0..256).map(forged).collect());
     assert_eq!(here.hung_up, [], "a few are put up with");
     from_two(&mut here, (0..256).map(|n| holding(5, n, u64::from(n) + 1)).collect());
-    assert_eq!(here.replica.catalog().held_by(&node(5)), 256, "and the good ones count");
+    assert_eq!(
+        here.replica.catalog().held_by(&node(5), Kind::HOLDING).count(),
+        256,
+        "and the good ones count"
+    );
     from_two(&mut here, vec![forged(1)]);
     assert_eq!(here.hung_up, [node(2)]);
     assert!(here.events.contains(&Event::Shunned { peer: node(2) }));
     assert_eq!(here.replica.sessions().collect::<Vec<_>>(), [node(3)]);
     // Nothing of it is looked at, it is not dialled, and hung up on when it comes.
     from_two(&mut here, vec![holding(6, 1, 1)]);
-    assert_eq!(here.replica.catalog().held_by(&node(6)), 0);
+    assert_eq!(here.replica.catalog().held_by(&node(6), Kind::HOLDING).count(), 0);
     here.dialled.clear();
     here.pass(300_000);
     let dials = |here: &Node| {
@@ -134,7 +138,7 @@ fn what_may_be_a_matter_of_versions_is_no_reason_to_hang_up() {
     let mut here = Node::new(1);
     here.meet(2, "here");
     let strange = |n: u32| {
-        let key_of = Key::holding(&digest(n as u8), &node(4));
+        let key_of = Key::holding("here", &digest(n as u8), &node(4));
         Record::author(&trust().mesh, &key(4), None, key_of, 1, WALL, &(n, "what is this")).into()
     };
     let records = (0..1_000).map(strange).collect();

@@ -9,7 +9,8 @@ use serde::Serialize;
 use waystation_proto::{
     Event, MeshId, Record,
     body::{
-        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, TagBody, Tier,
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, State, StatusBody, SummaryBody,
+        TagBody, Tier,
     },
     glob::Glob,
     grant::{Action, Actions, Grant},
@@ -170,7 +171,7 @@ fn grants() {
         by_one(forged.clone(), Key { kind: Kind(4242), ..tag_key() }, 1, &1u8),
         wrong.clone(),
     );
-    let holding = Key::holding(&digest(9), &node(1));
+    let holding = Key::holding("here", &digest(9), &node(1));
     let complete = HoldingBody { state: HoldingState::Complete };
     refused("forged, on a holding", by_one(forged, holding, 1, &complete), wrong.clone());
     refused("a record of a forged grant", by_one(None, Key::grant(&foreign), 1, &foreign), wrong);
@@ -180,11 +181,20 @@ fn grants() {
 fn words_about_others() {
     let complete = HoldingBody { state: HoldingState::Complete };
     let holding = RecordError::Malformed("holding of another node");
-    refused("holding", by_one(None, Key::holding(&digest(9), &node(2)), 1, &complete), holding.clone());
-    let scoped = Key { scope: APP.into(), ..Key::holding(&digest(9), &node(1)) };
-    refused("holding in a repository", by_one(None, scoped, 1, &complete), holding.clone());
+    refused(
+        "holding",
+        by_one(None, Key::holding("here", &digest(9), &node(2)), 1, &complete),
+        holding.clone(),
+    );
+    let summary = SummaryBody { state: HoldingState::Complete, copies: 2 };
+    refused("summary", by_one(None, Key::summary(&digest(9), &node(2)), 1, &summary), holding.clone());
+    let scoped = Key { scope: APP.into(), ..Key::summary(&digest(9), &node(1)) };
+    let why = RecordError::Malformed("summary with a scope");
+    refused("summary in a repository", by_one(None, scoped, 1, &summary), why);
+    let long = Key::holding(&"s".repeat(64), &digest(9), &node(1));
+    assert_eq!(by_one(None, long, 1, &complete).check(&trust()), Err(RecordError::TooLarge));
     for name in ["", "/", "sha256:00", &format!("{}", digest(9)), &format!("{}/{}/", digest(9), node(1))] {
-        let key_of = Key { name: name.into(), ..Key::holding(&digest(9), &node(1)) };
+        let key_of = Key { name: name.into(), ..Key::holding("here", &digest(9), &node(1)) };
         refused("holding's name", by_one(None, key_of, 1, &complete), holding.clone());
     }
     let body = NodeBody {

@@ -39,7 +39,7 @@ fn samples() -> Vec<Message> {
     ];
     vec![
         Message::Records(records.into_iter().map(Shared::new).collect()),
-        Message::Reconcile(parts),
+        Message::Reconcile { site: None, summaries: parts },
         Message::Request(ids),
     ]
 }
@@ -95,7 +95,7 @@ fn message() -> impl Strategy<Value = Message> {
         2 => whole,
         2 => forged,
         1 => broken,
-        2 => prop::collection::vec(summary(), 0..12).prop_map(Message::Reconcile),
+        2 => prop::collection::vec(summary(), 0..12).prop_map(|summaries| Message::Reconcile { site: None, summaries }),
         1 => prop::collection::vec(record_id(), 0..12).prop_map(Message::Request),
         1 => (8u8..10).prop_map(|n| Message::LeaseAsk { manifest: digest(n), blobs: hashes() }),
         1 => any::<bool>().prop_map(|granted| Message::LeaseAnswer { manifest: digest(9), granted }),
@@ -338,10 +338,19 @@ fn the_worst_messages_have_answers_within_bounds() {
     let all: Vec<RecordId> = run.replica.catalog().iter().map(Shared::id).collect();
     let everything = |content| Summary { from: 0, to: u128::MAX, content };
     let hostile = [
-        Message::Reconcile(vec![everything(Content::Fingerprint([0; 16], 0)); 4096]),
-        Message::Reconcile(vec![everything(Content::Fingerprint([0; 16], u64::MAX)); 4096]),
-        Message::Reconcile(vec![everything(Content::Ids(vec![])); 2048]),
-        Message::Reconcile(vec![everything(Content::Ids(vec![RecordId([9; 32]); 4000]))]),
+        Message::Reconcile {
+            site: None,
+            summaries: vec![everything(Content::Fingerprint([0; 16], 0)); 4096],
+        },
+        Message::Reconcile {
+            site: None,
+            summaries: vec![everything(Content::Fingerprint([0; 16], u64::MAX)); 4096],
+        },
+        Message::Reconcile { site: None, summaries: vec![everything(Content::Ids(vec![])); 2048] },
+        Message::Reconcile {
+            site: None,
+            summaries: vec![everything(Content::Ids(vec![RecordId([9; 32]); 4000]))],
+        },
         Message::Request(all.iter().copied().cycle().take(4096).collect()),
         Message::Request(vec![all[0]; 4096]),
     ];

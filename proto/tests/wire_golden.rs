@@ -40,7 +40,7 @@ fn records() -> Vec<(&'static str, Record)> {
         ("record tag sha512", long),
         ("record tag deleted", tag_record(1, "v1", 2, None)),
         ("record status", status),
-        ("record holding", holding_record(1, &digest(9), HoldingState::Complete, 1)),
+        ("record holding", harness::site_record(1, &digest(9), HoldingState::Complete, 1)),
         ("record node", node_record(1, "here")),
         ("record grant", grant_record(&grant(1, 1))),
         ("record artifact", artifact_record(1, &app, &index(9, &[("a", 10)]))),
@@ -65,6 +65,7 @@ fn later_records() -> Vec<(&'static str, Record)> {
         ("record link again", link(2, false)),
         ("record policy", policy(1, Some(full_policy()))),
         ("record policy deleted", policy(2, None)),
+        ("record summary", holding_record(1, &digest(9), HoldingState::Complete, 1)),
     ]
 }
 
@@ -115,7 +116,11 @@ fn messages() -> Vec<(&'static str, Message)> {
             ]),
         ),
         ("message records none", Message::Records(vec![])),
-        ("message reconcile", Message::Reconcile(vec![fingerprint, ids])),
+        ("message reconcile", Message::Reconcile { site: None, summaries: vec![fingerprint.clone(), ids] }),
+        (
+            "message reconcile within a site",
+            Message::Reconcile { site: Some("shop-7".into()), summaries: vec![fingerprint] },
+        ),
         ("message request", Message::Request(vec![id(3)])),
         (
             "message ask",
@@ -217,7 +222,7 @@ fn names_and_fingerprints_keep_their_bytes() {
     records().into_iter().for_each(|(_, record)| {
         catalog.apply(record, limits);
     });
-    same("opening", &waystation_proto::reconcile::opening(&catalog).encode());
+    same("opening", &waystation_proto::reconcile::opening(&catalog, None).encode());
     same("hash", &Hash::of(b"waystation").0);
 }
 

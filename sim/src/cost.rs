@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use waystation_proto::{Input, RepoName};
+
 use crate::{Options, World, network::Traffic};
 
 /// Bytes of one part of a run.
@@ -21,21 +23,29 @@ pub struct Cost {
 }
 
 /// An hour in which nothing happens, from half an hour after the start on, and then an hour in which so many
-/// artifacts are published, at even distances. Each holder tells of what it holds.
-pub fn measure(nodes: usize, sites: usize, publications: u64, seed: u64) -> [Cost; 2] {
+/// artifacts are published, at even distances, and each is pulled by so many other nodes. Each holder tells of
+/// what it holds.
+pub fn measure(nodes: usize, sites: usize, publications: u64, holders: usize, seed: u64) -> [Cost; 2] {
     let mut world = World::new(Options { sites, ..Options::calm(seed, nodes) });
     world.run_until(HOUR / 2);
-    let idle = part(&mut world, nodes, sites, 0);
-    [idle, part(&mut world, nodes, sites, publications)]
+    let idle = part(&mut world, nodes, sites, (0, 0));
+    [idle, part(&mut world, nodes, sites, (publications, holders))]
 }
 
-fn part(world: &mut World, nodes: usize, sites: usize, publications: u64) -> Cost {
+fn part(world: &mut World, nodes: usize, sites: usize, (publications, holders): (u64, usize)) -> Cost {
     let (from, before) = (world.now(), world.network.traffic());
-    let repository = "team/app".parse().expect("a repository's name");
+    let repository: RepoName = "team/app".parse().expect("a repository's name");
     for n in 0..publications {
         world.run_until(from + HOUR * n / publications);
         let tag = format!("v{n}").parse().expect("a tag");
-        world.push(0, &repository, &[tag]);
+        let artifact = world.push(0, &repository, &[tag]);
+        let manifest = world.content().artifacts()[artifact].index.manifest;
+        world.run_until(world.now() + HEARD_AFTER);
+        for puller in (1..nodes).take(holders) {
+            let repository = repository.clone();
+            let pull = |request| Input::WantArtifact { request, repository, manifest, closure: true };
+            world.operator(puller, pull);
+        }
     }
     world.run_until(from + HOUR);
     let traffic = world.network.traffic().since(before);
@@ -62,3 +72,5 @@ impl fmt::Display for Cost {
 }
 
 const HOUR: u64 = 3_600_000;
+/// When everybody has heard of a publication, in milliseconds.
+const HEARD_AFTER: u64 = 3_000;

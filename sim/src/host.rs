@@ -147,6 +147,11 @@ impl Host {
         &self.key
     }
 
+    /// The site that it is on.
+    pub fn site(&self) -> &str {
+        &self.config.site
+    }
+
     /// What it says of itself when it starts.
     pub fn body(&self) -> NodeBody {
         NodeBody {

@@ -75,7 +75,7 @@ impl Kind {
     fn of(message: &Message) -> Self {
         match message {
             Message::Records(_) | Message::Request(_) => Kind::Records,
-            Message::Reconcile(_) => Kind::Reconcile,
+            Message::Reconcile { .. } => Kind::Reconcile,
             Message::Ask { .. } | Message::Tell { .. } | Message::WhoHas { .. } => Kind::Ask,
             Message::Probe { .. } | Message::ProbeAnswer { .. } => Kind::Probe,
             Message::Progress(_) => Kind::Progress,

@@ -7,7 +7,7 @@ use waystation_proto::{
     catalog::{Catalog, Limits},
     id::NodeId,
     quota::Quota,
-    reconcile::{opening, step},
+    reconcile::{Within, opening, step},
     record::{Key, Kind, Record},
     time::Wall,
     wire::{self, Message},
@@ -80,21 +80,22 @@ fn reconcile(sides: &mut [Catalog; 2]) -> Cost {
 
 /// One round: side 0 begins, and each answers what it gets.
 fn round(sides: &mut [Catalog; 2], cost: &mut Cost) {
-    let mut queue = VecDeque::from([(1, opening(&sides[0]))]);
+    let mut queue = VecDeque::from([(1, opening(&sides[0], None))]);
     while let Some((to, message)) = queue.pop_front() {
         let encoded = message.encode();
         cost.messages += 1;
         cost.bytes += encoded.len() as u64;
         match message {
-            Message::Reconcile(summaries) => {
-                let step = step(&sides[to], &summaries);
+            Message::Reconcile { summaries, .. } => {
+                let step = step(&sides[to], Within::Mesh, &summaries);
                 let found = |id| sides[to].by_id(id).cloned();
                 let pushed = step.push.iter().filter_map(found);
                 queue.extend(
                     wire::batches(pushed, BATCH_BYTES).into_iter().map(|r| (1 - to, Message::Records(r))),
                 );
                 if !step.summaries.is_empty() {
-                    queue.push_back((1 - to, Message::Reconcile(step.summaries)));
+                    let summaries = step.summaries;
+                    queue.push_back((1 - to, Message::Reconcile { site: None, summaries }));
                 }
                 if !step.request.is_empty() {
                     queue.push_back((1 - to, Message::Request(step.request)));
@@ -141,7 +142,12 @@ const EVERYTHING: usize = 20_000_000;
 const LIMITS: Limits = Limits {
     records: EVERYTHING,
     unknown: EVERYTHING,
-    by_author: Quota { holdings: EVERYTHING, sightings: EVERYTHING, unknown: EVERYTHING },
+    by_author: Quota {
+        holdings: EVERYTHING,
+        summaries: EVERYTHING,
+        sightings: EVERYTHING,
+        unknown: EVERYTHING,
+    },
 };
 
 #[cfg(test)]

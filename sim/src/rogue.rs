@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     Digest, Hash, MeshId, NodeId, Record, RecordId, Shared,
-    body::{HoldingBody, HoldingState, TagBody},
+    body::{HoldingState, SummaryBody, TagBody},
     glob::Glob,
     grant::{Action, Actions, Grant},
     record::{Key, Kind},
@@ -62,8 +62,8 @@ impl Rogue {
         wrong_signature.body.push(0);
         let mut other_author = write(grant.as_ref(), tag("team/app"), version);
         other_author.author = victim;
-        let holding = Key::holding(&Digest::Sha256([6; 32]), &victim);
-        let complete = HoldingBody { state: HoldingState::Complete };
+        let holding = Key::summary(&Digest::Sha256([6; 32]), &victim);
+        let complete = SummaryBody { state: HoldingState::Complete, copies: 1 };
         let unknown = Key { kind: Kind(4243), scope: String::new(), name: format!("{me}") };
         let records = vec![
             wrong_signature,

@@ -112,7 +112,7 @@ pub fn message(message: &Message) -> String {
     let bytes = message.encode().len();
     let what = match message {
         Message::Records(records) => kinds(records),
-        Message::Reconcile(parts) => format!("comparison of {} parts", parts.len()),
+        Message::Reconcile { summaries, .. } => format!("comparison of {} parts", summaries.len()),
         Message::Request(ids) => format!("asks for {} records", ids.len()),
         Message::Ask { digests, .. } => format!("asks about {} contents", digests.len()),
         Message::Tell { answers, .. } => format!("answers about {} contents", answers.len()),
@@ -150,6 +150,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::SIGHTING => "sighting",
         Kind::POLICY => "policy",
         Kind::LOCAL => "note",
+        Kind::SUMMARY => "summary",
         _ => "unknown",
     }
 }

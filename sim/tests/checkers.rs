@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     Change, Digest, Event, Hash, Input, NodeId, Output, RepoName, RequestId, Shared, Tag,
-    body::TagBody,
+    body::{HoldingState, TagBody},
     event::WriteId,
     time::{Span, Wall},
 };
@@ -125,6 +125,23 @@ fn holdings_finds_who_says_to_hold_what_it_lacks_and_who_does_not_say_what_it_ho
     }
     let silent = holdings::told(&world.hosts[3], world.content(), &BTreeSet::from([(3, manifest)]));
     assert!(silent.is_err_and(|text| text.contains("does not say")));
+}
+
+#[test]
+fn holdings_finds_a_site_whose_copy_others_do_not_know_of() {
+    let (mut world, artifact) = world();
+    let manifest = manifest(&world, artifact);
+    assert_eq!(holdings::found(&world.hosts, world.content()), Ok(()));
+    // It is the first of its site, and what it says goes nowhere.
+    let keeping = Input::Keeping { manifest, state: HoldingState::Complete };
+    let outputs = world.hosts[3].handle(0, keeping);
+    let write = outputs.iter().find_map(|output| match output {
+        Output::Persist { write, .. } => Some(*write),
+        _ => None,
+    });
+    world.hosts[3].handle(0, Input::Persisted { write: write.expect("a record is written") });
+    let lost = holdings::found(&world.hosts, world.content());
+    assert!(lost.is_err_and(|text| text.contains("knows no holder")));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use waystation::mesh::RootKey;
 use waystation_proto::{
     Digest, MeshId, NodeId, RecordId, Shared, Wall,
-    body::{HoldingBody, HoldingState, TagBody},
+    body::{HoldingState, SummaryBody, TagBody},
     glob::Glob,
     grant::{Actions, Grant},
     reconcile::{Content, Summary},
@@ -194,9 +194,9 @@ fn forged_tags(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
 fn forged_facts(scene: &Scene) -> Vec<(&'static str, Vec<Record>)> {
     let member = &scene.member;
     let manifest: Digest = scene.image.digest().parse().unwrap();
-    let held = HoldingBody { state: HoldingState::Complete };
-    let own = Key::holding(&manifest, &member.id());
-    let others = Key::holding(&manifest, &scene.owner());
+    let held = SummaryBody { state: HoldingState::Complete, copies: 1 };
+    let own = Key::summary(&manifest, &member.id());
+    let others = Key::summary(&manifest, &scene.owner());
     // Later than what the node says itself, however often its addresses have changed.
     let node = Record {
         key: Key::node(&scene.owner()),
@@ -287,7 +287,7 @@ fn ranges_that_make_no_sense_are_answered_in_bounds() {
     let bytes_before = scene.member.seen().bytes;
     let said_before = scene.member.seen().acknowledged;
     for summaries in &messages {
-        scene.member.say(&Message::Reconcile(summaries.clone()));
+        scene.member.say(&Message::Reconcile { site: None, summaries: summaries.clone() });
     }
     scene.member.say(&Message::Request((0..4_096).map(id).collect()));
     scene.member.wait_until_said(said_before + messages.len() + 1);

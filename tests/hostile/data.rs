@@ -13,7 +13,7 @@ use iroh_blobs::{
 };
 use waystation_proto::{
     Digest, RepoName,
-    body::{ArtifactBody, HoldingBody, HoldingState},
+    body::{ArtifactBody, HoldingState, SummaryBody},
     record::Key,
     wire::Message,
 };
@@ -72,8 +72,8 @@ impl Liar {
             About::Layers => blobs,
         };
         data.serve(lie, about);
-        let held = HoldingBody { state: HoldingState::Complete };
-        let holding = member.record(Key::holding(&manifest, &member.id()), 1, &held);
+        let held = SummaryBody { state: HoldingState::Complete, copies: 1 };
+        let holding = member.record(Key::summary(&manifest, &member.id()), 1, &held);
         let address = data.address().to_string();
         member.say(&Message::Records(vec![member.node_record(&site, &address).into(), holding.into()]));
         let id = member.id().to_string();

@@ -167,7 +167,8 @@ impl Member {
     #[track_caller]
     pub fn read_record(&self, fits: impl Fn(&Record) -> bool) -> Record {
         let content = Content::Fingerprint([0; 16], 0);
-        let question = Message::Reconcile(vec![Summary { from: 0, to: u128::MAX, content }]);
+        let question =
+            Message::Reconcile { site: None, summaries: vec![Summary { from: 0, to: u128::MAX, content }] };
         let (mut found, mut tries) = (None, 0);
         until_true("the record is told", || {
             if tries % 50 == 0 {

@@ -347,7 +347,7 @@ impl Api {
             manifest_size: entry.place.manifest_size,
             status: entry.status.as_ref().map(|(state, _)| state_name(*state).to_owned()),
             here: holding_name(own.unwrap_or(HoldingState::Gone)).to_owned(),
-            holders: holders.iter().filter(|(_, state)| *state == HoldingState::Complete).count() as u64,
+            holders: self.store.index().copies(digest),
             upstream: None,
         }
     }

@@ -62,7 +62,7 @@ impl Api {
                 status: None,
                 // Its manifest is here, whatever else is.
                 here: holding_name(own.unwrap_or(HoldingState::Partial)).to_owned(),
-                holders: holders.iter().filter(|(_, state)| *state == HoldingState::Complete).count() as u64,
+                holders: index.copies(&held.digest),
                 upstream: Some(namespace.to_owned()),
             });
         }

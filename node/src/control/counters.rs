@@ -131,7 +131,7 @@ fn slot(way: Way, message: &Message) -> usize {
     match (way, message) {
         (Way::Gossip, _) => 0,
         (Way::Direct, Message::Records(_)) => 1,
-        (Way::Direct, Message::Reconcile(_)) => 2,
+        (Way::Direct, Message::Reconcile { .. }) => 2,
         (
             Way::Direct,
             Message::Request(_)

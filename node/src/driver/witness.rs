@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use waystation_proto::{
     Digest, Event, FetchId, Hash, Input, NodeId, Output, Replica,
     body::{HoldingState, State},
-    event::Change,
+    event::{Change, Told},
 };
 
 use crate::{
@@ -191,7 +191,10 @@ impl Witness {
                 status: state_name(*state).to_owned(),
                 reason: reason.clone(),
             }),
-            Change::Holding { manifest, node, state } => self.holding(manifest, node, *state, replica),
+            // What is told the mesh of a node of the site, the site was told too.
+            Change::Holding { manifest, node, state, told: Told::Site(_) } => {
+                self.holding(manifest, node, *state, replica);
+            }
             _ => {}
         }
     }

@@ -32,7 +32,7 @@ use tower::ServiceExt;
 use waystation_proto::{
     Change, Digest, Hash, Input, NodeId, Refusal, RepoName,
     body::{ArtifactPlace, HoldingState, State, TagBody},
-    event::WantFailure,
+    event::{Told, WantFailure},
     index::ArtifactIndex,
     ranges::Ranges,
 };
@@ -238,7 +238,8 @@ fn write(store: &Store, input: Input) {
             let manifest = index.manifest;
             apply(Change::Artifact { repository: repository.clone(), manifest, place: Some(place) });
             apply(Change::Reachable { repository: repository.clone(), index });
-            apply(Change::Holding { manifest, node: NODE, state: HoldingState::Complete });
+            let told = Told::Site("s".into());
+            apply(Change::Holding { manifest, node: NODE, state: HoldingState::Complete, told });
             tags.into_iter().for_each(|tag| point(&repository, tag, Some(manifest)));
         }
         Input::Untag { repository, tag, .. } => point(&repository, tag, None),
@@ -323,7 +324,8 @@ fn remote(world: &World, layer: &[u8]) -> (Digest, Bytes, ArtifactIndex) {
     });
     let body = TagBody { target: Some(digest) };
     let state = HoldingState::Complete;
-    world.store.index().apply(&Change::Holding { manifest: digest, node: NodeId([1; 32]), state });
+    let (node, told) = (NodeId([1; 32]), Told::Mesh(1));
+    world.store.index().apply(&Change::Holding { manifest: digest, node, state, told });
     let tag = "v1".parse().expect("valid tag");
     world.store.index().apply(&Change::Tag {
         repository,

@@ -4,6 +4,7 @@
 //! name of the last run in the store (`ground.rs`).
 
 mod history;
+mod holders;
 mod keys;
 mod rows;
 
@@ -22,7 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sled::{IVec, Tree};
 use waystation_proto::{
     Digest, NodeId, RepoName, Tag,
-    body::{ArtifactPlace, HoldingState, NodeBody, State},
+    body::{ArtifactPlace, NodeBody, State},
     event::Change,
     grant::Grant,
     index::{ArtifactIndex, EdgeKind},
@@ -275,33 +276,9 @@ impl Index {
         found
     }
 
-    /// Artifacts that a node says to hold something of.
-    pub fn held_by(&self, node: &NodeId) -> Vec<(Digest, HoldingState)> {
-        self.rows(self.holders.iter())
-            .filter_map(|(key, value)| {
-                let (manifest, rest) = keys::read_digest(&key)?;
-                (rest == node.0).then_some(())?;
-                Some((manifest, decode(&value)?))
-            })
-            .collect()
-    }
-
     /// Whether some of it could not be read or written, so that what is not found may yet be there.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
-    }
-
-    /// What a node says to hold of it.
-    pub fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
-        self.row(&self.holders, &keys::holder(manifest, node))
-    }
-
-    /// All who say to hold something of it, this node included.
-    pub fn holders(&self, manifest: &Digest) -> Vec<(NodeId, HoldingState)> {
-        let prefix = keys::digest(manifest);
-        self.rows(self.holders.scan_prefix(&prefix))
-            .filter_map(|(key, value)| Some((NodeId(key[prefix.len()..].try_into().ok()?), decode(&value)?)))
-            .collect()
     }
 
     /// Where nodes, this one included, saw a tag of an upstream point.
@@ -457,12 +434,7 @@ impl Index {
             Change::Status { repository, manifest, state, reason } => {
                 self.judge_artifact(repository, manifest, (*state, reason.clone()))
             }
-            Change::Holding { manifest, node, state: HoldingState::Gone } => {
-                self.holders.remove(keys::holder(manifest, node)).map(|_| ())
-            }
-            Change::Holding { manifest, node, state } => {
-                put(&self.holders, keys::holder(manifest, node), state)
-            }
+            Change::Holding { manifest, node, state, told } => self.say(manifest, node, *state, told),
             Change::Sighting { repository, tag, node, body, granted } => {
                 let row = SightingRow { manifest: body.manifest, seen: body.seen, granted: *granted };
                 put(&self.sightings, keys::sighting(repository, tag, node), &row)

@@ -69,7 +69,8 @@ pub enum Change {
         /// Why.
         reason: String,
     },
-    /// What a node, perhaps this one, says to hold of an artifact.
+    /// What a node, perhaps this one, says to hold of an artifact. What it tells its own site goes before what it
+    /// tells the mesh.
     Holding {
         /// The artifact.
         manifest: Digest,
@@ -77,6 +78,8 @@ pub enum Change {
         node: NodeId,
         /// How much.
         state: HoldingState,
+        /// To whom it says so.
+        told: Told,
     },
     /// Where a node, perhaps this one, saw an upstream's tag point.
     Sighting {
@@ -122,6 +125,15 @@ pub enum Change {
         /// What it says, or nothing where it was deleted.
         policy: Option<Policy>,
     },
+}
+
+/// To whom a node tells what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// To the nodes of this site, which it says to be on.
+    Site(String),
+    /// To all, with how many nodes of its site have all of it.
+    Mesh(u16),
 }
 
 impl Change {

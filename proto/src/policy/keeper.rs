@@ -111,17 +111,23 @@ pub enum Step {
 impl View<'_> {
     /// Whether all of an artifact is here.
     pub(super) fn is_here(&self, repository: &RepoName, manifest: &Digest) -> bool {
-        let whole = self.catalog.holders(manifest).any(|holder| holder == (self.me, HoldingState::Complete));
+        let whole = self.catalog.holding(manifest, &self.me) == Some(HoldingState::Complete);
         let place = self.catalog.artifact(repository, manifest);
         whole && place.is_some_and(|p| self.held.contains(&p.manifest) && self.held.contains(&p.index))
     }
 
     /// Who has an artifact.
     pub(super) fn copies(&self, manifest: &Digest, sites: bool) -> Copies {
-        let holders: BTreeMap<NodeId, HoldingState> = self.catalog.holders(manifest).collect();
-        let whole = holders.iter().filter(|(_, state)| sites && **state == HoldingState::Complete);
-        let sites = whole.filter_map(|(node, _)| self.catalog.site_of(node)).map(Into::into).collect();
-        Copies { holders, sites }
+        let mut copies = Copies { holders: self.catalog.holders(manifest).collect(), ..Copies::default() };
+        for (node, state, number) in self.catalog.summaries(manifest).filter(|_| sites) {
+            copies.told.insert(node, state);
+            let site = self.catalog.site_of(&node).filter(|_| state == HoldingState::Complete);
+            if let Some(site) = site {
+                let most = copies.sites.entry(site.into()).or_default();
+                *most = number.max(*most);
+            }
+        }
+        copies
     }
 }
 
@@ -200,6 +206,17 @@ impl Keeper {
         let known = !self.has_work() && self.closure.is_known();
         let wanted = self.closure.wants_for_policy(manifest);
         (known || wanted).then_some(wanted)
+    }
+
+    /// The most copies in all that a policy counts of an artifact that it selects: so many of a site tell the mesh.
+    pub(crate) fn counted(&self, manifest: &Digest) -> Option<usize> {
+        let policies = self.roots.get(manifest)?.iter().filter_map(|(name, _)| self.policies.get(name));
+        policies.filter_map(|kept| kept.policy.copies).max().map(usize::from)
+    }
+
+    /// Whether a policy that selects an artifact wants it at this node.
+    pub(crate) fn is_chosen(&self, manifest: &Digest) -> bool {
+        self.mine.contains_key(manifest)
     }
 
     /// Sets the timer, unless it runs, while there is anything to look after.

@@ -43,7 +43,8 @@ pub struct Covered {
     pub site: String,
     /// Copies that are to be there.
     pub wanted: usize,
-    /// Nodes there, meant by a policy, that say to have all of it.
+    /// Nodes there, meant by a policy, that say to have all of it; of another site how many of its nodes have, as far
+    /// as it told.
     pub held: usize,
     /// Nodes there that say to have some of it.
     pub coming: usize,
@@ -111,14 +112,19 @@ fn cover(
     site: &str,
     (wanted, kept): (usize, &Kept),
 ) -> Covered {
-    let copies = view.copies(root, false);
+    let copies = view.copies(root, true);
     let is_away =
         |node: &NodeId| keeper.away().nodes.get(node).is_some_and(|silent| *silent >= kept.policy.grace());
     let with = |state: HoldingState| {
         let nodes = kept.fleet.nodes(site).iter();
         nodes.filter(|node| copies.holders.get(*node) == Some(&state) && !is_away(node)).count()
     };
-    let (held, partial) = (with(HoldingState::Complete), with(HoldingState::Partial));
+    let (mut held, partial) = (with(HoldingState::Complete), with(HoldingState::Partial));
+    if site != view.config.site {
+        // Of another site only a few nodes are known by name, and how many there are.
+        let told = copies.sites.get(site).copied().unwrap_or_default();
+        held = held.max(usize::from(told).min(kept.fleet.nodes(site).len()));
+    }
     let coming = partial.min(wanted.saturating_sub(held));
     let missing = wanted.saturating_sub(held + coming);
     let why = if held >= wanted { String::new() } else { reason(keeper, view, root, site, kept, missing) };
@@ -241,7 +247,23 @@ fn state(view: &View<'_>, whom: &Whom, manifest: &Digest) -> String {
     };
     let with =
         |state| view.catalog.holders(manifest).filter(|(node, of)| there(node) && *of == state).count();
-    match (with(HoldingState::Complete), with(HoldingState::Partial), whom) {
+    let mut whole = with(HoldingState::Complete);
+    let site = match whom {
+        Whom::Node(node) => view.catalog.site_of(node),
+        Whom::Site(site) => Some(site.as_str()),
+    };
+    let told = match site {
+        Some(site) if site != view.config.site => view.copies(manifest, true).sites.get(site).copied(),
+        _ => None,
+    };
+    match (told, whom) {
+        (Some(told), Whom::Site(_)) => whole = whole.max(usize::from(told)),
+        (Some(told), Whom::Node(_)) if whole == 0 => {
+            return format!("{told} nodes of its site have it; which ones is known there");
+        }
+        _ => {}
+    }
+    match (whole, with(HoldingState::Partial), whom) {
         (0, 0, _) => "nothing of it is there".into(),
         (0, _, _) => "it is on its way there".into(),
         (_, _, Whom::Node(_)) => "it is there".into(),

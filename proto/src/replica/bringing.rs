@@ -197,9 +197,8 @@ impl Replica {
             })
             .collect();
         for manifest in complete {
-            let state = HoldingState::Complete;
-            let record = self.writes.holding(&self.catalog, now.wall, &manifest, state);
-            self.persist_own(record.into_iter().collect(), None, None, out);
+            let records = self.says(now, &manifest, HoldingState::Complete);
+            self.persist_own(records, None, None, out);
         }
     }
 

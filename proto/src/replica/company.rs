@@ -24,6 +24,8 @@ pub(super) struct Company {
     home: Vec<(NodeId, [u8; 8])>,
     /// Whether no other node is known to be of this site.
     whole: bool,
+    /// Whether there are more than one node has sessions with.
+    crowded: bool,
 }
 
 impl Replica {
@@ -51,7 +53,8 @@ impl Replica {
             }
         }
         let whole = self.catalog.nodes_of(here).all(|(node, _)| *node == me || self.membership.is_up(node));
-        Company { of: None, connected, mine: weight(here, &me), home, whole }
+        let crowded = self.catalog.nodes_of(here).count() > self.config.site_sessions + 1;
+        Company { of: None, connected, mine: weight(here, &me), home, whole, crowded }
     }
 
     /// How many sessions there are.
@@ -62,6 +65,11 @@ impl Replica {
     /// Whether every node that is known to be of this site has a session.
     pub(super) fn has_all_of_site(&mut self) -> bool {
         self.company().whole
+    }
+
+    /// Whether this node's site has more nodes than one has sessions with.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        self.company().crowded
     }
 
     /// Members known to be of this site, in its order.

@@ -1,6 +1,6 @@
 //! Finding a holder that this node has not heard of: it asks a few members, and those a few others. Owns who
 //! was asked when and who waits for an answer. An answer is nothing but the records themselves, so nobody has
-//! to be believed.
+//! to be believed; whoever has what the mesh was not told of tells all of it.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +12,8 @@ use crate::{
     body::HoldingState,
     event::Output,
     id::{Digest, NodeId},
-    record::{Key, Kind, holding_name},
-    shared::Shared,
+    record::Key,
+    shared::{Said, Shared},
     time::{Now, Span, Time},
     wire::Message,
 };
@@ -24,6 +24,8 @@ pub(super) struct Inquiries {
     open: BTreeMap<Digest, Inquiry>,
     /// Questions of each member in the current second.
     asked_by: BTreeMap<NodeId, (Time, usize)>,
+    /// When was last asked for what nobody waits for.
+    idly: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -56,15 +58,30 @@ impl Inquiries {
 }
 
 impl Replica {
-    /// Asks members for a holder of an artifact, if none is known and that was not just done.
+    /// Asks members for a holder of an artifact, if none is known that may be reached and that was not just done.
     pub(super) fn inquire(&mut self, now: Now, manifest: Digest, out: &mut Vec<Output>) {
-        if !self.holders_known(&manifest).is_empty() || !self.inquiries.open(now.time, manifest, None) {
+        if self.has_hope(now.time, &manifest) || !self.inquiries.open(now.time, manifest, None) {
             return;
         }
         self.ask_around(manifest, None, HOPS, out);
     }
 
-    /// A member asks who has an artifact.
+    /// The same for what is being brought here without anybody waiting: a few, and seldom.
+    pub(super) fn inquire_idly(&mut self, now: Now, manifests: &[Digest], out: &mut Vec<Output>) {
+        if self.inquiries.idly.is_some_and(|last| now.time.since(last) < IDLY) {
+            return;
+        }
+        let mut hopeless: Vec<Digest> =
+            manifests.iter().filter(|manifest| !self.has_hope(now.time, manifest)).copied().collect();
+        self.rng.shuffle(&mut hopeless);
+        for manifest in hopeless.into_iter().take(ASKED_IDLY) {
+            self.inquiries.idly = Some(now.time);
+            self.inquire(now, manifest, out);
+        }
+    }
+
+    /// A member asks who has an artifact. A copy here that the mesh was not told of is told of now, and so are those
+    /// of this site where nobody of it tells any more.
     pub(super) fn inquired(
         &mut self,
         now: Now,
@@ -76,30 +93,50 @@ impl Replica {
         if !self.inquiries.admits(now.time, from) {
             return;
         }
-        let answer = self.holder_records(&manifest);
+        let (me, whole) = (self.me(), HoldingState::Complete);
+        let told: Vec<NodeId> = self.told_by(&manifest).take(HOLDERS_TOLD).collect();
+        if self.catalog.holding(&manifest, &me) == Some(whole) && !told.contains(&me) {
+            self.inquiries.open(now.time, manifest, Some(from));
+            self.tell_now(now, &manifest, out);
+            return;
+        }
+        let answer: Vec<Shared> =
+            told.iter().flat_map(|node| self.said(node, Key::summary(&manifest, node))).collect();
         if !answer.is_empty() {
             out.push(Output::Send { to: from, message: Message::Records(answer) });
+        }
+        if told.iter().any(|node| *node == me || self.membership.is_live(now.time, node)) {
+            return;
+        }
+        let mut untold: Vec<NodeId> = self
+            .catalog
+            .holders(&manifest)
+            .filter(|(_, state)| *state == whole)
+            .map(|(node, _)| node)
+            .collect();
+        untold.retain(|node| *node != from && self.membership.is_live(now.time, node));
+        if !untold.is_empty() {
+            if self.inquiries.open(now.time, manifest, Some(from)) {
+                for to in untold.into_iter().take(ASKED_AT_ONCE) {
+                    out.push(Output::Send { to, message: Message::WhoHas { manifest, hops: 1 } });
+                }
+            }
         } else if hops > 1 && self.inquiries.open(now.time, manifest, Some(from)) {
             self.ask_around(manifest, Some(from), hops.min(HOPS) - 1, out);
         }
     }
 
-    /// Records were taken in: some may be what others wait for, or a client of this node.
+    /// Records were taken in, or written here: some may be what others wait for, or a client of this node.
     pub(super) fn answer_inquiries(&mut self, now: Now, news: &[Shared], out: &mut Vec<Output>) {
-        let holdings = news.iter().filter(|record| record.key.kind == Kind::HOLDING);
-        let told: BTreeSet<Digest> = holdings
-            .filter_map(|record| holding_name(&record.key.name))
-            .map(|(manifest, _)| manifest)
-            .collect();
-        for manifest in told {
+        for record in news {
+            let Said::Holding { manifest, node, state: HoldingState::Complete, .. } = *record.said() else {
+                continue;
+            };
             // Nearly always: nobody has asked for it.
             if !self.inquiries.open.contains_key(&manifest) {
                 continue;
             }
-            let answer = self.holder_records(&manifest);
-            if answer.is_empty() {
-                continue;
-            }
+            let answer: Vec<Shared> = self.said(&node, record.key.clone()).collect();
             let Some(inquiry) = self.inquiries.open.remove(&manifest) else { continue };
             for to in inquiry.askers.into_iter().filter(|to| self.membership.is_up(to)) {
                 out.push(Output::Send { to, message: Message::Records(answer.clone()) });
@@ -110,24 +147,40 @@ impl Replica {
         }
     }
 
+    /// Asks some members: those of the sites first that are said to have it.
     fn ask_around(&mut self, manifest: Digest, but: Option<NodeId>, hops: u8, out: &mut Vec<Output>) {
         let mut peers: Vec<NodeId> = self.membership.sessions().filter(|peer| Some(*peer) != but).collect();
         self.rng.shuffle(&mut peers);
+        let sites = self.sites_with(&manifest);
+        peers.sort_by_key(|peer| !self.catalog.site_of(peer).is_some_and(|site| sites.contains(site)));
         for to in peers.into_iter().take(ASKED_AT_ONCE) {
             out.push(Output::Send { to, message: Message::WhoHas { manifest, hops } });
         }
     }
 
-    fn holders_known(&self, manifest: &Digest) -> Vec<NodeId> {
-        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
-        whole.map(|(node, _)| node).take(HOLDERS_TOLD).collect()
+    /// Sites of which some node tells to have an artifact.
+    pub(super) fn sites_with(&self, manifest: &Digest) -> BTreeSet<&str> {
+        self.told_by(manifest).filter_map(|node| self.catalog.site_of(&node)).collect()
     }
 
-    /// What some holders say of themselves: that they hold it, and where they are.
-    fn holder_records(&self, manifest: &Digest) -> Vec<Shared> {
-        let keys = |node: NodeId| [Key::node(&node), Key::holding(manifest, &node)];
-        let keys = self.holders_known(manifest).into_iter().flat_map(keys);
-        keys.filter_map(|key| self.catalog.get(&key).cloned()).collect()
+    /// Whether a holder is known that can be asked, or at least was not dialled in vain.
+    pub(super) fn has_hope(&self, now: Time, manifest: &Digest) -> bool {
+        let me = self.me();
+        let whole = self.catalog.holders(manifest).filter(|(_, state)| *state == HoldingState::Complete);
+        whole.map(|(node, _)| node).filter(|node| *node != me).any(|node| {
+            let untried = !self.membership.is_up(&node) && self.membership.failures(&node) == 0;
+            untried || self.membership.is_live(now, &node)
+        })
+    }
+
+    fn told_by(&self, manifest: &Digest) -> impl Iterator<Item = NodeId> {
+        let whole = self.catalog.summaries(manifest).filter(|(_, state, _)| *state == HoldingState::Complete);
+        whole.map(|(node, ..)| node)
+    }
+
+    /// What a node says: where it is, and under this key.
+    fn said(&self, node: &NodeId, key: Key) -> impl Iterator<Item = Shared> {
+        [Key::node(node), key].into_iter().filter_map(|key| self.catalog.get(&key).cloned())
     }
 }
 
@@ -140,6 +193,9 @@ const HOLDERS_TOLD: usize = 4;
 /// How long an answer is waited for, and the same not asked again.
 const OPEN: Span = Span::secs(10);
 const OPEN_MAX: usize = 256;
+/// Artifacts that are asked for at a time where nobody waits, and how often: a far link is paid by the byte.
+const ASKED_IDLY: usize = 3;
+const IDLY: Span = Span::secs(60);
 const ASKERS_MAX: usize = 16;
 /// Of one member; more are not answered.
 const QUESTIONS_A_SECOND: usize = 32;

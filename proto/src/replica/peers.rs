@@ -1,6 +1,6 @@
 //! What members send and what is sent to them: sessions, records, reconciliation, and whom to dial.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
 
 use super::{PERSIST_WITHIN, Replica, candidates::Candidates};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     membership::{Candidate, Connected, Membership, Sorts},
     presence::FRESH,
     quota::Quota,
-    reconcile::{self, Summary},
+    reconcile::{self, Summary, Within},
     record::{Kind, RecordError, RecordId},
     shared::Shared,
     surplus::{GATEWAYS, Session, Share, Surplus},
@@ -32,6 +32,7 @@ impl Replica {
         if known {
             return;
         }
+        self.tellers.up(&peer);
         self.wants.peer_up(&peer);
         let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
         self.wants.welcome(&self.config, &peer, &world, out);
@@ -39,7 +40,7 @@ impl Replica {
         out.extend(self.gave_way.message().map(|message| Output::Send { to: peer, message }));
         // Both ends see the session; one of them starts.
         if self.me() < peer {
-            out.push(Output::Send { to: peer, message: reconcile::opening(&self.catalog) });
+            out.push(Output::Send { to: peer, message: self.opening_for(&peer) });
         }
         // Once more when gossip has found the session too.
         self.rounds.start(now.time, peer, &mut self.rng);
@@ -51,6 +52,9 @@ impl Replica {
         self.suppliers.stop(peer);
         self.wants.peer_down(now.time, peer, out);
         self.manners.forget(peer);
+        if self.catalog.site_of(peer) == Some(self.config.site.as_str()) {
+            self.tellers.down(now.time, *peer);
+        }
         self.keeper.parted(now.time, *peer);
         let (pulls, mut means) = self.pulling(now);
         pulls.peer_down(&mut means, peer, out);
@@ -93,7 +97,12 @@ impl Replica {
             Message::LeaseAnswer { manifest, granted } => {
                 self.leases.answered(now.time, from, manifest, granted, out);
             }
-            Message::Reconcile(summaries) => self.compare(now, from, summaries, out),
+            Message::Reconcile { site, summaries } => match site {
+                Some(site) if site != self.config.site => {
+                    out.push(Output::Send { to: from, message: reconcile::opening(&self.catalog, None) });
+                }
+                site => self.compare(now, from, (site, summaries), out),
+            },
             Message::Progress(progress) => {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
                 self.wants.heard(now.time, from, progress, &self.held, &world, out);
@@ -101,19 +110,33 @@ impl Replica {
         }
     }
 
-    fn compare(&mut self, now: Now, from: NodeId, mut theirs: Vec<Summary>, out: &mut Vec<Output>) {
+    /// What begins a comparison with a member: with one that is known to be of this site, of all that the site knows.
+    pub(super) fn opening_for(&self, peer: &NodeId) -> Message {
+        let site = self.catalog.site_of(peer).filter(|site| *site == self.config.site);
+        reconcile::opening(&self.catalog, site)
+    }
+
+    fn compare(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (site, mut theirs): (Option<String>, Vec<Summary>),
+        out: &mut Vec<Output>,
+    ) {
         let near = self.is_near(&from);
-        if self.suppliers.sift(now.time, (&from, near), &self.catalog, &mut theirs) {
+        let within = if site.is_some() { Within::Site } else { Within::Mesh };
+        if self.suppliers.sift(now.time, (&from, near), (&self.catalog, within), &mut theirs) {
             self.rounds.put_off(now.time, &from, &mut self.rng);
         }
-        let step = reconcile::step(&self.catalog, &theirs);
+        let step = reconcile::step(&self.catalog, within, &theirs);
         if step.equal {
             self.rounds.equal(&from);
             out.push(Output::Notify(Event::Reconciled { peer: from }));
         }
         let first = step.first_difference();
         if !step.summaries.is_empty() {
-            out.push(Output::Send { to: from, message: Message::Reconcile(step.summaries) });
+            let message = Message::Reconcile { site, summaries: step.summaries };
+            out.push(Output::Send { to: from, message });
         }
         if !first.is_some_and(|first| self.rounds.differs(now.time, &from, first, near)) {
             return;
@@ -137,6 +160,10 @@ impl Replica {
         let mut wrong = 0;
         let (mut news, mut relied) = (Vec::new(), Vec::new());
         for mut record in records {
+            // Whoever sent it takes this node to be where it is not.
+            if record.site().is_some_and(|site| site != self.config.site) {
+                continue;
+            }
             if self.is_known(&record) || self.writes.outdo(&record) {
                 self.tell_lost(&record, out);
                 continue;
@@ -170,6 +197,7 @@ impl Replica {
             self.suppliers.came(now.time, &from);
         }
         self.answer_inquiries(now, &news, out);
+        self.pass_on(from, &news, out);
         // Some may have made room for others since.
         news.retain(|record: &Shared| self.catalog.same_key(record) == Some(record));
         for (records, origin, within) in
@@ -229,6 +257,7 @@ impl Replica {
         let offered = (record.key.kind == Kind::TAG).then(|| record.clone());
         let author = record.author;
         let node = (record.key.kind == Kind::NODE).then_some(author);
+        let site = node.and_then(|node| self.catalog.site_of(&node)).map(String::from);
         let applied = self.catalog.apply(record, limits);
         if applied == Applied::Stale
             && let Some(record) = &offered
@@ -243,6 +272,7 @@ impl Replica {
             self.keeper.hear(now.time, &author);
             if let Some(change) = &change {
                 self.keeper.note(now.time, change, &self.config.site);
+                self.note_told(now.time, change, site.as_deref());
             }
             if let Some(Change::Artifact { place: Some(place), .. }) = &change
                 && self.held.contains(&place.index)
@@ -266,12 +296,15 @@ impl Replica {
         if evicted.is_empty() {
             return;
         }
-        let (me, quota) = (self.me(), Quota::MESH.holdings);
+        let (me, quota) = (self.me(), Quota::MESH.holdings.min(Quota::MESH.summaries));
         for record in &evicted {
-            let Ok(Some(Change::Holding { manifest, node, state })) = record.change() else { continue };
-            out.push(Output::Catalog(Change::Holding { manifest, node, state: HoldingState::Gone }));
+            let Ok(Some(Change::Holding { manifest, node, state, told })) = record.change() else { continue };
+            out.push(Output::Catalog(Change::Holding { manifest, node, state: HoldingState::Gone, told }));
             // Near the quota one word would push out the next without end.
-            if node == me && state != HoldingState::Gone && self.catalog.held_by(&me) < quota / 4 * 3 {
+            if node == me
+                && state != HoldingState::Gone
+                && self.catalog.held_by(&me, record.key.kind).count() < quota / 4 * 3
+            {
                 self.writes.put_off(alloc::vec![record.clone()]);
             }
         }
@@ -356,6 +389,7 @@ impl Replica {
     pub(super) fn probe_awaited(&mut self, now: Now, out: &mut Vec<Output>) {
         for manifest in self.membership.presence.awaited(now.time) {
             self.probe_holders(now, &manifest, out);
+            self.inquire(now, manifest, out);
         }
     }
 
@@ -397,6 +431,7 @@ impl Replica {
     /// there were none when it was first wanted.
     pub(super) fn dial_for_closures(&mut self, now: Now, out: &mut Vec<Output>) {
         let manifests: Vec<Digest> = self.artifacts.manifests().collect();
+        self.inquire_idly(now, &manifests, out);
         let mut dialled = 0;
         for manifest in manifests {
             dialled += self.dial_holders(now, &manifest, false, HOLDERS_DIALLED, out);
@@ -423,6 +458,15 @@ impl Replica {
             return 0;
         }
         let known = holders.iter().filter_map(|node| Some((*node, self.catalog.node(node)?)));
+        // A word stands for a site: where those who gave it cannot be reached, others there know who has it.
+        let hopeless = !self.has_hope(now.time, manifest);
+        let sites = if hopeless { self.sites_with(manifest) } else { BTreeSet::new() };
+        let stand_in = |node: &NodeId| *node != me && !holders.contains(node) && !self.membership.is_up(node);
+        let of_sites = sites.into_iter().filter(|site| *site != self.config.site).flat_map(|site| {
+            let nodes = self.catalog.nodes_of(site).filter(|(node, _)| stand_in(node));
+            nodes.take(GATEWAYS).map(|(node, body)| (*node, body))
+        });
+        let known = known.chain(of_sites);
         let mut candidates: Vec<Candidate<'_>> =
             known.map(|(node, body)| Candidate::of(node, body, &self.config.site)).collect();
         // No order among equals: all nodes of the mesh may want it at once.

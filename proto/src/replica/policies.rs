@@ -74,10 +74,10 @@ impl Replica {
 
     /// So that a restart knows what was on its way. Says nothing where all of it is here already.
     pub(super) fn tell_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
-        let known = self.catalog.holders(manifest).any(|(node, _)| node == self.me());
-        let state = HoldingState::Partial;
-        let record = self.writes.holding(&self.catalog, now.wall, manifest, state).filter(|_| !known);
-        self.persist_own(record.into_iter().collect(), None, None, out);
+        if self.catalog.holding(manifest, &self.me()).is_none() {
+            let records = self.says(now, manifest, HoldingState::Partial);
+            self.persist_own(records, None, None, out);
+        }
     }
 
     fn coming(&self) -> BTreeSet<Digest> {

@@ -85,11 +85,11 @@ impl Replica {
         self.held.remove(&hash);
         let me = self.me();
         for manifest in manifests {
-            if !self.catalog.holders(manifest).any(|holder| holder == (me, HoldingState::Complete)) {
+            if self.catalog.holding(manifest, &me) != Some(HoldingState::Complete) {
                 continue;
             }
-            let record = self.writes.holding(&self.catalog, now.wall, manifest, HoldingState::Partial);
-            self.persist_own(record.into_iter().collect(), None, None, out);
+            let records = self.says(now, manifest, HoldingState::Partial);
+            self.persist_own(records, None, None, out);
             let repository = self.catalog.repositories(manifest).next().cloned();
             let place = repository.and_then(|repository| self.catalog.artifact(&repository, manifest));
             if let Some(place) = place {
@@ -129,10 +129,8 @@ impl Replica {
             self.held.remove(hash);
         }
         let state = HoldingState::Gone;
-        let records: Vec<Shared> = manifests
-            .iter()
-            .filter_map(|manifest| self.writes.holding(&self.catalog, now.wall, manifest, state))
-            .collect();
+        let records: Vec<Shared> =
+            manifests.iter().flat_map(|manifest| self.says(now, manifest, state)).collect();
         self.persist_own(records, Some(request), None, out);
     }
 
@@ -146,7 +144,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let me = self.me();
-        let says = self.catalog.holders(&manifest).any(|holder| holder == (me, HoldingState::Complete));
+        let says = self.catalog.holding(&manifest, &me) == Some(HoldingState::Complete);
         let referenced = self.catalog.repositories(&manifest).next().is_some();
         let holds = says && referenced && blobs.iter().all(|hash| self.held.contains(hash));
         let sign = self.writes.sign(now.wall);

@@ -134,7 +134,7 @@ fn own_node(version: u64, address: &str) -> Shared {
 }
 
 fn holding(n: u8, version: u64, state: HoldingState) -> Shared {
-    let key_of = Key::holding(&digest(9), &node(n));
+    let key_of = Key::holding("default", &digest(9), &node(n));
     Record::author(&trust().mesh, &key(n), None, key_of, version, WALL, &HoldingBody { state }).into()
 }
 
@@ -253,7 +253,7 @@ fn one_answer_is_bounded_in_bytes_and_the_rest_comes_soon() {
     assert!((500_000..1_100_000).contains(&sent), "{sent}");
     here.out.clear();
     here.tick();
-    let opens = |output: &Output| matches!(output, Output::Send { message: Message::Reconcile(_), .. });
+    let opens = |output: &Output| matches!(output, Output::Send { message: Message::Reconcile { .. }, .. });
     assert!(here.out.iter().any(opens));
 }
 

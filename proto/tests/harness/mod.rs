@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use waystation_proto::{
     Change, Digest, Event, FetchId, Hash, Input, MeshId, NodeId, Output, Record, Replica, ReplicaConfig,
     RepoName, RequestId, Shared, Tag, Timer,
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, TagBody, Tier},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, SummaryBody, TagBody, Tier},
     event::{DialTarget, Proof, Source, WriteId},
     grant::{Actions, Grant},
     index::{ArtifactIndex, Edge, EdgeKind},
@@ -92,9 +92,17 @@ pub fn node_record(author: u8, site: &str) -> Record {
     Record::author(&trust().mesh, &key(author), None, Key::node(&node(author)), 1, WALL, &body)
 }
 
+/// What a node of any site tells the mesh.
 pub fn holding_record(author: u8, manifest: &Digest, state: HoldingState, version: u64) -> Record {
+    let body = SummaryBody { state, copies: 1 };
+    let key_of = Key::summary(manifest, &node(author));
+    Record::author(&trust().mesh, &key(author), None, key_of, version, WALL, &body)
+}
+
+/// What a node of site "here" tells that site.
+pub fn site_record(author: u8, manifest: &Digest, state: HoldingState, version: u64) -> Record {
     let body = HoldingBody { state };
-    let key_of = Key::holding(manifest, &node(author));
+    let key_of = Key::holding("here", manifest, &node(author));
     Record::author(&trust().mesh, &key(author), None, key_of, version, WALL, &body)
 }
 

@@ -20,9 +20,9 @@ pub struct Known {
 
 impl Known {
     /// Most records that a catalog can have: what nodes say about themselves, grants, tags, and of each artifact
-    /// where it is, in what state, and what each node has of it.
+    /// where it is, in what state, and what each node has of it, as it tells its site and perhaps the mesh.
     pub fn records_max(self) -> usize {
-        2 * self.nodes + self.tags + self.artifacts * (2 + self.nodes) + self.planted
+        2 * self.nodes + self.tags + self.artifacts * (2 + 2 * self.nodes) + self.planted
     }
 }
 

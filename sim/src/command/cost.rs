@@ -17,6 +17,9 @@ pub struct CostArgs {
     /// Artifacts published in the second hour.
     #[arg(long, default_value_t = 1000)]
     publications: u64,
+    /// How many other nodes pull each of them.
+    #[arg(long, default_value_t = 0)]
+    holders: u16,
     /// What everything else is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -24,8 +27,8 @@ pub struct CostArgs {
 
 /// Prints a line for each hour.
 pub fn cost(args: CostArgs) -> anyhow::Result<ExitCode> {
-    let CostArgs { nodes, sites, publications, seed } = args;
-    for cost in cost::measure(usize::from(nodes), usize::from(sites), publications, seed) {
+    let CostArgs { nodes, sites, publications, holders, seed } = args;
+    for cost in cost::measure(nodes.into(), sites.into(), publications, holders.into(), seed) {
         println!("{cost}");
     }
     Ok(ExitCode::SUCCESS)

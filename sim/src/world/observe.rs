@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waystation_proto::{Change, Digest, RequestId};
+use waystation_proto::{Change, Digest, RequestId, reconcile::Within};
 
 use super::{Occurrence, World, pulls::Pull};
 use crate::{
@@ -146,8 +146,9 @@ impl World {
         let catalogs =
             || self.hosts.iter().filter_map(|host| host.replica()).map(|replica| replica.catalog());
         let best = catalogs().max_by_key(|catalog| catalog.len());
-        let everything = best.map(|catalog| catalog.sum(0..=u128::MAX));
-        let behind = catalogs().filter(|catalog| Some(catalog.sum(0..=u128::MAX)) != everything);
+        let everything = best.map(|catalog| catalog.sum(Within::Mesh, 0..=u128::MAX));
+        let behind =
+            catalogs().filter(|catalog| Some(catalog.sum(Within::Mesh, 0..=u128::MAX)) != everything);
         Measurement::Staleness {
             run,
             at: self.seconds(self.now),

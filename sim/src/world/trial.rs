@@ -212,7 +212,8 @@ impl World {
         self.hosts.iter().try_for_each(|host| {
             let told = holdings::told(host, &self.content, &self.completed);
             told.map_err(|text| format!("host {} {text}", host.number))
-        })
+        })?;
+        holdings::found(&self.hosts, &self.content)
     }
 
     fn check_end(&mut self) {

@@ -8,7 +8,7 @@ use std::{
 
 use waystation_proto::{
     Record, Shared, Tag,
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, TagBody},
+    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, SummaryBody, TagBody},
     glob::Glob,
     grant::{Actions, Grant},
     record::Key,
@@ -36,6 +36,7 @@ impl World {
     /// Makes it so. Hosts that join later, and all of them where the start is cold, know only their own words.
     pub(super) fn prepare(&mut self, artifacts: &[setup::Artifact], later: &BTreeSet<usize>, warm: bool) {
         let mut before = Before::default();
+        let mut tellers: BTreeMap<(usize, String), usize> = BTreeMap::new();
         let grants = self.grants();
         for (host, grant) in &grants {
             before.add(&self.hosts[*host], self.trust.mesh, None, Key::grant(grant), Some(1), &**grant);
@@ -59,14 +60,29 @@ impl World {
                 let grant = grants.get(&host);
                 before.artifact(says, self.trust.mesh, grant, &content, &artifacts[artifact].tags);
             }
-            let key = Key::holding(&content.index.manifest, &says.id);
-            let body = HoldingBody { state: HoldingState::Complete };
-            before.add(says, self.trust.mesh, None, key, None, &body);
+            let (manifest, state) = (&content.index.manifest, HoldingState::Complete);
+            let key = Key::holding(says.site(), manifest, &says.id);
+            before.add(says, self.trust.mesh, None, key, None, &HoldingBody { state });
+            let told = tellers.entry((artifact, says.site().to_owned())).or_default();
+            *told += 1;
+            if *told <= TELLERS {
+                let body = SummaryBody { state, copies: *told as u16 };
+                before.add(says, self.trust.mesh, None, Key::summary(manifest, &says.id), None, &body);
+            }
         }
         if warm {
-            let common = Common::new(before.records.into_iter().map(|(_, record)| record));
+            let records = before.records.into_iter().map(|(_, record)| record);
+            let (of_sites, of_all): (Vec<Shared>, Vec<Shared>) =
+                records.partition(|record| record.site().is_some());
+            let common = Common::new(of_all);
+            let mut sites: BTreeMap<String, Vec<Shared>> = BTreeMap::new();
+            for record in of_sites {
+                sites.entry(record.key.scope.clone()).or_default().push(record);
+            }
             for host in self.hosts.iter_mut().filter(|host| !later.contains(&host.number)) {
+                let of_site = sites.get(host.site()).cloned().unwrap_or_default();
                 host.disk.begin_with(common.clone());
+                host.disk.keep(of_site);
             }
             return;
         }
@@ -143,3 +159,6 @@ impl Before {
         self.records.push((says.number, record.into()));
     }
 }
+
+/// Hosts of a site that tell the mesh of an artifact.
+const TELLERS: usize = 2;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::atomic::Ordering};
 use iroh_blobs::Hash;
 use waystation_proto::{
     Digest, RepoName,
-    body::{ArtifactBody, HoldingBody, HoldingState},
+    body::{ArtifactBody, HoldingState, SummaryBody},
     record::Key,
     wire::Message,
 };
@@ -84,8 +84,8 @@ impl Liar {
         data.add(&image.manifest);
         let blobs: BTreeSet<Hash> = image.blobs().map(|blob| data.add(blob)).collect();
         data.serve(Lie::TenthPiece, blobs);
-        let held = HoldingBody { state: HoldingState::Complete };
-        let holding = member.record(Key::holding(&manifest, &member.id()), 1, &held);
+        let held = SummaryBody { state: HoldingState::Complete, copies: 1 };
+        let holding = member.record(Key::summary(&manifest, &member.id()), 1, &held);
         let site = &fleet.network.topology.sites[LIAR.site].name;
         member
             .say(&Message::Records(vec![member.node_record(site, &own.to_string()).into(), holding.into()]));

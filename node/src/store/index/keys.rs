@@ -53,11 +53,18 @@ pub(super) fn reach(name: &RepoName, manifest: &Digest, digest: &Digest) -> Vec<
     key
 }
 
-/// What a node holds of an artifact.
-pub(super) fn holder(manifest: &Digest, node: &NodeId) -> Vec<u8> {
+/// What a node tells the mesh, or before that its site, to hold of an artifact.
+pub(super) fn holder(manifest: &Digest, node: &NodeId, mesh: bool) -> Vec<u8> {
     let mut key = digest(manifest);
     key.extend_from_slice(&node.0);
+    key.push(u8::from(mesh));
     key
+}
+
+/// The node of such a key, from what follows the artifact.
+pub(super) fn read_holder(rest: &[u8]) -> Option<NodeId> {
+    let (_, node) = rest.split_last()?;
+    Some(NodeId(node.try_into().ok()?))
 }
 
 /// The start of what nodes saw of a tag.

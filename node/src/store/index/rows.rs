@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use waystation_proto::{
     Digest, Hash, NodeId,
-    body::{ArtifactPlace, State},
+    body::{ArtifactPlace, HoldingState, State},
     time::Wall,
 };
 
@@ -39,6 +39,16 @@ pub(super) struct LinkRow {
     pub media_type: String,
 }
 
+/// Of what a node says to hold of an artifact.
+#[derive(Serialize, Deserialize)]
+pub(super) struct HolderRow {
+    pub state: HoldingState,
+    /// The site that was told; nothing where the mesh was.
+    pub site: Option<String>,
+    /// How many nodes of its site have all of it, where the mesh was told.
+    pub copies: u16,
+}
+
 /// Of a sighting.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SightingRow {
@@ -68,4 +78,4 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     postcard::from_bytes(body).ok()
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;

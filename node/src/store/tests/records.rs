@@ -9,7 +9,7 @@ use waystation_proto::{
         ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, LinkBody, NodeBody, State, StatusBody,
         TagBody, Tier,
     },
-    event::Change,
+    event::{Change, Told},
     glob::Glob,
     grant::{Actions, Grant},
     index::{ArtifactIndex, Edge, EdgeKind},
@@ -143,7 +143,7 @@ async fn publish(store: &Store) -> Vec<Shared> {
         tag_record("v1", 1, Some(m1)),
         tag_record("gone", 2, None),
         record(Key::status(&a, &m2), 1, &revoked),
-        record(Key::holding(&m1, &me), 1, &HoldingBody { state: HoldingState::Complete }),
+        record(Key::holding("s", &m1, &me), 1, &HoldingBody { state: HoldingState::Complete }),
         record(Key::node(&me), 1, &node),
         record(Key::grant(&grant), 1, &grant),
         record(Key { kind: Kind(99), scope: String::new(), name: "new".into() }, 1, &1u8),
@@ -439,4 +439,49 @@ async fn a_tag_remembers_its_last_writes_and_which_lost() {
     let store = open(&dir).await;
     let writes: Vec<u64> = store.index().history(&a, &v1).iter().map(|write| write.version).collect();
     assert_eq!(writes, (5..=20).rev().collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn holders_are_known_by_what_they_tell_their_site_or_the_mesh() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir).await;
+    let (index, manifest) = (store.index(), sha256(b"m1"));
+    let node = |n: u8, site: &str| {
+        let body = NodeBody {
+            site: site.into(),
+            tier: Tier::Edge,
+            addresses: vec![],
+            software: String::new(),
+            region: String::new(),
+            labels: BTreeMap::new(),
+        };
+        index.apply(&Change::Node { node: NodeId([n; 32]), body: Arc::new(body) });
+    };
+    let tell = |n: u8, state, told| {
+        index.apply(&Change::Holding { manifest, node: NodeId([n; 32]), state, told });
+    };
+    let here = || Told::Site("here".into());
+    (1..=2).for_each(|n| node(n, "here"));
+    (3..=4).for_each(|n| node(n, "there"));
+    let (whole, partial) = (HoldingState::Complete, HoldingState::Partial);
+    tell(1, whole, here());
+    tell(1, whole, Told::Mesh(7));
+    tell(2, partial, here());
+    tell(2, whole, Told::Mesh(2));
+    tell(3, whole, Told::Mesh(2));
+    tell(4, whole, Told::Mesh(3));
+    let holders = [1, 2, 3, 4].map(|n| (NodeId([n; 32]), if n == 2 { partial } else { whole }));
+    assert_eq!(index.holders(&manifest), holders);
+    assert_eq!(
+        index.copies(&manifest),
+        1 + 3,
+        "of this site by its own words, of others as many as they told"
+    );
+    assert_eq!(index.holding(&manifest, &NodeId([2; 32])), Some(partial));
+    assert_eq!(index.held_by(&NodeId([1; 32])), [(manifest, whole)]);
+    // One that moved is known by what it tells the mesh.
+    node(2, "there");
+    assert_eq!(index.holding(&manifest, &NodeId([2; 32])), Some(whole));
+    tell(2, HoldingState::Gone, Told::Mesh(0));
+    assert_eq!(index.holders(&manifest).len(), 3);
 }
