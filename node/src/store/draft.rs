@@ -179,7 +179,8 @@ impl Draft {
                 && let Some(end) = end
             {
                 self.hasher.digest = digest.end().map_err(failed)?;
-                return tail.end().map(|_| end).map_err(failed);
+                tail.end().map_err(failed)?;
+                return Ok(end);
             }
             let room = blocks.has_room(most);
             if room && !pieces.is_empty() {
