@@ -22,6 +22,7 @@
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
 
 mod blobs;
+mod block;
 mod collector;
 mod direct;
 mod dirs;

@@ -2,6 +2,7 @@
 //! into drafts is here too; what a finished draft becomes is for `ingest.rs`.
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     mem,
@@ -12,7 +13,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use sha2::Digest as _;
 use tokio::{sync::watch, task::JoinHandle};
@@ -20,7 +21,8 @@ use waystation_proto::{Digest, Hash};
 
 use super::{
     ByteStream, IngestError,
-    blobs::{blocking, remove_file},
+    blobs::{INLINE, remove_file},
+    block::{ALIGN, Blocks},
     direct::DirectWriter,
     dirs::Dirs,
     lane::Lane,
@@ -119,9 +121,9 @@ impl Draft {
         self.grown.get_or_insert_with(|| watch::Sender::new(self.length.load(Ordering::SeqCst))).subscribe()
     }
 
-    /// Appends a body up to its end. Writing and the two hashes are three lanes; the next bytes come in while they
-    /// work. Also gives the draft back if the body was cut, holding what came; not if the disk is full or failed:
-    /// then the hashes may be of more than the file has.
+    /// Appends a body up to its end. Its bytes are collected in blocks and, while they are at hand, hashed; the digest
+    /// and writing are two lanes, and the next bytes come in while they work. Also gives the draft back if the body was
+    /// cut, holding what came; not if the disk is full or failed: then the hashes may be of more than the file has.
     pub async fn receive(
         mut self,
         first: Step,
@@ -137,7 +139,7 @@ impl Draft {
         }
     }
 
-    /// The lanes of [`Self::receive`]. Says how the body ended.
+    /// The blocks and lanes of [`Self::receive`]. Says how the body ended.
     async fn run(
         &mut self,
         first: Step,
@@ -146,48 +148,51 @@ impl Draft {
     ) -> Result<Result<(), IngestError>, IngestError> {
         let what = format!("{} could not be written", self.path.display());
         let failed = |error| storage(&what, error);
-        let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::update_all);
-        let mut hash = Lane::new(mem::take(&mut self.hasher.hash), update_all);
+        let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::work);
         let (file, path, length) = (self.file.clone(), self.path.clone(), self.length.clone());
         let mut tail =
             Lane::new(Tail { file, path, length, direct: None, grown: self.grown.clone() }, Tail::append);
-        let mut next = Some(first);
-        let mut end = None;
+        let mut blocks = Blocks::new(self.length());
+        let Step { pieces, mut end } = first;
+        let mut pieces = VecDeque::from(pieces);
         loop {
-            if let Some(step) = next.take() {
-                for piece in step.pieces {
-                    digest.push(piece.clone());
-                    hash.push(piece.clone());
-                    tail.push(piece);
+            let (size, most) = body.share();
+            if let Some(piece) = pieces.front_mut() {
+                piece.advance(blocks.fill(piece, size, most));
+                if piece.is_empty() {
+                    pieces.pop_front();
                 }
-                end = step.end;
             }
-            let (step, budget) = body.share();
-            let least = if end.is_some() || self.grown.is_some() { 1 } else { step };
-            digest.start(least);
-            hash.start(least);
-            let writing = tail.ready(least);
-            if writing > 0 {
+            let rests = digest.rests() && tail.rests();
+            let waited_for = end.is_some() || (self.grown.is_some() && rests);
+            let over = blocks.is_full() || (waited_for && pieces.is_empty() && blocks.has_some());
+            self.hasher.hash.update(blocks.unhashed(over));
+            if over && let Some(block) = blocks.hand_out() {
+                let length = block.bytes().len() as u64;
                 self.start_flush(flushing).await.map_err(|error| self.spoilt(error))?;
-                body.dirs.room.wait(writing).await.map_err(failed)?;
-                self.unsynced += writing;
-                tail.start(least);
-            }
-            let load = digest.load().max(hash.load()).max(tail.load());
-            if load == 0
+                body.dirs.room.wait(length).await.map_err(failed)?;
+                self.unsynced += length;
+                digest.push(block.clone());
+                tail.push(block);
+            } else if rests
+                && pieces.is_empty()
                 && let Some(end) = end
             {
-                self.hasher =
-                    Hasher { digest: digest.end().map_err(failed)?, hash: hash.end().map_err(failed)? };
-                let mut tail = tail.end().map_err(failed)?;
-                blocking(move || tail.finish()).await.map_err(failed)?;
+                self.hasher.digest = digest.end().map_err(failed)?;
+                tail.end().map_err(failed)?;
                 return Ok(end);
+            }
+            let room = blocks.has_room(most);
+            if room && !pieces.is_empty() {
+                continue;
             }
             tokio::select! {
                 named = digest.turn() => named.map_err(failed)?,
-                named = hash.turn() => named.map_err(failed)?,
                 written = tail.turn() => written.map_err(failed)?,
-                piece = body.piece(), if end.is_none() && load < budget => next = Some(piece),
+                step = body.piece(), if room && end.is_none() => {
+                    pieces.extend(step.pieces);
+                    end = step.end;
+                }
             }
         }
     }
@@ -302,38 +307,32 @@ impl Hasher {
 
 impl Tail {
     /// Writes; after an error the file is as before.
-    fn append(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let before = self.length.load(Ordering::SeqCst);
         if before >= DIRECT_FROM && self.direct.is_none() && self.grown.is_none() {
             self.direct = Some(DirectWriter::new(self.file.clone(), &self.path));
         }
         let written = match &mut self.direct {
-            Some(direct) => write_sparse(direct, &self.file, before, pieces),
-            None => write_sparse(&*self.file, &self.file, before, pieces),
+            Some(direct) => write_sparse(direct, &self.file, before, bytes),
+            None => write_sparse(&*self.file, &self.file, before, bytes),
         };
         if let Err(error) = written {
-            let kept = self.direct.as_ref().map_or(before, |direct| direct.written().min(before));
-            self.length.store(kept, Ordering::SeqCst);
-            self.file.set_len(kept)?;
+            self.file.set_len(before)?;
             return Err(error);
         }
-        let length = before + length(pieces);
+        let length = before + bytes.len() as u64;
         self.length.store(length, Ordering::SeqCst);
         if let Some(grown) = &self.grown {
             grown.send_replace(length);
         }
         Ok(())
     }
-
-    /// Writes what is still in memory. Blocks.
-    fn finish(&mut self) -> io::Result<()> {
-        self.direct.as_mut().map_or(Ok(()), Write::flush)
-    }
 }
 
 impl DigestHasher {
-    fn update_all(&mut self, pieces: &[Bytes]) -> io::Result<()> {
-        pieces.iter().for_each(|piece| self.update(piece));
+    /// The work of a lane.
+    fn work(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.update(bytes);
         Ok(())
     }
 
@@ -350,6 +349,13 @@ impl DigestHasher {
     }
 }
 
+impl Step {
+    /// Before anything came.
+    pub fn nothing() -> Self {
+        Step { pieces: Vec::new(), end: None }
+    }
+}
+
 impl Receiver {
     /// Begins with a body of at most `limit` bytes, of which `room` may still come.
     pub fn new(body: ByteStream, limit: u64, room: u64, active: &Arc<AtomicUsize>, dirs: &Arc<Dirs>) -> Self {
@@ -357,12 +363,11 @@ impl Receiver {
         Receiver { body, room, limit, active: active.clone(), dirs: dirs.clone() }
     }
 
-    /// Waits for a step's worth of bytes, or the body's end.
-    pub async fn step(&mut self) -> Step {
-        let (full, _) = self.share();
+    /// Waits for more bytes than are kept in the store's database, or the body's end.
+    pub async fn first(&mut self) -> Step {
         let mut step = self.piece().await;
         let mut received = length(&step.pieces);
-        while received < full && step.end.is_none() {
+        while received <= INLINE && step.end.is_none() {
             let piece = self.piece().await;
             received += length(&piece.pieces);
             step.pieces.extend(piece.pieces);
@@ -388,10 +393,11 @@ impl Receiver {
         }
     }
 
-    /// How many bytes are worth beginning with, and how many this body may hold in memory, a piece more or less.
-    fn share(&self) -> (u64, u64) {
-        let share = BUDGET / self.active.load(Ordering::Relaxed).max(1) as u64;
-        ((share / 2).clamp(MIN_STEP, MAX_STEP), share.clamp(2 * MIN_STEP, MAX_HELD))
+    /// How long this body's blocks are, and how many it may have.
+    fn share(&self) -> (usize, usize) {
+        let share = BUDGET / self.active.load(Ordering::Relaxed).max(1);
+        let size = (share / MOST_BLOCKS).clamp(MIN_BLOCK, MAX_BLOCK) / ALIGN * ALIGN;
+        (size, (share / size).clamp(2, MOST_BLOCKS))
     }
 }
 
@@ -399,13 +405,6 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn update_all(hasher: &mut blake3::Hasher, pieces: &[Bytes]) -> io::Result<()> {
-    pieces.iter().for_each(|piece| {
-        hasher.update(piece);
-    });
-    Ok(())
 }
 
 fn length(pieces: &[Bytes]) -> u64 {
@@ -433,26 +432,24 @@ pub(super) fn storage(what: &str, error: io::Error) -> IngestError {
     }
 }
 
-/// Writes the pieces from `at` on, with holes for runs of zeros: images of disks are mostly that.
-fn write_sparse(out: impl Write + Seek, file: &File, at: u64, pieces: &[Bytes]) -> io::Result<()> {
+/// Writes from `at` on, with holes for runs of zeros: images of disks are mostly that.
+fn write_sparse(out: impl Write + Seek, file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     let mut writer = SparseWriter::new(out, at)?;
-    for piece in pieces {
-        writer.write(piece)?;
-    }
+    writer.write(bytes)?;
     if writer.ends_in_hole() {
         file.set_len(writer.position())?;
     }
     Ok(())
 }
 
-/// Most bytes that are waited for before work on them begins.
-const MAX_STEP: u64 = 2 * 1024 * 1024;
-/// The same, however many bodies are being received.
-const MIN_STEP: u64 = 64 * 1024;
-/// Most bytes of one body in memory.
-const MAX_HELD: u64 = 8 * 1024 * 1024;
+/// The longest block: longer ones were measured not to be faster.
+const MAX_BLOCK: usize = 1024 * 1024;
+/// The shortest, however many bodies are being received.
+const MIN_BLOCK: usize = 64 * 1024;
+/// Most blocks of one body: with fewer, one is filled anew while it is still in the cache of who hashed it, which is slower.
+const MOST_BLOCKS: usize = 16;
 /// What all bodies hold in memory together.
-const BUDGET: u64 = 16 * 1024 * 1024;
+const BUDGET: usize = 16 * 1024 * 1024;
 /// From which length on a file is written past the system's cache.
 const DIRECT_FROM: u64 = 8 * 1024 * 1024;
 /// How much is written before the disk is told to begin.

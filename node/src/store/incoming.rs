@@ -63,8 +63,7 @@ impl Incoming {
         let Some(draft) = self.draft.take() else { return Err(gone()) };
         let room = limit.saturating_sub(draft.length());
         let mut body = Receiver::new(body, limit, room, &self.store.active, &self.store.dirs);
-        let nothing = Step { pieces: Vec::new(), end: None };
-        let (draft, result) = draft.receive(nothing, &mut body).await;
+        let (draft, result) = draft.receive(Step::nothing(), &mut body).await;
         self.draft = draft;
         result
     }

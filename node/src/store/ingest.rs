@@ -32,7 +32,7 @@ impl Inner {
         body: ByteStream,
     ) -> Result<Held, IngestError> {
         let mut body = Receiver::new(body, limit, limit, &self.active, &self.dirs);
-        let first = body.step().await;
+        let first = body.first().await;
         match first.end {
             Some(Err(error)) => return Err(error),
             Some(Ok(())) if length(&first) <= INLINE => {

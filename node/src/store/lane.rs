@@ -1,74 +1,94 @@
 //! A lane: one kind of work on a body's bytes, done in their order on threads for work that blocks, and apart from
-//! the other lanes. What comes while it works waits and is then done in one go, so that a lane that lags behind
-//! need not be woken for every piece.
+//! the other lanes. What comes while it works it takes up by itself, so that a lane that lags behind need not be woken
+//! for every block.
 
-use std::{future, io, mem};
+use std::{
+    future, io, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
-/// Work with what it needs from one piece to the next.
+use super::block::Block;
+
+/// Work with what it needs from one block to the next.
 pub(super) struct Lane<S> {
-    work: fn(&mut S, &[Bytes]) -> io::Result<()>,
+    work: fn(&mut S, &[u8]) -> io::Result<()>,
+    /// Absent while a job has it.
     state: Option<S>,
     job: Option<JoinHandle<io::Result<S>>>,
-    /// Bytes that the job has.
-    busy: u64,
-    waiting: Vec<Bytes>,
-    /// Bytes that wait.
-    behind: u64,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Vec<Arc<Block>>>,
+    /// Told when blocks have been worked on.
+    progress: Notify,
 }
 
 impl<S: Send + 'static> Lane<S> {
-    pub fn new(state: S, work: fn(&mut S, &[Bytes]) -> io::Result<()>) -> Self {
-        Lane { work, state: Some(state), job: None, busy: 0, waiting: Vec::new(), behind: 0 }
+    pub fn new(state: S, work: fn(&mut S, &[u8]) -> io::Result<()>) -> Self {
+        Lane { work, state: Some(state), job: None, shared: Arc::default() }
     }
 
     /// Hands over the next bytes.
-    pub fn push(&mut self, piece: Bytes) {
-        self.behind += piece.len() as u64;
-        self.waiting.push(piece);
+    pub fn push(&mut self, block: Arc<Block>) {
+        self.shared.waiting().push(block);
+        self.start();
     }
 
-    /// How many bytes have not been worked on.
-    pub fn load(&self) -> u64 {
-        self.busy + self.behind
+    /// Whether all has been done.
+    pub fn rests(&self) -> bool {
+        self.state.is_some()
     }
 
-    /// How many bytes [`Self::start`] would begin with: none where it works, or where fewer than `least` wait.
-    pub fn ready(&self, least: u64) -> u64 {
-        if self.state.is_some() && self.behind >= least { self.behind } else { 0 }
+    /// Waits until some of the blocks have been worked on; for ever where the lane rests. May be dropped and called
+    /// again.
+    pub async fn turn(&mut self) -> io::Result<()> {
+        let Some(job) = &mut self.job else { return future::pending().await };
+        tokio::select! {
+            () = self.shared.progress.notified() => {}
+            state = job => {
+                self.job = None;
+                self.state = Some(state.map_err(io::Error::other)??);
+                // Something may have come after the job looked for the last time.
+                self.start();
+            }
+        }
+        Ok(())
     }
 
-    /// Begins with all that waits, if that is `least` bytes and the lane rests.
-    pub fn start(&mut self, least: u64) {
-        if self.ready(least) == 0 {
+    /// What the work left, once the lane rests.
+    pub fn end(self) -> io::Result<S> {
+        self.state.ok_or_else(|| io::Error::other("work was left undone"))
+    }
+
+    fn start(&mut self) {
+        if self.shared.waiting().is_empty() {
             return;
         }
         if let Some(mut state) = self.state.take() {
-            let (work, pieces) = (self.work, mem::take(&mut self.waiting));
-            self.busy = mem::take(&mut self.behind);
-            self.job = Some(tokio::task::spawn_blocking(move || work(&mut state, &pieces).map(|()| state)));
+            let (work, shared) = (self.work, self.shared.clone());
+            self.job = Some(tokio::task::spawn_blocking(move || {
+                loop {
+                    let blocks = mem::take(&mut *shared.waiting());
+                    if blocks.is_empty() {
+                        return Ok(state);
+                    }
+                    for block in blocks {
+                        work(&mut state, block.bytes())?;
+                        drop(block);
+                        shared.progress.notify_one();
+                    }
+                }
+            }));
         }
     }
+}
 
-    /// Waits for the end of what is being worked on; for ever where the lane rests. May be dropped and called
-    /// again.
-    pub async fn turn(&mut self) -> io::Result<()> {
-        match &mut self.job {
-            None => future::pending().await,
-            Some(job) => {
-                let state = job.await;
-                self.job = None;
-                self.busy = 0;
-                self.state = Some(state.map_err(io::Error::other)??);
-                Ok(())
-            }
-        }
-    }
-
-    /// What the work left, where no more of it waits.
-    pub fn end(self) -> io::Result<S> {
-        self.state.filter(|_| self.behind == 0).ok_or_else(|| io::Error::other("work was left undone"))
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Block>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -22,7 +22,7 @@ use super::{
     ByteStream, Held, IngestError, Inner,
     blobs::{blocking, remove_file},
     dirs::Dirs,
-    draft::{Draft, Receiver, storage},
+    draft::{Draft, Receiver, Step, storage},
 };
 
 /// All open sessions.
@@ -199,8 +199,7 @@ impl Inner {
                 return Err(IngestError::TooLarge { limit });
             };
             let mut body = Receiver::new(body, limit, room, &inner.active, &inner.dirs);
-            let first = body.step().await;
-            let (draft, result) = draft.receive(first, &mut body).await;
+            let (draft, result) = draft.receive(Step::nothing(), &mut body).await;
             *slot = draft;
             // A file that could not be synced is gone.
             if result.is_err() && slot.is_none() && !session.path.exists() {
