@@ -198,8 +198,7 @@ impl Node {
             budget: budget.clone(),
             advertise: addresses.clone(),
         };
-        let stop = CancellationToken::new();
-        let driving = CancellationToken::new();
+        let [stop, driving, serving] = std::array::from_fn(|_| CancellationToken::new());
         let driver = drive(Driver::new(parts, records, hashes), sources, driving.clone(), stop.clone());
         if let Some(root) = &home.root {
             first_grant(&handle, &home, root).await;
@@ -223,7 +222,6 @@ impl Node {
             budget: budget.clone(),
             insight,
         };
-        let serving = CancellationToken::new();
         let readiness = Readiness::starting();
         let (registry, errands) =
             endpoint(&config, (&guard, &metrics), &store, &handle, &facts, (downloads, mirror), &serving);
