@@ -92,7 +92,7 @@ impl Plan<'_> {
         }
         let open_bytes = self.open.len();
         let mut reach = self.reach(Work::Own);
-        if self.many {
+        if self.want.crowd.is_some() {
             self.bring(&mut reach, open_bytes, &mut pieces);
         }
         let cells = self.in_order(&reach);

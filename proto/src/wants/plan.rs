@@ -118,10 +118,10 @@ impl Wants {
         }
         let slow = plan.slow(&flights, &self.esteem);
         let noted = plan.occupied;
-        if let Some(want) = self.wants.get_mut(&hash) {
-            if let (Some((occupied, known)), Some(crowd)) = (noted, &mut want.crowd) {
-                crowd.note(now, occupied, known);
-            }
+        if let Some((occupied, known)) = noted
+            && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
+        {
+            crowd.note(now, occupied, known);
         }
         for piece in pieces {
             self.launch(now, hash, piece, false, world, out);
