@@ -446,7 +446,7 @@ fn write_sparse(out: impl Write + Seek, file: &File, at: u64, bytes: &[u8]) -> i
 const MAX_BLOCK: usize = 1024 * 1024;
 /// The shortest, however many bodies are being received.
 const MIN_BLOCK: usize = 64 * 1024;
-/// Most blocks of one body: with fewer, one is filled anew while it is still in the cache of who hashed it, which is slower.
+/// Most blocks of one body: sixteen were measured to be somewhat faster than eight.
 const MOST_BLOCKS: usize = 16;
 /// What all bodies hold in memory together.
 const BUDGET: usize = 16 * 1024 * 1024;
