@@ -114,11 +114,6 @@ impl Cells {
         self.words.iter_mut().zip(&other.words).for_each(|(word, less)| *word &= !less);
     }
 
-    /// Whether any is in another set of the same blob too.
-    pub fn meets(&self, other: &Cells) -> bool {
-        self.words.iter().zip(&other.words).any(|(word, other)| word & other != 0)
-    }
-
     /// Adds what two other sets of the same blob share.
     pub fn join_common(&mut self, one: &Cells, other: &Cells) {
         let common = one.words.iter().zip(&other.words).map(|(one, other)| one & other);
@@ -240,7 +235,6 @@ mod tests {
             let (in_row, in_others) = (set(&row), set(&others));
             prop_assert_eq!(&in_row, &(a..b).filter(|cell| *cell < count).collect());
             prop_assert_eq!(&in_others, &some.into_iter().filter(|cell| *cell < count).collect());
-            prop_assert_eq!(row.meets(&others), !in_row.is_disjoint(&in_others));
             let mut common = Cells::none(count);
             common.join_common(&row, &others);
             prop_assert_eq!(set(&common), &in_row & &in_others);

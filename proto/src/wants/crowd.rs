@@ -37,6 +37,8 @@ impl Crowd {
     pub(super) fn of((blob, me): (u64, u64), nodes: impl Iterator<Item = u64>) -> Self {
         let mut ranked: Vec<(u64, u64)> = nodes.map(|node| (mix(blob ^ mix(node)), node)).collect();
         ranked.sort_unstable();
+        // There may be thousands of nodes, and of wanted blobs.
+        ranked.truncate(RANKED_MAX);
         let ranked = ranked.into_iter().map(|(_, node)| node).collect();
         Crowd { blob, me, ranked, rounds: 0, unoccupied: None, known: 0 }
     }
@@ -102,6 +104,8 @@ impl Turnout {
 
 /// Nodes of a site that bring a blob in at a time: enough for any link, few enough that parts are complete soon.
 const BRINGERS: usize = 32;
+/// Nodes that are remembered for a blob: where one in thirty takes part there are enough among them.
+const RANKED_MAX: usize = 1_024;
 /// News take up to 50 ms from one node to the next, and three such steps reach thousands.
 const PATIENCE: Span = Span::millis(250);
 

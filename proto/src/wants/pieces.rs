@@ -42,9 +42,9 @@ pub(super) struct Plan<'a> {
     pub(super) free: usize,
     /// Whether other sites may be asked.
     pub(super) far: bool,
-    /// And of this blob from other sites,
+    /// And of those from other sites,
     pub(super) free_far: usize,
-    /// and of any from neighbours.
+    /// and from neighbours.
     pub(super) free_near: usize,
     /// Whether many neighbours get it too.
     pub(super) many: bool,

@@ -1,5 +1,5 @@
-//! Which bytes are asked of whom now. What a client waits for goes first and in order, the rest by how few have
-//! it; a neighbour's copy before one of another site, a piece of one that is itself still fetching before the
+//! Which bytes are asked of whom now. What a client waits for goes first and in order (in a large site about in order),
+//! the rest by how few have it; a neighbour's copy before one of another site, a piece of one that is itself still fetching before the
 //! origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
 //! `pieces`.
 
