@@ -311,6 +311,7 @@ mod tests {
                 | Message::LetGo
                 | Message::WhoHas { .. }
                 | Message::Progress(_)
+                | Message::Elsewhere(_)
                 | Message::LeaseAsk { .. }
                 | Message::LeaseAnswer { .. } => panic!("not of a reconciliation"),
                 Message::Records(records) => {

@@ -1,7 +1,7 @@
 //! Wanted blobs: one [`want::Want`] each, however many ask, from the first question to the end. What is fetched
-//! from whom is decided in `plan` and `pieces`, with whom it is shared in `sharing`, `crowd` and `telling`, and what is thought of
-//! holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s business; who holds an artifact
-//! is the catalog's.
+//! from whom is decided in `plan` and `pieces`, with whom it is shared in `sharing`, `crowd` and `telling`, how much at a
+//! time in `window`, and what is thought of holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s
+//! business; who holds an artifact is the catalog's.
 
 mod crowd;
 mod esteem;
@@ -10,6 +10,7 @@ mod plan;
 mod sharing;
 mod telling;
 mod want;
+mod window;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,7 @@ use self::{
     pieces::Piece,
     plan::Stirred,
     want::{Stage, Want},
+    window::Window,
 };
 use crate::{
     config::ReplicaConfig,
@@ -41,6 +43,9 @@ pub struct Wants {
     /// Transfers under way from each holder.
     busy: BTreeMap<NodeId, usize>,
     esteem: Esteem,
+    window: Window,
+    /// When a transfer last brought what it was to.
+    got: Time,
     last_fetch: u64,
     stirred: Stirred,
 }
@@ -97,6 +102,14 @@ pub trait Holders {
     }
     /// A member, if it has a session.
     fn member(&self, node: &NodeId) -> Option<Holder>;
+    /// A member, whether it has a session or not; never this node.
+    fn known(&self, node: &NodeId) -> Option<Holder> {
+        self.member(node)
+    }
+    /// How many other sites there are, counted up to so many.
+    fn other_sites(&self, _most: usize) -> usize {
+        0
+    }
     /// Where a member can be reached.
     fn addresses(&self, node: &NodeId) -> Vec<String>;
     /// Where this can tell: a number that changes when holders of anything or members do. What was found out about them
@@ -199,6 +212,10 @@ impl Wants {
         let Some(flight) = self.land(fetch) else { return };
         let bytes = flight.range.end - flight.range.start;
         self.esteem.sent(now, flight.from, bytes, now.since(flight.started));
+        self.got = now;
+        if flight.far {
+            self.window.ended(now, flight.started);
+        }
         let Some(want) = self.wants.get_mut(&flight.hash) else { return };
         (want.progressed, want.idle_since, want.failures) = (now, now, 0);
         let mut arrived = Ranges::new();
@@ -317,9 +334,9 @@ impl Wants {
             let is_gone = |node: &NodeId| {
                 self.esteem.is_liar(now, node) || (!begun && self.esteem.is_given_up(now, node))
             };
-            let sharers = want.sharers.iter().map(|(node, _)| *node);
-            let holders =
-                want.holders(world).into_iter().chain(sharers.filter_map(|node| world.member(&node)));
+            let there = |node: &NodeId| world.member(node).is_some();
+            let sharers = want.sharers.iter().filter(|(node, sharer)| sharer.is_hearsay || there(node));
+            let holders = want.holders(world).into_iter().chain(sharers.map(|(_, sharer)| sharer.holder));
             let barred = !world.far_allowed(Class::Client);
             let mut holders = holders.filter(|holder| !(holder.far && barred));
             let nobody = holders.all(|holder| is_gone(&holder.node));

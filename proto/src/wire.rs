@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     body::NodeBody,
-    id::{Digest, Hash, RepoName},
+    id::{Digest, Hash, NodeId, RepoName},
     reconcile::Summary,
     record::RecordId,
     shared::Shared,
@@ -80,6 +80,18 @@ pub enum Message {
         /// Whether it is all there, and will be for [`crate::leases::Leases::SPAN`].
         granted: bool,
     },
+    /// How far blobs that the receiver gets too are at members of other sites, as these said to the sender: most nodes
+    /// have sessions with few of those. To members of the sender's site. At most [`Message::MAX_PROGRESS`].
+    Elsewhere(Vec<Elsewhere>),
+}
+
+/// What of a blob is at a member that the receiver may have no session with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// Who.
+    pub node: NodeId,
+    /// What it said.
+    pub progress: Progress,
 }
 
 /// What of a blob is at the sender.
@@ -204,6 +216,10 @@ impl Message {
                 return Err(WireError::TooLarge("64 blobs"));
             }
             Message::Progress(progress) => progress.len(),
+            Message::Elsewhere(told) if told.len() > Self::MAX_PROGRESS => {
+                return Err(WireError::TooLarge("64 blobs"));
+            }
+            Message::Elsewhere(told) => told.len(),
             Message::Probe { .. } | Message::ProbeAnswer { .. } | Message::LetGo | Message::WhoHas { .. } => {
                 1
             }

@@ -101,6 +101,14 @@ impl Holders for World<'_> {
         self.membership.is_up(node).then(|| self.described(node)).flatten()
     }
 
+    fn known(&self, node: &NodeId) -> Option<Holder> {
+        self.described(node).filter(|_| *node != self.me)
+    }
+
+    fn other_sites(&self, most: usize) -> usize {
+        self.catalog.sites().filter(|site| *site != self.config.site).take(most).count()
+    }
+
     fn addresses(&self, node: &NodeId) -> Vec<String> {
         self.catalog.node(node).map(|body| body.addresses.clone()).unwrap_or_default()
     }

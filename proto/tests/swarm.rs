@@ -13,7 +13,7 @@ use waystation_proto::{
     Digest, FetchId, Hash, NodeId, Output, ReplicaConfig, RequestId, Time,
     ranges::Ranges,
     wants::{Holder, Holders, Order, Waiter, Wants},
-    wire::{Message, Progress},
+    wire::{Elsewhere, Message, Progress},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -26,6 +26,8 @@ struct Swarm {
     wan: u64,
     origin: u64,
     lan: u64,
+    /// A site whose line is thinner, and its rate.
+    thin: Option<(u8, u64)>,
     size: u64,
     /// How long a message is under way within a site, and to another.
     delays: (u64, u64),
@@ -62,6 +64,7 @@ enum Happening {
     Tick,
     Arrive(FetchId),
     Hear(usize, Vec<Progress>),
+    HearOf(usize, Vec<Elsewhere>),
     Gone(usize),
 }
 
@@ -98,6 +101,16 @@ impl Holders for View<'_> {
         Some(Holder { far: self.sites[n] != self.sites[self.me], abroad: false, node: *node })
     }
 
+    fn known(&self, node: &NodeId) -> Option<Holder> {
+        let n = (0..self.sites.len()).find(|n| *n != self.me && name(*n) == *node)?;
+        Some(Holder { far: self.sites[n] != self.sites[self.me], abroad: false, node: *node })
+    }
+
+    fn other_sites(&self, most: usize) -> usize {
+        let others = self.sites.iter().filter(|site| **site != self.sites[self.me]);
+        others.collect::<BTreeSet<_>>().len().min(most)
+    }
+
     fn addresses(&self, _: &NodeId) -> Vec<String> {
         Vec::new()
     }
@@ -116,7 +129,8 @@ impl Holders for View<'_> {
     }
 
     fn site(&self, node: &NodeId) -> u64 {
-        self.number(node).map_or(0, |n| u64::from(self.sites[n]) + 1)
+        let n = (0..self.sites.len()).find(|n| name(*n) == *node);
+        n.map_or(0, |n| u64::from(self.sites[n]) + 1)
     }
 }
 
@@ -139,6 +153,7 @@ impl Swarm {
             wan: wan * 125,
             origin: origin * 125,
             lan: lan * 125,
+            thin: None,
             size,
             delays: (1, 25),
             now: 0,
@@ -169,6 +184,20 @@ impl Swarm {
                     self.nodes[other].sessions.insert(n);
                 }
             }
+        }
+    }
+
+    /// Nodes have sessions with all of their site, and the first two of each site with those of the others.
+    fn gateways(&mut self) {
+        let keeps = |nodes: &[Node], n: usize| {
+            nodes[..n].iter().filter(|node| node.site == nodes[n].site).count() < 2
+        };
+        for n in 1..self.nodes.len() {
+            let with = (1..self.nodes.len()).filter(|other| {
+                let near = self.nodes[*other].site == self.nodes[n].site;
+                *other != n && (near || (keeps(&self.nodes, n) && keeps(&self.nodes, *other)))
+            });
+            self.nodes[n].sessions = with.collect();
         }
     }
 
@@ -224,6 +253,7 @@ impl Swarm {
                     node.wants.fetched(now, fetch, &mut out);
                 }
             }
+            Happening::HearOf(from, told) => node.wants.heard_of(now, &name(from), told, &view),
             Happening::Gone(other) => node.wants.peer_down(now, &name(other), &mut out),
             Happening::Hear(from, progress) => {
                 let whole = node.done.is_some() || n == 0;
@@ -270,6 +300,11 @@ impl Swarm {
                     let delay = if self.nodes[to].site == self.nodes[n].site { near } else { far };
                     self.at(self.now + delay, to, Happening::Hear(n, progress));
                 }
+                Output::Send { to, message: Message::Elsewhere(told) } => {
+                    let to = (0..self.nodes.len()).find(|m| name(*m) == to).expect("known");
+                    assert_eq!(self.nodes[to].site, self.nodes[n].site, "what others said is passed on far");
+                    self.at(self.now + self.delays.0, to, Happening::HearOf(n, told));
+                }
                 _ => {}
             }
         }
@@ -289,7 +324,8 @@ impl Swarm {
             self.left_origin += bytes;
         }
         let up = if there == 0 { self.origin } else { self.wan };
-        for (pipe, rate) in [(Pipe::Up(there), up), (Pipe::Down(here), self.wan)] {
+        let thin = |site, rate| self.thin.filter(|(thin, _)| *thin == site).map_or(rate, |(_, rate)| rate);
+        for (pipe, rate) in [(Pipe::Up(there), thin(there, up)), (Pipe::Down(here), thin(here, self.wan))] {
             let free = self.pipes.entry(pipe).or_default();
             *free = at.max(*free) + bytes / rate;
         }
@@ -314,8 +350,12 @@ impl Swarm {
     }
 
     fn last(&self) -> u64 {
+        self.last_of(|_| true)
+    }
+
+    fn last_of(&self, is: impl Fn(u8) -> bool) -> u64 {
         let down = self.down.borrow();
-        let up = self.nodes.iter().enumerate().skip(1).filter(|(n, _)| !down.contains(n));
+        let up = self.nodes.iter().enumerate().skip(1).filter(|(n, node)| is(node.site) && !down.contains(n));
         up.map(|(n, node)| node.done.unwrap_or_else(|| panic!("node {n} never had it"))).max().expect("nodes")
     }
 
@@ -387,6 +427,39 @@ fn sites_share_what_a_thin_origin_sends() {
         assert!(took <= least * 125 / 100, "{took} ms of {least}");
         assert!(swarm.entered() <= 1030, "{} of 1000 entered a site", swarm.entered());
     }
+}
+
+/// Once a mesh has settled, most nodes hear of other sites from neighbours only.
+#[test]
+fn sites_share_where_few_of_their_nodes_hear_of_one_another() {
+    for apart in [0, 50] {
+        let mut swarm = Swarm::new(4, 3, 40 * MIB, (20, 50, 1000));
+        swarm.gateways();
+        swarm.ticking(300_000);
+        swarm.start(apart);
+        swarm.run(60_000);
+        let least = at_rate(40 * MIB, 20);
+        let (left, took) = (swarm.left_origin * 1000 / swarm.size, swarm.last());
+        assert!(left <= 1150, "{left} of 1000 left the origin");
+        assert!(took <= least * 120 / 100, "{took} ms of {least}");
+        assert!(swarm.entered() <= 1030, "{} of 1000 entered a site", swarm.entered());
+    }
+}
+
+#[test]
+fn a_site_behind_a_thin_line_holds_no_other_up() {
+    let mut swarm = Swarm::new(4, 3, 40 * MIB, (100, 100, 1000));
+    swarm.thin = Some((4, 5 * 125));
+    swarm.gateways();
+    swarm.ticking(300_000);
+    swarm.start(5);
+    swarm.run(120_000);
+    let least = at_rate(40 * MIB, 100);
+    let took = swarm.last_of(|site| site != 4);
+    // A third of what it takes at the thin line, of which four requests at a time are in the way of one another.
+    assert!(took <= at_rate(40 * MIB, 5) / 3, "{took} ms of {least}");
+    assert!(swarm.last() <= at_rate(40 * MIB, 5) * 12 / 10, "{} ms at the thin line", swarm.last());
+    assert!(swarm.left_origin <= 2 * swarm.size, "{} bytes left the origin", swarm.left_origin);
 }
 
 #[test]

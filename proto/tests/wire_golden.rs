@@ -11,7 +11,7 @@ use harness::{
     repository, tag_record, trust,
 };
 use waystation_proto::{
-    Digest, Hash, Record, RecordId,
+    Digest, Hash, NodeId, Record, RecordId,
     body::{HoldingState, LeaseBody, LinkBody, PinBody, SightingBody, State, StatusBody, TagBody, Tier},
     grant::{Action, Actions},
     index::ArtifactIndex,
@@ -19,7 +19,7 @@ use waystation_proto::{
     reconcile::{Content, Summary},
     record::{Key, Kind},
     time::Wall,
-    wire::{Answer, Extent, Message, Progress, Standing},
+    wire::{Answer, Elsewhere, Extent, Message, Progress, Standing},
 };
 
 const GOLDEN: &str = include_str!("golden.txt");
@@ -105,6 +105,8 @@ fn messages() -> Vec<(&'static str, Message)> {
     let partial = Extent::Partial { have: vec![255, 1], coming: vec![0, 6] };
     let crowd = Extent::InCrowd { have: vec![3], coming: vec![], beyond: vec![0, 9], farther: vec![5] };
     let crowd = vec![Progress { hash: Hash([4; 32]), extent: crowd }];
+    let elsewhere = Progress { hash: Hash([5; 32]), extent: partial.clone() };
+    let elsewhere = Elsewhere { node: NodeId([6; 32]), progress: elsewhere };
     let progress = [partial, Extent::Whole, Extent::Dropped];
     let progress = progress.map(|extent| Progress { hash: Hash([3; 32]), extent });
     vec![
@@ -133,6 +135,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("message let go", Message::LetGo),
         ("message who has", Message::WhoHas { manifest: digest(9), hops: 2 }),
         ("message progress", Message::Progress(progress.to_vec())),
+        ("message elsewhere", Message::Elsewhere(vec![elsewhere])),
         ("message lease ask", Message::LeaseAsk { manifest: digest(9), blobs: vec![Hash([3; 32])] }),
         ("message lease answer", Message::LeaseAnswer { manifest: digest(9), granted: true }),
     ]

@@ -78,7 +78,7 @@ impl Kind {
             Message::Reconcile { .. } => Kind::Reconcile,
             Message::Ask { .. } | Message::Tell { .. } | Message::WhoHas { .. } => Kind::Ask,
             Message::Probe { .. } | Message::ProbeAnswer { .. } => Kind::Probe,
-            Message::Progress(_) => Kind::Progress,
+            Message::Progress(_) | Message::Elsewhere(_) => Kind::Progress,
             Message::LeaseAsk { .. } | Message::LeaseAnswer { .. } | Message::LetGo => Kind::Lease,
         }
     }

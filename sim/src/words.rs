@@ -121,6 +121,7 @@ pub fn message(message: &Message) -> String {
         Message::LetGo => "end this session if you can".into(),
         Message::WhoHas { manifest, .. } => format!("who has {manifest:.19}?"),
         Message::Progress(progress) => format!("how far {} blobs are", progress.len()),
+        Message::Elsewhere(told) => format!("how far {} blobs are at other sites", told.len()),
         Message::LeaseAsk { manifest, .. } => format!("do you keep {manifest:.19}?"),
         Message::LeaseAnswer { manifest, granted } => {
             format!("{} {manifest:.19}", if *granted { "I keep" } else { "I do not promise to keep" })

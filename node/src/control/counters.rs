@@ -141,7 +141,7 @@ fn slot(way: Way, message: &Message) -> usize {
             | Message::WhoHas { .. },
         ) => 3,
         (Way::Direct, Message::Ask { .. } | Message::Tell { .. }) => 4,
-        (Way::Direct, Message::Progress(_)) => 5,
+        (Way::Direct, Message::Progress(_) | Message::Elsewhere(_)) => 5,
         // Seldom, and small.
         (Way::Direct, Message::LeaseAsk { .. } | Message::LeaseAnswer { .. }) => 3,
     }

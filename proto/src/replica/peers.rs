@@ -107,6 +107,10 @@ impl Replica {
                 let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
                 self.wants.heard(now.time, from, progress, &self.held, &world, out);
             }
+            Message::Elsewhere(told) => {
+                let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
+                self.wants.heard_of(now.time, &from, told, &world);
+            }
         }
     }
 

@@ -33,15 +33,21 @@ struct Opinion {
 impl Esteem {
     /// It sent what it was asked for.
     pub(super) fn sent(&mut self, now: Time, node: NodeId, bytes: u64, took: Span) {
+        self.took(node, bytes, took);
         let opinion = self.of(node);
         opinion.moved = now;
-        let rate = (bytes / took.0.max(1)).max(1);
-        opinion.rate = Some(opinion.rate.map_or(rate, |before| (before * 3 + rate) / 4));
         // One good piece does not make up for a wrong one.
         if !opinion.lied {
             opinion.failures = 0;
             opinion.until = Time::default();
         }
+    }
+
+    /// So many bytes took it so long, or would have taken longer.
+    pub(super) fn took(&mut self, node: NodeId, bytes: u64, took: Span) {
+        let opinion = self.of(node);
+        let rate = (bytes / took.0.max(1)).max(1);
+        opinion.rate = Some(opinion.rate.map_or(rate, |before| (before * 3 + rate) / 4));
     }
 
     /// It is sending.

@@ -38,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) shares: Shares,
     /// Nobody has been asked for these bytes.
     pub(super) open: Ranges,
+    /// When a transfer of anything last brought what it was to.
+    pub(super) got: Time,
     /// Transfers that may be started.
     pub(super) free: usize,
     /// Whether other sites may be asked.
@@ -71,6 +73,8 @@ struct Reach {
     far: Cells,
     /// and of those that have all of it.
     whole_far: Cells,
+    /// Of these, what another site comes before this one for.
+    taken_over: Cells,
 }
 
 /// Whose work this node does.
@@ -105,7 +109,8 @@ impl Plan<'_> {
         let none = self.no_cells();
         let [far, whole_far] =
             [&mut reach.far, &mut reach.whole_far].map(|cells| core::mem::replace(cells, none.clone()));
-        let outside = Reach { near: none, far, whole_far };
+        let taken_over = reach.taken_over.clone();
+        let outside = Reach { near: none, far, whole_far, taken_over };
         if self.far && self.free_far > 0 {
             let occupied = !(outside.far.is_empty() && outside.whole_far.is_empty());
             self.occupied = Some((occupied, self.taken_care_of().0.len()));
@@ -152,6 +157,12 @@ impl Plan<'_> {
             // Where all ask for the same next, few have anything for others. So only about in order.
             let copies = |cell: &usize| self.want.sharers.copies(*cell);
             cells.sort_by_cached_key(|cell| (*cell / WINDOW, copies(cell), self.shares.chance(*cell)));
+        } else if !reach.taken_over.is_empty() {
+            // From the other end than those that come before this site, so that both meet once.
+            let is_taken_over = |cell: usize| reach.taken_over.contains(cell);
+            cells.sort_by_key(|cell| {
+                (is_taken_over(*cell), if is_taken_over(*cell) { usize::MAX - cell } else { *cell })
+            });
         }
         cells
     }
@@ -174,10 +185,10 @@ impl Plan<'_> {
         let near = self.want.grid.touching(&self.open);
         let none = || self.no_cells();
         if !self.far || !self.sources.iter().any(|source| source.holder.far && self.has_room_for(source)) {
-            return Reach { near, far: none(), whole_far: none() };
+            return Reach { near, far: none(), whole_far: none(), taken_over: none() };
         }
         if self.sharing == Sharing::Origin {
-            return Reach { far: near.clone(), whole_far: near.clone(), near };
+            return Reach { far: near.clone(), whole_far: near.clone(), near, taken_over: none() };
         }
         let mut far = near.clone();
         let (here, elsewhere) = self.taken_care_of();
@@ -191,15 +202,21 @@ impl Plan<'_> {
             (Work::Own, _) if !self.shares.is_mine(0) => none(),
             _ => far,
         };
-        let mut whole_far = far.clone();
+        let (mut whole_far, mut taken_over) = (far.clone(), none());
         if self.sharing == Sharing::Swarm && self.is_scarce() {
             // It has left the origin, or is about to, and can be had there.
             whole_far.remove_all(&elsewhere);
             if work != Work::OtherSites {
-                whole_far = self.shares.my_sites(&whole_far);
+                let others = whole_far.clone();
+                whole_far = self.shares.my_sites(&others, 0);
+                if self.want.reach > 0 {
+                    taken_over = self.shares.my_sites(&others, self.want.reach);
+                    taken_over.remove_all(&whole_far);
+                    whole_far.join(&taken_over);
+                }
             }
         }
-        Reach { near, far, whole_far }
+        Reach { near, far, whole_far, taken_over }
     }
 
     /// What neighbours have or bring in, and what other sites that have not got all of it have or bring to theirs.
@@ -210,14 +227,19 @@ impl Plan<'_> {
             false => self.no_cells(),
         };
         let mut elsewhere = self.no_cells();
-        for Source { holder, has, .. } in &self.sources {
+        let origin = self.rate_of_whole();
+        for source in self.sources.iter().filter(|source| !source.is_slow(origin)) {
+            let Source { holder, has, .. } = source;
             match (holder.far, has) {
                 (false, Some(has)) => near.join(has),
                 (false, None) => near = Cells::all(want.grid.count()),
                 (true, Some(has)) => elsewhere.join(has),
                 (true, None) => {}
             }
-            if let Some(brings) = want.sharers.brings(self.now, &holder.node).filter(|_| holder.far) {
+            // Sites that get it from a slow one are no help to each other.
+            let stands_still = want.reach >= self.shares.sites() && self.now.since(self.got) >= STANDS_STILL;
+            let believed = holder.far && !stands_still;
+            if let Some(brings) = want.sharers.brings(self.now, &holder.node).filter(|_| believed) {
                 elsewhere.join(brings);
             }
         }
@@ -274,11 +296,12 @@ impl Plan<'_> {
     fn best(&self, reach: &Reach, cell: usize) -> Option<usize> {
         let sources = self.sources.iter().enumerate();
         let able = sources.filter(|(_, source)| self.has_room_for(source) && reach.may_ask(source, cell));
+        let origin = self.rate_of_whole();
         let best = able.min_by_key(|(_, source)| {
             let spread = mix(number(&source.holder.node.0) ^ cell as u64);
             let whole_far = source.holder.far && source.has.is_none();
             let Holder { far, abroad, .. } = source.holder;
-            (far, whole_far, abroad, source.lanes, Reverse(source.rate), spread)
+            (far, source.is_slow(origin), whole_far, abroad, source.lanes, Reverse(source.rate), spread)
         });
         best.map(|(at, _)| at)
     }
@@ -299,6 +322,31 @@ impl Plan<'_> {
             false => PIECE_MAX,
         };
         by_rate.min(fair).clamp(cell, most.max(cell))
+    }
+
+    /// Transfers from sites that have some of it and take much longer than from where all of it is.
+    pub(super) fn stuck(&self, flights: &[(FetchId, &Flight)]) -> Vec<FetchId> {
+        let stuck = flights.iter().filter(|(_, flight)| flight.far && self.is_stuck(flight));
+        stuck.map(|(fetch, _)| *fetch).collect()
+    }
+
+    fn is_stuck(&self, flight: &Flight) -> bool {
+        let bytes = flight.range.end - flight.range.start;
+        let is_of_part = self.whole_far().all(|source| source.holder.node != flight.from);
+        self.rate_of_whole().filter(|_| is_of_part).is_some_and(|rate| {
+            let usual = bytes / rate.max(1);
+            self.now.since(flight.started).0 > usual.saturating_mul(2).saturating_add(STUCK.0)
+        })
+    }
+
+    /// Those of other sites that have all of it.
+    fn whole_far(&self) -> impl Iterator<Item = &Source<'_>> {
+        self.sources.iter().filter(|source| source.holder.far && source.has.is_none())
+    }
+
+    /// The rate of the fastest of them.
+    fn rate_of_whole(&self) -> Option<u64> {
+        self.whole_far().filter_map(|source| source.rate).max()
     }
 
     /// Transfers that take much longer than they should, and who else could be asked for the same.
@@ -336,6 +384,14 @@ impl Plan<'_> {
     }
 }
 
+impl Source<'_> {
+    /// Whether it has a part only, on another site, and is slow beside whoever has all of it.
+    fn is_slow(&self, origin: Option<u64>) -> bool {
+        let rates = self.rate.zip(origin).filter(|_| self.holder.far && self.has.is_some());
+        rates.is_some_and(|(rate, origin)| rate.saturating_mul(MUCH) < origin)
+    }
+}
+
 impl Reach {
     fn of(&self, source: &Source<'_>) -> &Cells {
         match (source.holder.far, source.has) {
@@ -351,6 +407,8 @@ impl Reach {
     }
 }
 
+/// From whom it would take this many times as long as from where all of it is, nobody waits for it.
+const MUCH: u64 = 3;
 /// How long a request is to take.
 const PIECE: Span = Span::millis(500);
 const PIECE_MAX: u64 = 64 * 1024 * 1024;
@@ -363,8 +421,12 @@ const WINDOW: usize = 256;
 const IDLE: Span = Span::millis(500);
 /// or another site's.
 const IDLE_SITE: Span = Span::millis(2_000);
-/// A node to which nothing has come for this long does not believe any more that others are bringing it: a
-/// neighbour that says so for ever must not keep a site from what it wants.
+/// A node to which nothing more comes for this long does not wait for what other sites say to bring.
+const STANDS_STILL: Span = Span::secs(2);
+/// After this long it does not believe any more that neighbours are bringing a
+/// blob of which nothing comes: one that says so for ever must not keep a site from what it wants.
 const DISTRUST: Span = Span::secs(20);
+/// One from another site that has a part of it after twice as long as from where all of it is, and this.
+const STUCK: Span = Span::secs(2);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.
 const LATE: Span = Span::millis(300);

@@ -108,6 +108,7 @@ impl Wants {
         }
         want.look_up(world);
         want.join_crowd(now, &hash, world);
+        want.draw(now, self.flights.values().map(|flight| flight.from));
         let Some(want) = self.wants.get(&hash) else { return };
         let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == hash);
         let flights: Vec<(FetchId, &Flight)> = of_blob.map(|(fetch, flight)| (*fetch, flight)).collect();
@@ -117,6 +118,7 @@ impl Wants {
             pieces.extend(plan.others_work());
         }
         let slow = plan.slow(&flights, &self.esteem);
+        let stuck = plan.stuck(&flights);
         let noted = plan.occupied;
         if let Some((occupied, known)) = noted
             && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
@@ -125,6 +127,15 @@ impl Wants {
         }
         for piece in pieces {
             self.launch(now, hash, piece, false, world, out);
+        }
+        // What has come of it is kept.
+        for fetch in stuck {
+            if let Some(flight) = self.land(fetch) {
+                let bytes = flight.range.end - flight.range.start;
+                self.esteem.took(flight.from, bytes, now.since(flight.started));
+                self.doubt(now, &flight, out);
+                out.push(Output::CancelFetch { fetch });
+            }
         }
         for (fetch, piece) in slow {
             if let Some(flight) = self.flights.get_mut(&fetch) {
@@ -156,9 +167,7 @@ impl Wants {
         let begun = want.telling.settled.is_some_and(|at| now.since(at) >= GATHERING);
         let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
         let carefully = many || now < want.telling.settled_far;
-        let lanes_first = if carefully { 1 } else { lanes_max };
-        let others = self.wants.values().filter(|want| want.is_traded());
-        let trading = TRADING.div_ceil(others.count().max(1)).max(TRADING_LEAST);
+        let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
         let me = world.me();
         // Slots that are full of what nobody waits for would make a client wait.
         let (of_holder, in_all) = match want.class() {
@@ -169,12 +178,18 @@ impl Wants {
             let node = holder.node;
             let asked = self.esteem.asked(now, &node);
             // What some neighbour has is not brought in again because that one failed once.
-            if asked.is_none() && (has.is_none() || self.esteem.is_given_up(now, &node)) {
+            if asked.is_none() && (has.is_none() || holder.far || self.esteem.is_given_up(now, &node)) {
                 return None;
             }
             let busy = self.busy.get(&node).copied().unwrap_or(0);
             let lanes = lanes.get(&node).copied().unwrap_or(0);
-            let lanes_max = if holder.far && has.is_none() { lanes_first } else { lanes_max };
+            let lanes_max = match (holder.far && has.is_none() && carefully, asked.flatten()) {
+                (true, _) => 1,
+                (false, Some(rate)) if holder.far && shared => {
+                    lanes_over(want.grid.cell_bytes() / rate.max(1)).min(lanes_max)
+                }
+                (false, _) => lanes_max,
+            };
             let room = lanes_max.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
             let room = if asked.is_some() { room } else { 0 };
             Some(Source { holder, has, lanes, room, rate: asked.flatten() })
@@ -186,15 +201,27 @@ impl Wants {
             sources: sources.collect(),
             shares: want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed),
             open,
+            got: self.got,
             free: in_all.saturating_sub(self.flights.len()),
             far: self.may_ask_far(now, want, world),
-            free_far: if many { BRINGING.saturating_sub(far) } else { usize::MAX },
-            free_near: if many { trading.saturating_sub(flights.len() - far) } else { usize::MAX },
+            free_far,
+            free_near,
             many,
             carefully,
             turnout: self.turnout(now, want),
             occupied: None,
         }
+    }
+
+    /// Transfers of a blob that may be begun from other sites and from neighbours, beside those under way.
+    fn free(&self, many: bool, shared: bool, far: usize, near: usize) -> (usize, usize) {
+        if many {
+            let others = self.wants.values().filter(|want| want.is_traded());
+            let trading = TRADING.div_ceil(others.count().max(1)).max(TRADING_LEAST);
+            return (BRINGING.saturating_sub(far), trading.saturating_sub(near));
+        }
+        let far_in_all = || self.flights.values().filter(|flight| flight.far).count();
+        (if shared { self.window.size().saturating_sub(far_in_all()) } else { usize::MAX }, usize::MAX)
     }
 
     /// How many of this node's neighbours take part. Whoever has begun with anything else of late is likely to.
@@ -216,6 +243,16 @@ impl Wants {
         }
         let gives_way = class == Class::Background && far.clients > 0 && far.background > 0;
         want.is_settled(now) && !gives_way && world.far_allowed(class)
+    }
+}
+
+/// Transfers at a time from one holder where a cell takes so many milliseconds: what is on its way over a thin line is
+/// nobody else's to fetch.
+fn lanes_over(took: u64) -> usize {
+    match took {
+        took if took >= CLAIMED.0 => 1,
+        took if took >= CLAIMED.0 / 2 => 2,
+        _ => usize::MAX,
     }
 }
 
@@ -241,6 +278,8 @@ type Having<'a> = (Holder, Option<&'a Cells>);
 /// Transfers at a time from one holder of a blob that others get too: pieces are small then, and a round trip is
 /// not to be waited for after each.
 const LANES_SHARED: usize = 4;
+/// A cell that takes this long from another site is asked for alone.
+const CLAIMED: Span = Span::millis(1_000);
 /// Transfers at a time from one holder, over all blobs: many small blobs hide one another's round trips.
 const HOLDER_TRANSFERS_MAX: usize = 8;
 /// How long after a node of a large site began others may be about to begin with the same.

@@ -40,6 +40,10 @@ pub(super) struct Sharer {
     gap: Option<Span>,
     /// Has not been told yet what is here.
     pub(super) is_new: bool,
+    /// Is heard of through neighbours only.
+    pub(super) is_hearsay: bool,
+    /// Neighbours have not been told yet what it said last.
+    pub(super) is_news: bool,
 }
 
 /// Who shares in a blob, as it takes to agree on who fetches what from outside.
@@ -93,6 +97,8 @@ impl Sharers {
             changed: now,
             gap: None,
             is_new: true,
+            is_hearsay: false,
+            is_news: false,
         });
         if sharer.have != have {
             let gap = now.since(sharer.changed);
@@ -101,7 +107,39 @@ impl Sharers {
         }
         (sharer.have, sharer.coming, sharer.beyond, sharer.farther) = (have, coming, beyond, farther);
         (sharer.holder, sharer.heard) = (holder, now);
+        (sharer.is_hearsay, sharer.is_news) = (false, true);
         true
+    }
+
+    /// What a neighbour says that a member of another site said. False where it makes no sense.
+    pub(super) fn told_of(&mut self, now: Time, whom: (Holder, u64), grid: &Grid, extent: &Extent) -> bool {
+        let node = whom.0.node;
+        // What it says itself is worth more.
+        if self.sharers.get(&node).is_some_and(|sharer| !sharer.is_hearsay) {
+            return true;
+        }
+        let makes_sense = self.told(now, whom, grid, extent);
+        if let Some(sharer) = self.sharers.get_mut(&node) {
+            (sharer.is_hearsay, sharer.is_news, sharer.is_new) = (true, false, false);
+        }
+        makes_sense
+    }
+
+    /// What members of other sites said themselves and neighbours do not know yet, or all of it.
+    pub(super) fn news(&self, all: bool) -> alloc::vec::Vec<(NodeId, Extent)> {
+        let said = self.sharers.iter().filter(|(_, sharer)| sharer.holder.far && !sharer.is_hearsay);
+        let news = said.filter(|(_, sharer)| all || sharer.is_news);
+        news.take(PASSED_ON_MAX).map(|(node, sharer)| (*node, sharer.extent())).collect()
+    }
+
+    /// Neighbours were told.
+    pub(super) fn passed_on(&mut self) {
+        self.sharers.values_mut().for_each(|sharer| sharer.is_news = false);
+    }
+
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.sharers.len()
     }
 
     /// A member's last session ended.
@@ -206,6 +244,13 @@ impl Sharer {
         self.coming.contains(cell)
     }
 
+    fn extent(&self) -> Extent {
+        match &self.have {
+            Some(have) => Extent::Partial { have: have.to_bytes(), coming: self.coming.to_bytes() },
+            None => Extent::Whole,
+        }
+    }
+
     /// What it has; all of it where that is nothing.
     pub(super) fn cells(&self) -> Option<&Cells> {
         self.have.as_ref()
@@ -244,12 +289,15 @@ impl Shares {
     }
 
     /// Those of these cells that this site fetches from where all of the blob is, for the others.
-    pub(super) fn my_sites(&self, of: &Cells) -> Cells {
-        Shares::those(of, |cell| self.is_my_sites(cell))
+    ///
+    /// `reach` other sites may come before it.
+    pub(super) fn my_sites(&self, of: &Cells, reach: usize) -> Cells {
+        Shares::those(of, |cell| self.is_my_sites(cell, reach))
     }
 
-    fn is_my_sites(&self, cell: usize) -> bool {
-        self.sites.len() == 1 || self.best(&self.sites, cell) == Some(self.site)
+    fn is_my_sites(&self, cell: usize, reach: usize) -> bool {
+        let mine = self.rank(self.site, cell);
+        self.sites.iter().filter(|site| self.rank(**site, cell) > mine).count() <= reach
     }
 
     /// Asks once for each stripe that any of the cells is in.
@@ -323,6 +371,8 @@ pub(super) fn mix(value: u64) -> u64 {
 pub(super) const STRIPE: usize = 4;
 /// Nodes that share in one blob, as far as this node minds.
 const SHARERS_MAX: usize = 64;
+/// Members of other sites of which neighbours are told at a time.
+const PASSED_ON_MAX: usize = 16;
 /// A node of this site that was not heard of for this long is not relied on: it says something twice a second.
 const SILENCE_NEAR: Span = Span::millis(1_500);
 const SILENCE_FAR: Span = Span::secs(12);
@@ -378,14 +428,44 @@ mod tests {
                     if view.is_mine(cell) {
                         prop_assert!(!fetching.contains(site), "two nodes of one site");
                         fetching.push(*site);
-                        *work.entry(at).or_default() += usize::from(view.is_my_sites(cell));
+                        *work.entry(at).or_default() += usize::from(view.is_my_sites(cell, 0));
                     }
                 }
-                let owners = views.iter().filter(|(_, view)| view.is_mine(cell) && view.is_my_sites(cell));
+                let owners = views.iter().filter(|(_, view)| view.is_mine(cell) && view.is_my_sites(cell, 0));
                 prop_assert_eq!(owners.count(), 1, "of the origin");
             }
             prop_assert_eq!(work.values().sum::<usize>(), 512);
         }
+    }
+
+    #[test]
+    fn what_a_member_says_itself_is_worth_more_than_what_neighbours_say_of_it() {
+        let grid = Grid::of(1 << 26);
+        let having = |cell| {
+            let mut have = Cells::none(grid.count());
+            have.insert(cell);
+            Extent::Partial { have: have.to_bytes(), coming: Vec::new() }
+        };
+        let mut sharers = Sharers::default();
+        let far = (holder(1, true), 2);
+        assert!(sharers.told_of(Time(0), far, &grid, &having(3)));
+        assert_eq!(
+            (sharers.copies(3), sharers.news(true).len()),
+            (1, 0),
+            "it is believed, and not passed on"
+        );
+        assert!(!sharers.told_of(
+            Time(0),
+            far,
+            &grid,
+            &Extent::Partial { have: [255; 99].into(), coming: Vec::new() }
+        ));
+        assert!(sharers.told(Time(1), far, &grid, &having(4)));
+        assert!(sharers.told_of(Time(2), far, &grid, &having(5)));
+        assert_eq!([3, 4, 5].map(|cell| sharers.copies(cell)), [0, 1, 0]);
+        assert_eq!(sharers.news(false), [(node(1), having(4))]);
+        sharers.passed_on();
+        assert_eq!((sharers.news(false).len(), sharers.news(true).len()), (0, 1));
     }
 
     #[test]

@@ -10,12 +10,15 @@ use crate::{
     event::{FetchId, Output},
     id::{Hash, NodeId},
     time::{Span, Time},
-    wire::{Extent, Message, Progress},
+    wire::{Elsewhere, Extent, Message, Progress},
 };
 
 /// What is to be sent to whom.
 #[derive(Default)]
-struct Letters(BTreeMap<NodeId, Vec<Progress>>);
+struct Letters {
+    progress: BTreeMap<NodeId, Vec<Progress>>,
+    elsewhere: BTreeMap<NodeId, Vec<Elsewhere>>,
+}
 
 impl Wants {
     /// A member says how far it is with some blobs.
@@ -51,6 +54,21 @@ impl Wants {
         letters.send(out);
     }
 
+    /// A neighbour says how far members of other sites are with some blobs.
+    pub fn heard_of(&mut self, now: Time, from: &NodeId, told: Vec<Elsewhere>, world: &impl Holders) {
+        if world.member(from).is_none_or(|member| member.far) {
+            return;
+        }
+        for Elsewhere { node, progress: Progress { hash, extent } } in told {
+            let (Some(want), Some(member)) = (self.wants.get_mut(&hash), world.known(&node)) else {
+                continue;
+            };
+            if member.far && want.sharers.told_of(now, (member, world.site(&node)), &want.grid, &extent) {
+                self.stirred.one(hash);
+            }
+        }
+    }
+
     /// Whether others have to be told something now and then.
     pub fn is_sharing(&self, now: Time) -> bool {
         self.wants
@@ -84,6 +102,9 @@ impl Wants {
             let could_want = members.iter().any(|(node, far)| *far && !has_it(node));
             let far_too = want.size >= SHARED_FAR_MIN;
             let extent = want.extent(config, &Cells::none(want.grid.count()));
+            // Who has no session with other sites hears of them from neighbours, if there are any to hear of.
+            let at: BTreeSet<u64> = holders.iter().filter(|h| h.far).map(|h| world.site(&h.node)).collect();
+            let through_neighbours = far_too && near > 0 && world.other_sites(at.len() + 1) > at.len();
             let telling = &mut want.telling;
             for (node, far) in members.iter().filter(|(_, far)| shared && (!far || far_too)) {
                 letters.add(*node, *hash, extent.clone());
@@ -103,7 +124,10 @@ impl Wants {
             // Nobody has to be waited for where there is nobody.
             let wait = |whom: &BTreeSet<NodeId>, span| if whom.is_empty() { now } else { now + span };
             telling.settled = Some(wait(&telling.unanswered, SETTLE));
-            telling.settled_far = wait(&telling.unanswered_far, SETTLE_FAR);
+            telling.settled_far = match through_neighbours {
+                true if telling.unanswered_far.is_empty() => now + SETTLE_FAR,
+                _ => wait(&telling.unanswered_far, SETTLE_FAR),
+            };
             (want.telling.told, want.telling.told_far) = (now, now);
         }
         letters.send(out);
@@ -152,9 +176,12 @@ impl Wants {
                 (telling.told_far, telling.news_far) = (now, false);
             }
             let mut told = Vec::new();
-            for (node, sharer) in want.sharers.iter_mut().filter(|(_, sharer)| sharer.is_getting()) {
-                if core::mem::take(&mut sharer.is_new) || if sharer.holder.far { far } else { near } {
-                    told.push((*node, sharer.holder.far));
+            let listening =
+                want.sharers.iter_mut().filter(|(_, sharer)| sharer.is_getting() && !sharer.is_hearsay);
+            for (node, sharer) in listening {
+                let is_new = core::mem::take(&mut sharer.is_new);
+                if is_new || if sharer.holder.far { far } else { near } {
+                    told.push((*node, sharer.holder.far, is_new));
                 }
             }
             if told.is_empty() {
@@ -163,10 +190,22 @@ impl Wants {
             let alive = |flight: &&Flight| {
                 flight.hash == *hash && self.esteem.is_sending(now, &flight.from, flight.started)
             };
-            let to_far = want.extent(config, &coming(want, self.flights.values().filter(alive)));
-            let to_near = want.with_what_is_around(now, &to_far);
-            for (node, far) in told {
+            let mut coming = coming(want, self.flights.values().filter(alive));
+            let extent = want.extent(config, &coming);
+            let to_near = want.with_what_is_around(now, &extent);
+            // Other sites hear of this site from some of its nodes.
+            coming.join(&want.sharers.coming(now, &want.grid));
+            coming.join(&want.sharers.around(now, &want.grid));
+            let to_far = want.extent(config, &coming);
+            let (all, news) = (want.sharers.news(true), want.sharers.news(false));
+            if near {
+                want.sharers.passed_on();
+            }
+            for (node, far, is_new) in told {
                 letters.add(node, *hash, if far { to_far.clone() } else { to_near.clone() });
+                if !far {
+                    letters.pass_on(node, *hash, if is_new { &all } else { &news });
+                }
             }
         }
         letters.send(out);
@@ -175,7 +214,8 @@ impl Wants {
     /// Tells those who are still getting it how it ended here.
     pub(super) fn part(hash: Hash, want: &Want, extent: &Extent, out: &mut Vec<Output>) {
         let mut letters = Letters::default();
-        for (node, _) in want.sharers.iter().filter(|(_, sharer)| sharer.is_getting()) {
+        let told = want.sharers.iter().filter(|(_, sharer)| sharer.is_getting() && !sharer.is_hearsay);
+        for (node, _) in told {
             letters.add(*node, hash, extent.clone());
         }
         letters.send(out);
@@ -249,24 +289,40 @@ fn is_due(now: Time, told: Time, news: bool, (soon, late): (Span, Span)) -> bool
 
 impl Letters {
     fn add(&mut self, to: NodeId, hash: Hash, extent: Extent) {
-        self.0.entry(to).or_default().push(Progress { hash, extent });
+        self.progress.entry(to).or_default().push(Progress { hash, extent });
+    }
+
+    fn pass_on(&mut self, to: NodeId, hash: Hash, said: &[(NodeId, Extent)]) {
+        let told = said.iter().filter(|(node, _)| *node != to);
+        let told = told.map(|(node, extent)| (*node, Progress { hash, extent: extent.clone() }));
+        let told: Vec<Elsewhere> = told.map(|(node, progress)| Elsewhere { node, progress }).collect();
+        if !told.is_empty() {
+            self.elsewhere.entry(to).or_default().extend(told);
+        }
     }
 
     fn send(self, out: &mut Vec<Output>) {
-        for (to, mut progress) in self.0 {
-            while !progress.is_empty() {
-                let rest = progress.split_off(progress.len().min(Message::MAX_PROGRESS));
-                out.push(Output::Send { to, message: Message::Progress(progress) });
-                progress = rest;
-            }
+        for (to, progress) in self.progress {
+            send_in_parts(to, progress, Message::Progress, out);
         }
+        for (to, told) in self.elsewhere {
+            send_in_parts(to, told, Message::Elsewhere, out);
+        }
+    }
+}
+
+fn send_in_parts<T>(to: NodeId, mut all: Vec<T>, message: fn(Vec<T>) -> Message, out: &mut Vec<Output>) {
+    while !all.is_empty() {
+        let rest = all.split_off(all.len().min(Message::MAX_PROGRESS));
+        out.push(Output::Send { to, message: message(all) });
+        all = rest;
     }
 }
 
 /// Smaller blobs are fetched by each node for itself: agreeing would cost as much,
 const SHARED_MIN: u64 = 16 * 1024;
 /// and of these other sites are not told.
-const SHARED_FAR_MIN: u64 = 1024 * 1024;
+const SHARED_FAR_MIN: u64 = 128 * 1024;
 /// How long neighbours are given to say whether they want the same, before it is fetched from another site. Those
 /// that are there and not busy have answered after a few milliseconds, and then nobody is waited for.
 const SETTLE: Span = Span::millis(250);

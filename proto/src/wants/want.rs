@@ -8,7 +8,7 @@ use crate::{
     event::{Class, Event, Output},
     id::{Digest, Hash, NodeId},
     ranges::Ranges,
-    time::Time,
+    time::{Span, Time},
 };
 
 /// A wanted blob.
@@ -39,6 +39,11 @@ pub(super) struct Want {
     pub(super) not_before: Time,
     /// When its last transfer ended.
     pub(super) idle_since: Time,
+    /// When bytes last were on their way from where all of it is.
+    pub(super) drew: Time,
+    /// How many other sites come before this one for what it brings in from there: none at first, more where those
+    /// that do are slow.
+    pub(super) reach: usize,
     /// Others that are getting it.
     pub(super) sharers: Sharers,
     pub(super) telling: Telling,
@@ -116,6 +121,8 @@ impl Want {
             failures: 0,
             not_before: now,
             idle_since: now,
+            drew: now,
+            reach: 0,
             sharers: Sharers::default(),
             telling: Telling::default(),
             crowd: None,
@@ -162,6 +169,21 @@ impl Want {
 
     pub(super) fn class(&self) -> Class {
         if self.is_urgent() { Class::Client } else { Class::Background }
+    }
+
+    /// Looks whether anything comes from where all of it is, of other sites. Where nothing did for a while, all that is
+    /// this site's to bring is there, and what others have not begun with is taken over, little by little.
+    pub(super) fn draw(&mut self, now: Time, from: impl Iterator<Item = NodeId>) {
+        let holders = self.possible_holders();
+        let mut far = holders.iter().filter(|holder| holder.far).map(|holder| holder.node);
+        let (any, mut from) = (far.next(), from);
+        let draws = from.any(|node| any == Some(node) || far.clone().any(|holder| holder == node));
+        if draws || !self.is_settled(now) {
+            self.drew = now;
+        } else if any.is_some() && now.since(self.drew) >= IDLE_LINE {
+            self.reach = (self.reach + 1).min(self.sharers.len());
+            self.drew = now;
+        }
     }
 
     /// Who is there and could send all of it, best first.
@@ -212,3 +234,6 @@ impl Want {
         }
     }
 }
+
+/// News from other sites are up to half a second old: after twice that it is known what they have begun with.
+const IDLE_LINE: Span = Span::millis(1_000);
