@@ -487,6 +487,24 @@ mod tests {
         assert_eq!(full, PullFailure::Storage("no room".into()));
     }
 
+    #[test]
+    fn what_is_of_another_size_or_tag_is_not_gone_on_with() {
+        let goes_on = |origin: (Option<u64>, Option<&str>), now: (Option<u64>, Option<&str>), expected| {
+            let tag = |tag: Option<&str>| tag.map(str::to_owned);
+            let origin = Origin { size: origin.0, etag: tag(origin.1) };
+            let body = futures_util::stream::empty().boxed();
+            is_same(&origin, &BlobBody { size: now.0, from: 1, etag: tag(now.1), body }, expected)
+        };
+        let (ten, nine) = (Some(10), Some(9));
+        assert!(goes_on((ten, Some("a")), (ten, Some("a")), ten));
+        assert!(goes_on((None, None), (None, None), None));
+        assert!(goes_on((ten, None), (None, Some("a")), None));
+        assert!(!goes_on((ten, None), (nine, None), None));
+        assert!(!goes_on((ten, None), (None, None), nine));
+        assert!(!goes_on((None, None), (ten, None), nine));
+        assert!(!goes_on((ten, Some("a")), (ten, Some("b")), ten));
+    }
+
     #[tokio::test]
     async fn requests_that_no_download_came_of_keep_no_room_from_others() {
         let dir = tempfile::tempdir().expect("a directory");
