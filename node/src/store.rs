@@ -16,7 +16,7 @@
 //! and only then the answer. So a crash loses nothing that was answered, and what it leaves (files without
 //! names, a stale index) the next start sweeps or builds again ([`recovery`]). What it can lose: uploads that
 //! were not finished (after a power loss only; after a kill they go on), the last seconds of downloads from
-//! upstreams ([`partial`]), downloads that were not sealed, and what other nodes said to hold.
+//! upstreams (`partial.rs`), downloads that were not sealed, and what other nodes said to hold.
 //!
 //! [`ingest`] is the only way in for bytes from outside the mesh; bytes from members enter the store through
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
