@@ -37,6 +37,7 @@ mod cases {
     mod pulled_lists;
     mod push_pull;
     mod restart;
+    mod resumed_download;
     mod shutdown;
     mod space;
     mod start_errors;

@@ -191,6 +191,12 @@ impl Gc {
             self.inner.metrics.used.set(i64::try_from(space.used).unwrap_or(i64::MAX));
         }
         let need = if pressed || self.is_high(&space) { self.need(&space) } else { 0 };
+        // What was never whole goes before anything that is.
+        let freed = self.store().sweep_partials(need).await;
+        if freed > 0 {
+            self.store().measure().await?;
+        }
+        let need = need.saturating_sub(freed);
         if need == 0 && !looking {
             return Ok(());
         }

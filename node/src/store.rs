@@ -5,7 +5,7 @@
 //!            lock        held while a node runs
 //!            blobs/      iroh-blobs' store: database (names, blobs up to 16 KiB), fetched data, outboards
 //!            files/      larger blobs that came in here; the store refers to them and never removes them
-//!            uploads/    upload sessions, and bodies that are being received
+//!            uploads/    upload sessions, bodies that are being received, downloads that were cut
 //!            quarantine/ the last few files that were found damaged
 //!            index/      the catalog as looked up (sled); can be deleted while no node runs
 //!            used        when what is here was last used; can be deleted while no node runs
@@ -15,8 +15,8 @@
 //! every write is: bytes synced, directory synced, blob known to the store, named, store synced, index,
 //! and only then the answer. So a crash loses nothing that was answered, and what it leaves (files without
 //! names, a stale index) the next start sweeps or builds again ([`recovery`]). What it can lose: uploads that
-//! were not finished (after a power loss only; after a kill they go on), downloads that were not sealed,
-//! and what other nodes said to hold.
+//! were not finished (after a power loss only; after a kill they go on), the last seconds of downloads from
+//! upstreams (`partial.rs`), downloads that were not sealed, and what other nodes said to hold.
 //!
 //! [`ingest`] is the only way in for bytes from outside the mesh; bytes from members enter the store through
 //! the data plane and count from [`Store::seal`] on. [`reading`] is the only way out to clients.
@@ -34,6 +34,7 @@ mod index;
 mod ingest;
 mod lane;
 mod outboards;
+mod partial;
 mod reading;
 mod recovery;
 mod rehash;
@@ -56,6 +57,7 @@ use waystation_proto::{Digest, Hash, RepoName, Shared, ranges::Ranges};
 pub use entries::{ArtifactEntry, LinkEntry, SightingEntry, TagEntry, WriteEntry};
 pub use incoming::{Growth, Incoming};
 pub use index::{Index, WRITES_MAX};
+pub use partial::Origin;
 pub use room::Space;
 pub use sweep::{Fetching, Inventory};
 pub use uses::{Use, Uses};
@@ -226,12 +228,24 @@ impl Store {
         self.0.ingest_manifest(digest, bytes, index).await
     }
 
-    /// Begins a download: a blob that comes over one or more connections and may be read meanwhile.
+    /// Begins a download: a blob that comes over one or more connections and may be read meanwhile. What came of it
+    /// before a crash, or before it was given up, is there already; see [`Incoming::origin`].
     ///
     /// # Errors
     /// `Storage`.
-    pub async fn incoming(&self, expected: Digest) -> Result<Incoming, IngestError> {
-        Incoming::new(self.0.clone(), expected).await
+    pub async fn incoming(&self, repository: &RepoName, expected: Digest) -> Result<Incoming, IngestError> {
+        Incoming::new(self.0.clone(), repository, expected).await
+    }
+
+    /// Removes what is too old or too much of downloads that were not finished, and, of the oldest that rest, so
+    /// many bytes more. Returns how many of those were freed.
+    pub async fn sweep_partials(&self, wanted: u64) -> u64 {
+        let (partials, quota) = (self.0.partials.clone(), self.0.dirs.room.quota());
+        let swept = blobs::blocking(move || {
+            partials.sweep(std::time::Instant::now(), quota / partial::SHARE_OF_QUOTA);
+            Ok(partials.yield_bytes(wanted))
+        });
+        swept.await.unwrap_or(0)
     }
 
     /// Reads all of a sealed blob that somebody without authority said to have a digest. If it has, it is held
@@ -484,6 +498,7 @@ struct Inner {
     /// The name of this run, which the index is marked with when it is left complete.
     run: u64,
     uploads: uploads::Uploads,
+    partials: Arc<partial::Partials>,
     segments: segments::Segments,
     reading: reading::Reading,
     active: ingest::Active,

@@ -99,6 +99,8 @@ pub struct BlobBody {
     pub size: Option<u64>,
     /// The first byte that comes; 0 where the upstream does not begin in the middle.
     pub from: u64,
+    /// Its strong entity tag, where the upstream gave one.
+    pub etag: Option<String>,
     /// The bytes. It ends with an error where they are not as many as announced; the rest can be asked for anew.
     pub body: ByteStream,
 }
@@ -300,8 +302,23 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn blob(&self, path: &str, digest: &Digest, from: u64) -> Result<BlobBody, UpstreamError> {
+        self.blob_if(path, digest, from, None).await
+    }
+
+    /// As [`Self::blob`]; from its first byte on where its entity tag is not this one any more.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    pub async fn blob_if(
+        &self,
+        path: &str,
+        digest: &Digest,
+        from: u64,
+        etag: Option<&str>,
+    ) -> Result<BlobBody, UpstreamError> {
         let what = format!("blobs/{digest}");
-        let Answer { response, host } = self.ask(&Ask { from, verified: true, ..ask(path, what) }).await?;
+        let question = Ask { from, if_range: etag, verified: true, ..ask(path, what) };
+        let Answer { response, host } = self.ask(&question).await?;
         let headers = response.headers();
         if digest_said(headers, &host)?
             .is_some_and(|said| said != *digest && said.algorithm() == digest.algorithm())
@@ -310,10 +327,11 @@ impl Upstream {
                 "{host} was asked for {digest} and answers another blob"
             )));
         }
-        let length = length_said(headers);
+        let (length, etag) = (length_said(headers), etag_said(headers));
         let breaker = self.inner.transport.breaker(&host);
         if response.status() != StatusCode::PARTIAL_CONTENT {
-            return Ok(BlobBody { size: length, from: 0, body: body::stream(response, length, breaker) });
+            let body = body::stream(response, length, breaker);
+            return Ok(BlobBody { size: length, from: 0, etag, body });
         }
         let range =
             headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(content_range);
@@ -328,7 +346,7 @@ impl Upstream {
                 "{host} contradicts itself about the length of {digest}"
             )));
         }
-        Ok(BlobBody { size, from, body: body::stream(response, Some(part), breaker) })
+        Ok(BlobBody { size, from, etag, body: body::stream(response, Some(part), breaker) })
     }
 
     /// How many bytes a blob has; `None` where the upstream does not say (some refuse every HEAD of a blob).
@@ -454,7 +472,8 @@ impl From<&Digest> for Target {
 }
 
 fn ask(path: &str, what: String) -> Ask<'_> {
-    Ask { method: Method::GET, path, what, query: Vec::new(), accept: None, from: 0, verified: false }
+    let (method, query) = (Method::GET, Vec::new());
+    Ask { method, path, what, query, accept: None, from: 0, if_range: None, verified: false }
 }
 
 /// The digest that a registry announces. Of an algorithm that is not known here: none.
@@ -472,6 +491,14 @@ fn digest_said(headers: &HeaderMap, host: &str) -> Result<Option<Digest>, Upstre
 
 fn length_said(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The entity tag, where it is a strong one (RFC 9110, 8.8.3): only such may say that bytes are the same.
+fn etag_said(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::ETAG)?.to_str().ok()?;
+    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+    let fits = text.len() <= MAX_ETAG && inside.bytes().all(|byte| byte != b'"' && byte.is_ascii_graphic());
+    fits.then(|| text.to_owned())
 }
 
 /// The media type, in lowercase and without parameters.
@@ -534,5 +561,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
                               application/vnd.docker.distribution.manifest.list.v2+json";
 /// Registries must take 4 MiB; some take more.
 const MAX_MANIFEST: usize = 16 * 1024 * 1024;
+/// Longest entity tag that is remembered.
+const MAX_ETAG: usize = 256;
 /// Longest media type (RFC 6838: twice 127 and a slash).
 const MAX_MEDIA_TYPE: usize = 255;

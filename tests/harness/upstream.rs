@@ -25,6 +25,8 @@ pub struct Upstream {
 struct Shared {
     content: Mutex<Content>,
     log: Mutex<Vec<Request>>,
+    /// Bytes of blobs that were sent, by their digests.
+    sent: Mutex<BTreeMap<String, u64>>,
     faults: Mutex<Faults>,
     changed: Condvar,
 }
@@ -68,6 +70,8 @@ pub struct Faults {
     pub login: Option<String>,
     /// Whose credentials (`user:password`) it takes, and for which repositories; nobody's: everybody may all.
     pub users: Vec<(String, Vec<String>)>,
+    /// The entity tag of all blobs; ranges that are asked for of another (If-Range) are the whole blob.
+    pub etag: Option<String>,
     /// Answers first; what it does not answer is answered as ever.
     pub lie: Option<Lie>,
 }
@@ -144,6 +148,11 @@ impl Upstream {
     /// How often something whose path contains this was asked for so.
     pub fn count(&self, method: &str, part: &str) -> usize {
         self.asked(method, part).len()
+    }
+
+    /// How many bytes of a blob it has sent, over all connections.
+    pub fn sent(&self, name: &str) -> u64 {
+        self.shared.sent.lock().unwrap().get(name).copied().unwrap_or(0)
     }
 
     pub fn asked(&self, method: &str, part: &str) -> Vec<Request> {
@@ -264,9 +273,16 @@ impl Shared {
             bytes.clear();
         }
         let total = bytes.len() as u64;
-        let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
+        let of_another =
+            request.headers.get("if-range").is_some_and(|etag| Some(etag) != faults.etag.as_ref());
+        let range = request.headers.get("range").filter(|_| !of_another);
+        let range = range.and_then(|range| range.strip_prefix("bytes="));
         let from: u64 = range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0);
         let mut headers = vec![("Docker-Content-Digest".to_owned(), name.to_owned())];
+        headers.extend(faults.etag.clone().map(|etag| ("ETag".to_owned(), etag)));
+        if range.is_some() && from >= total {
+            return head(out, 416, &[("Content-Range".to_owned(), format!("bytes */{total}"))], 0);
+        }
         if range.is_some() {
             headers.push(("Content-Range".to_owned(), format!("bytes {from}-{}/{total}", total - 1)));
         }
@@ -282,6 +298,7 @@ impl Shared {
             self.wait_for(end);
             out.write_all(piece)?;
             at = end;
+            *self.sent.lock().unwrap().entry(name.to_owned()).or_default() += piece.len() as u64;
             if self.is_cut(at) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }

@@ -18,7 +18,7 @@ use waystation_proto::{
 
 use crate::{
     metrics::Metrics,
-    store::{ByteStream, Growth, Incoming, IngestError, Store},
+    store::{ByteStream, Growth, Incoming, IngestError, Origin, Store},
     upstream::{BlobBody, LEAST, Target, Upstream, UpstreamError, Upstreams},
 };
 
@@ -248,22 +248,25 @@ impl Downloads {
         source: &Source,
         expected: Option<u64>,
     ) -> Result<(Hash, u64), PullFailure> {
-        let first = upstream.blob(path, &source.digest, 0).await.map_err(failure)?;
-        if let (Some(expected), Some(size)) = (expected, first.size)
-            && expected != size
-        {
-            let text = format!("the upstream has {size} bytes for a blob of {expected}");
-            return Err(PullFailure::Wrong(text));
-        }
+        let mut incoming =
+            self.inner.store.incoming(&source.repository, source.digest).await.map_err(refused)?;
+        let first = begin(upstream, path, source, expected, &mut incoming).await?;
         let size = expected.or(first.size);
-        let mut incoming = self.inner.store.incoming(source.digest).await.map_err(refused)?;
+        incoming.comes_from(Origin { size, etag: first.etag.clone() });
         let end = watch::Sender::new(None);
         let download = Download { size, growth: incoming.growth(), end: end.subscribe() };
         let _listed = self.list(source.clone(), Arc::new(download));
         let received = self.receive(upstream, path, source, size, &mut incoming, first).await;
         let checked = match received {
             Ok(()) => incoming.check().await.map_err(refused),
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                // Whoever sends nonsense once may have done so from the start.
+                match failure {
+                    PullFailure::Away(_) => incoming.leave().await,
+                    _ => incoming.forget().await,
+                }
+                Err(failure)
+            }
         };
         // Clients that read along have their last bytes before the disk has them.
         end.send_replace(Some(checked.clone().map_err(|failure| text(&failure))));
@@ -307,7 +310,7 @@ impl Downloads {
             } else {
                 fruitless += 1;
             }
-            // What is here is lost if this is given up, so a link that is down for a moment is waited for.
+            // Clients that read along are cut if this is given up, so a link that is down for a moment is waited for.
             let patience = if incoming.length() >= LEAST { PATIENCE } else { Duration::ZERO };
             if fruitless >= FRUITLESS_MAX && since.elapsed() >= patience {
                 return Err(PullFailure::Away(cut));
@@ -368,6 +371,55 @@ impl Drop for Lead {
         self.downloads.leads().remove(&self.key);
         self.downloads.inner.begun.send_modify(|count| *count += 1);
     }
+}
+
+/// Asks for a blob, from where an earlier download of it ended if it is still the same; else what is here of it goes.
+async fn begin(
+    upstream: &Upstream,
+    path: &str,
+    source: &Source,
+    expected: Option<u64>,
+    incoming: &mut Incoming,
+) -> Result<BlobBody, PullFailure> {
+    let mut whole = None;
+    if let Some(origin) = incoming.origin().cloned() {
+        let have = incoming.length();
+        match upstream.blob_if(path, &source.digest, have, origin.etag.as_deref()).await {
+            Ok(body) if body.from == have && is_same(&origin, &body, expected) => {
+                tracing::debug!(digest = %source.digest, have, "going on with an earlier download");
+                return Ok(body);
+            }
+            Ok(body) => whole = Some(body).filter(|body| body.from == 0),
+            // A range that it does not have, or contradicts itself about.
+            Err(UpstreamError::Invalid(why)) => {
+                tracing::debug!(digest = %source.digest, why, "an earlier download begins anew");
+            }
+            Err(error) => return Err(failure(error)),
+        }
+        incoming.begin_anew().await.map_err(refused)?;
+    }
+    let first = match whole {
+        Some(body) => body,
+        None => upstream.blob(path, &source.digest, 0).await.map_err(failure)?,
+    };
+    match (expected, first.size) {
+        (Some(expected), Some(size)) if expected != size => {
+            let text = format!("the upstream has {size} bytes for a blob of {expected}");
+            Err(PullFailure::Wrong(text))
+        }
+        _ => Ok(first),
+    }
+}
+
+/// Whether what comes goes on with what came from there.
+fn is_same(origin: &Origin, body: &BlobBody, expected: Option<u64>) -> bool {
+    let differ =
+        |one: Option<u64>, other: Option<u64>| one.zip(other).is_some_and(|(one, other)| one != other);
+    let etags = origin.etag.as_ref().zip(body.etag.as_ref());
+    !differ(origin.size, body.size)
+        && !differ(origin.size, expected)
+        && !differ(expected, body.size)
+        && etags.is_none_or(|(before, now)| before == now)
 }
 
 /// The body from `have` on, where it does not begin after that.
@@ -433,6 +485,24 @@ mod tests {
     fn a_full_disk_is_no_fault_of_the_upstream() {
         let full = refused(IngestError::Full("no room".into()));
         assert_eq!(full, PullFailure::Storage("no room".into()));
+    }
+
+    #[test]
+    fn what_is_of_another_size_or_tag_is_not_gone_on_with() {
+        let goes_on = |origin: (Option<u64>, Option<&str>), now: (Option<u64>, Option<&str>), expected| {
+            let tag = |tag: Option<&str>| tag.map(str::to_owned);
+            let origin = Origin { size: origin.0, etag: tag(origin.1) };
+            let body = futures_util::stream::empty().boxed();
+            is_same(&origin, &BlobBody { size: now.0, from: 1, etag: tag(now.1), body }, expected)
+        };
+        let (ten, nine) = (Some(10), Some(9));
+        assert!(goes_on((ten, Some("a")), (ten, Some("a")), ten));
+        assert!(goes_on((None, None), (None, None), None));
+        assert!(goes_on((ten, None), (None, Some("a")), None));
+        assert!(!goes_on((ten, None), (nine, None), None));
+        assert!(!goes_on((ten, None), (None, None), nine));
+        assert!(!goes_on((None, None), (ten, None), nine));
+        assert!(!goes_on((ten, Some("a")), (ten, Some("b")), ten));
     }
 
     #[tokio::test]

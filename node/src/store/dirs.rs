@@ -123,6 +123,11 @@ impl Dirs {
         self.uploads().join("+incoming")
     }
 
+    /// What came of downloads that were not finished. No repository's name starts with `+`.
+    pub fn partial(&self) -> PathBuf {
+        self.uploads().join("+partial")
+    }
+
     /// Files whose bytes turned out not to be what they were.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
@@ -139,7 +144,7 @@ impl Dirs {
     }
 
     fn make(&self) -> io::Result<()> {
-        for dir in [self.blobs(), self.incoming(), self.quarantine()] {
+        for dir in [self.blobs(), self.incoming(), self.partial(), self.quarantine()] {
             fs::create_dir_all(dir)?;
         }
         // All at once, so that no write has to sync more than the directory that it puts its file into. The

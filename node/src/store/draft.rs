@@ -26,6 +26,7 @@ use super::{
     direct::DirectWriter,
     dirs::Dirs,
     lane::Lane,
+    partial::{Claim, Found},
 };
 use crate::sparse::SparseWriter;
 
@@ -41,6 +42,8 @@ pub(super) struct Draft {
     unsynced: u64,
     /// Told of every write, where somebody reads along.
     grown: Option<watch::Sender<u64>>,
+    /// The right to write to a file that others may want to write to; kept for as long as anything is written.
+    claim: Option<Arc<Claim>>,
 }
 
 /// The end of the file, where the next bytes go.
@@ -51,6 +54,7 @@ struct Tail {
     /// There once the file is large, unless somebody reads along.
     direct: Option<DirectWriter>,
     grown: Option<watch::Sender<u64>>,
+    _claim: Option<Arc<Claim>>,
 }
 
 /// Both of a blob's names, while its bytes come in.
@@ -94,7 +98,44 @@ impl Draft {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let length = Arc::default();
         let (file, hasher) = (Arc::new(file), Hasher::like(expected));
-        Ok(Draft { file, path, hasher, length, fleeting: true, unsynced: 0, grown: None })
+        Ok(Draft { file, path, hasher, length, fleeting: true, unsynced: 0, grown: None, claim: None })
+    }
+
+    /// The file of this claim with the first bytes that it had, where they are what was found before; else an empty
+    /// one. The claim says what becomes of the file.
+    pub fn claimed(claim: Arc<Claim>, found: Option<&Found>, expected: &Digest) -> io::Result<Self> {
+        let (path, mut hasher) = (claim.path(), Hasher::like(expected));
+        if let Some(found) = found {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let read = hasher.read(&mut (&file).take(found.length))?;
+            if read == found.length && hasher.names().hash == found.hash {
+                file.set_len(read)?;
+                let (file, length) = (Arc::new(file), Arc::new(AtomicU64::new(read)));
+                let claim = Some(claim);
+                return Ok(Draft {
+                    file,
+                    path,
+                    hasher,
+                    length,
+                    fleeting: false,
+                    unsynced: 0,
+                    grown: None,
+                    claim,
+                });
+            }
+            hasher = Hasher::like(expected);
+        }
+        claim.forget();
+        // Whatever else has this file's bytes keeps them.
+        remove_file(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let (file, length, claim) = (Arc::new(file), Arc::default(), Some(claim));
+        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0, grown: None, claim })
+    }
+
+    /// The state of the hash of what is written.
+    pub fn hasher(&self) -> blake3::Hasher {
+        self.hasher.hash.clone()
     }
 
     /// A file that stays, hashed (SHA-256) as far as it is written.
@@ -103,7 +144,8 @@ impl Draft {
         let mut hasher = Hasher::sha256();
         let read = hasher.read(&mut file)?;
         length.store(read, Ordering::SeqCst);
-        Ok(Draft { file: Arc::new(file), path, hasher, length, fleeting: false, unsynced: 0, grown: None })
+        let file = Arc::new(file);
+        Ok(Draft { file, path, hasher, length, fleeting: false, unsynced: 0, grown: None, claim: None })
     }
 
     /// Where the file is.
@@ -150,8 +192,9 @@ impl Draft {
         let failed = |error| storage(&what, error);
         let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::work);
         let (file, path, length) = (self.file.clone(), self.path.clone(), self.length.clone());
+        let (grown, claim) = (self.grown.clone(), self.claim.clone());
         let mut tail =
-            Lane::new(Tail { file, path, length, direct: None, grown: self.grown.clone() }, Tail::append);
+            Lane::new(Tail { file, path, length, direct: None, grown, _claim: claim }, Tail::append);
         let mut blocks = Blocks::new(self.length());
         let Step { pieces, mut end } = first;
         let mut pieces = VecDeque::from(pieces);

@@ -16,6 +16,7 @@ use super::{
     dirs::Dirs,
     ground::Ground,
     outboards::Outboards,
+    partial::Partials,
     reading::Reading,
     room::Kind,
     segments::Segments,
@@ -36,10 +37,10 @@ pub(super) async fn open(dir: &Path) -> Result<Opened, OpenError> {
 
 async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
     let swept = dirs.clone();
-    let uploads = blocking(move || {
+    let (uploads, partials) = blocking(move || {
         empty(swept.blobs_temp())?;
         empty(&swept.incoming())?;
-        Uploads::recover(&swept)
+        Ok((Uploads::recover(&swept)?, Partials::recover(&swept)?))
     })
     .await?;
     let at = dirs.clone();
@@ -69,6 +70,7 @@ async fn recover(dirs: Arc<Dirs>, moved: bool) -> io::Result<Opened> {
         index,
         run,
         uploads,
+        partials,
         segments: Segments::default(),
         reading: Reading::default(),
         active: Arc::default(),

@@ -214,6 +214,11 @@ impl Room {
         self.since.fetch_sub(before, Relaxed);
     }
 
+    /// What this node may take, in bytes.
+    pub fn quota(&self) -> u64 {
+        self.quota.load(Relaxed)
+    }
+
     fn used(&self) -> u64 {
         self.used
             .load(Relaxed)

@@ -60,8 +60,10 @@ pub struct Ask<'a> {
     pub query: Vec<(&'static str, String)>,
     /// Types that are understood.
     pub accept: Option<&'static str>,
-    /// The first byte that is wanted.
+    /// The first byte that is wanted,
     pub from: u64,
+    /// and only if this is still the entity tag; else everything is.
+    pub if_range: Option<&'a str>,
     /// Whether the answer is checked against a digest, so that it may come over a connection without TLS.
     pub verified: bool,
 }
@@ -251,6 +253,9 @@ impl Line<'_> {
             }
             if ask.from > 0 {
                 request = request.header(header::RANGE, format!("bytes={}-", ask.from));
+                if let Some(etag) = ask.if_range {
+                    request = request.header(header::IF_RANGE, etag);
+                }
             }
             if let Some(shown) = shown.filter(|_| here == home) {
                 request = request.header(header::AUTHORIZATION, shown.header.clone());
@@ -408,6 +413,7 @@ mod tests {
                 query: Vec::new(),
                 accept: None,
                 from: 0,
+                if_range: None,
                 verified: false,
             };
             assert_eq!(endpoint.ask_url(&ask).as_str(), expected, "{url}");

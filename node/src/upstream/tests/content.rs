@@ -145,6 +145,31 @@ async fn a_blob_goes_on_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn a_range_may_be_asked_of_one_entity_only() {
+    let fake = Fake::start(|seen| match (seen.path.rsplit('/').next(), seen.header("if-range")) {
+        (_, Some("\"one\"")) => {
+            assert_eq!(seen.header("range"), Some("bytes=4-"));
+            reply(206, &[("content-range", "bytes 4-9/10"), ("etag", "\"one\"")], "456789")
+        }
+        (_, Some(_)) => reply(200, &[("etag", "\"two\"")], "0123456789"),
+        // One that says only that much is alike, and what is none.
+        (_, None) if seen.path.starts_with("/v2/weak/") => reply(200, &[("etag", "W/\"one\"")], "0123456789"),
+        (_, None) => reply(200, &[("etag", "one two")], "0123456789"),
+    })
+    .await;
+    let (upstream, digest) = (at(&fake.url), sha256(b"0123456789"));
+    let ask = async |path: &str, from: u64, etag: Option<&str>| {
+        let body = upstream.blob_if(path, &digest, from, etag).await.expect("answered");
+        (body.from, body.size, body.etag)
+    };
+    assert_eq!(ask("a", 4, Some("\"one\"")).await, (4, Some(10), Some("\"one\"".to_owned())));
+    assert_eq!(ask("a", 4, Some("\"old\"")).await, (0, Some(10), Some("\"two\"".to_owned())));
+    assert_eq!(ask("weak", 0, None).await, (0, Some(10), None));
+    // Nothing is asked conditionally that is asked for as a whole.
+    assert_eq!(ask("a", 0, Some("\"one\"")).await, (0, Some(10), None));
+}
+
+#[tokio::test]
 async fn ranges_are_ignored_or_wrong() {
     let blob = b"0123456789".to_vec();
     let digest = sha256(&blob);
