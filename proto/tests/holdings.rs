@@ -12,7 +12,7 @@ use waystation_proto::{
     event::Told,
     reconcile::Within,
     record::{Key, Kind},
-    wire::Message,
+    wire::{Extent, Message, Progress},
 };
 
 const COMPLETE: HoldingState = HoldingState::Complete;
@@ -384,4 +384,37 @@ fn a_copy_that_the_first_of_the_site_does_not_get_is_told_soon_by_another() {
         assert!(told(&here, n).1.is_some_and(|body| body.state == COMPLETE));
     }
     assert_eq!(tell_at_once, 1, "whoever comes first need not wait");
+}
+
+#[test]
+fn a_part_is_found_by_whoever_wants_the_same_whether_it_was_told_or_not() {
+    for after in [1_000, 300_000] {
+        let (mut here, artifact) = puller(1);
+        here.want_artifact(1, &repository("team/app"), digest(9), true);
+        let head = here.fetches.clone();
+        head.iter().for_each(|fetch| here.deliver(fetch));
+        here.pass(1_000);
+        let layer = artifact.edges[0].hash.expect("known");
+        let first = here.fetches.iter().find(|fetch| fetch.hash == layer && fetch.range.start == 0).cloned();
+        here.deliver(&first.expect("it is asked for"));
+        // Its only holder is gone for good.
+        here.mute.insert(node(90));
+        here.tell(Input::PeerDown { peer: node(90) });
+        here.pass(after);
+        here.meet(50, "there");
+        here.sent.clear();
+        let nothing = Extent::Partial { have: vec![], coming: vec![] };
+        let progress = vec![Progress { hash: layer, extent: nothing }];
+        here.tell(Input::Received { from: node(50), message: Message::Progress(progress) });
+        here.pass(1_000);
+        let gives = |(to, message): &(NodeId, Message)| match message {
+            Message::Progress(progress) if *to == node(50) => progress.iter().any(|one| {
+                let has =
+                    matches!(&one.extent, Extent::Partial { have, .. } if have.iter().any(|byte| *byte != 0));
+                one.hash == layer && has
+            }),
+            _ => false,
+        };
+        assert!(here.sent.iter().any(gives), "after {after} ms: {:?}", here.sent);
+    }
 }
