@@ -21,7 +21,7 @@ use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
     catalog::{Applied, Catalog, Limits},
     config::ReplicaConfig,
-    event::{Change, Event, Input, Output, Refusal, RequestId, Timer, WriteId},
+    event::{Change, Event, Input, Output, Refusal, RequestId, Timer, Told, WriteId},
     gave_way::GaveWay,
     grant::Action,
     id::{Digest, Hash, NodeId, RepoName, Tag},
@@ -250,6 +250,11 @@ impl Replica {
         let mut partial: Vec<(RepoName, Digest)> = Vec::new();
         let coming: Vec<Digest> = self.catalog.partial_at(&me).chain(moved.iter().copied()).collect();
         for manifest in coming {
+            // The driver's index may not have heard of it yet.
+            if self.catalog.holding(&manifest, &me) == Some(HoldingState::Partial) {
+                let (state, told) = (HoldingState::Partial, Told::Site(self.config.site.clone()));
+                out.push(Output::Catalog(Change::Holding { manifest, node: me, state, told }));
+            }
             let repositories = self.catalog.repositories(&manifest);
             partial.extend(repositories.map(|repository| (repository.clone(), manifest)));
         }
@@ -387,23 +392,34 @@ impl Replica {
 
     fn persisted(&mut self, now: Now, write: WriteId, out: &mut Vec<Output>) {
         let Some(pending) = self.writes.finish(write) else { return };
-        if pending.origin == Origin::Local {
-            pending.records.iter().for_each(|record| self.leases.durable(record, true, out));
-        } else if pending.origin != Origin::Others {
-            for record in &pending.records {
-                self.writes.said(&record.key);
-                let applied = self.apply(now, record.clone(), out);
-                if applied == Applied::Stale && pending.origin == Origin::Own {
-                    self.writes.lost(&self.catalog, record);
+        match pending.origin {
+            Origin::Local => {
+                pending.records.iter().for_each(|record| self.leases.durable(record, true, out));
+            }
+            Origin::Aside => self.put_aside(now, pending.records),
+            Origin::Own => self.say_durable(now, pending.records, out),
+            Origin::Relied => {
+                for record in pending.records {
+                    self.writes.said(&record.key);
+                    self.apply(now, record, out);
                 }
             }
-        }
-        if pending.origin == Origin::Own {
-            self.answer_inquiries(now, &pending.records, out);
-            self.tell(now, pending.records, out);
+            Origin::Others => {}
         }
         out.extend(pending.then.map(Output::Catalog));
         out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));
+    }
+
+    /// This node's own words are durable: from now on they count, and are told.
+    fn say_durable(&mut self, now: Now, records: Vec<Shared>, out: &mut Vec<Output>) {
+        for record in &records {
+            self.writes.said(&record.key);
+            if self.apply(now, record.clone(), out) == Applied::Stale {
+                self.writes.lost(&self.catalog, record);
+            }
+        }
+        self.answer_inquiries(now, &records, out);
+        self.tell(now, records, out);
     }
 
     fn persist_failed(&mut self, write: WriteId, why: String, out: &mut Vec<Output>) {

@@ -32,6 +32,10 @@ pub struct Writes {
     pending: BTreeMap<WriteId, Pending>,
     /// Words about this node itself that the disk refused.
     unsaid: BTreeMap<Key, Shared>,
+    /// Words about this node itself that are durable and told nobody yet.
+    aside: BTreeMap<Key, Shared>,
+    /// The highest version that was ever among these.
+    highest_aside: u64,
     /// How often another copy of this node's key was seen to say otherwise.
     contradicted: BTreeMap<Key, u32>,
     last: u64,
@@ -61,14 +65,17 @@ pub enum Origin {
     Others,
     /// Notes of this node's for itself: neither applied nor told.
     Local,
+    /// This node's own, of use after a restart: put aside when durable, and told only if they stay true.
+    Aside,
 }
 
 impl Writes {
     /// For the node with this key.
     pub fn new(key: SigningKey, trust: Trust) -> Self {
         let me = NodeId(key.verifying_key().to_bytes());
-        let (pending, unsaid) = (BTreeMap::new(), BTreeMap::new());
-        Writes { key, trust, me, pending, unsaid, contradicted: BTreeMap::new(), last: 0 }
+        let (pending, unsaid, aside) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let contradicted = BTreeMap::new();
+        Writes { key, trust, me, pending, unsaid, aside, highest_aside: 0, contradicted, last: 0 }
     }
 
     /// This node.
@@ -138,9 +145,28 @@ impl Writes {
         }
     }
 
-    /// Something under a key became durable: what was put off is out of date.
+    /// Something under a key became durable: what was put off, or put aside, is out of date.
     pub fn said(&mut self, key: &Key) {
         self.unsaid.remove(key);
+        self.aside.remove(key);
+    }
+
+    /// Something became durable that is not told yet. False where something newer is known, or on its way.
+    pub fn put_aside(&mut self, catalog: &Catalog, record: Shared) -> bool {
+        let known = catalog.get(&record.key).map_or(0, |known| known.version);
+        if known.max(self.highest_pending(&record.key)) >= record.version {
+            return false;
+        }
+        self.highest_aside = self.highest_aside.max(record.version);
+        self.aside.insert(record.key.clone(), record);
+        true
+    }
+
+    /// What was put aside under a key, if it is still this node's last word.
+    pub fn take_aside(&mut self, key: &Key) -> Option<Shared> {
+        let record = self.aside.remove(key)?;
+        let is_last = self.highest_pending(key) == 0 && !self.unsaid.contains_key(key);
+        is_last.then_some(record)
     }
 
     /// What was put off, written anew unless something newer is on its way.
@@ -438,7 +464,7 @@ impl Writes {
     fn own_word<B: Serialize + DeserializeOwned>(&self, catalog: &Catalog, key: &Key) -> Option<B> {
         let pending = self.own_pending().filter(|record| record.key == *key);
         let unwritten = pending.max_by_key(|record| record.version).or_else(|| self.unsaid.get(key));
-        unwritten.or_else(|| catalog.get(key))?.read().ok()
+        unwritten.or_else(|| self.aside.get(key)).or_else(|| catalog.get(key))?.read().ok()
     }
 
     fn author<B: Serialize>(
@@ -455,7 +481,8 @@ impl Writes {
         let counted =
             self.own_pending().filter(|record| group.is_some() && Group::of(record.key.kind) == group);
         let counted = counted.map(|record| record.version).max().unwrap_or(0);
-        let counted = counted.max(catalog.highest(self.me, key.kind));
+        let aside = if group.is_some() { self.highest_aside } else { 0 };
+        let counted = counted.max(aside).max(catalog.highest(self.me, key.kind));
         let version = known.max(self.highest_pending(&key)).max(counted) + 1;
         Record::author(&self.trust.mesh, &self.key, grant, key, version, wall, body).into()
     }
@@ -469,7 +496,7 @@ impl Writes {
     fn own_pending(&self) -> impl Iterator<Item = &Shared> {
         self.pending
             .values()
-            .filter(|pending| pending.origin == Origin::Own)
+            .filter(|pending| matches!(pending.origin, Origin::Own | Origin::Aside))
             .flat_map(|pending| &pending.records)
     }
 }

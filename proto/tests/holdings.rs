@@ -12,7 +12,7 @@ use waystation_proto::{
     event::Told,
     reconcile::Within,
     record::{Key, Kind},
-    wire::Message,
+    wire::{Extent, Message, Progress},
 };
 
 const COMPLETE: HoldingState = HoldingState::Complete;
@@ -256,4 +256,165 @@ fn a_node_that_moves_to_another_site_says_there_what_it_holds() {
         again.disk.contains_key(&own)
             && !again.disk.contains_key(&Key::holding("here", &digest(9), &node(1)))
     );
+}
+
+/// Node `n`, which knows of an artifact that node 90 of its site has, and has a session with that one and another.
+fn puller(n: u8) -> (Node, waystation_proto::index::ArtifactIndex) {
+    let artifact = index(9, &[("a", 2_000_000), ("b", 10)]);
+    let mut here = Node::new(n);
+    here.learn([
+        artifact_record(90, &repository("team/app"), &artifact),
+        node_record(90, "here"),
+        site_record(90, &digest(9), COMPLETE, 1),
+        holding_record(90, &digest(9), COMPLETE, 2),
+    ]);
+    here.indexes.insert(index_hash(&artifact), artifact.clone());
+    here.meet(90, "here");
+    here.meet(91, "here");
+    here.sent.clear();
+    (here, artifact)
+}
+
+/// What node `n` told its site of artifact 9, in order.
+fn said_to_site(here: &Node, to: u8) -> Vec<HoldingState> {
+    let records = here.sent.iter().filter_map(|(peer, message)| match message {
+        Message::Records(records) if *peer == node(to) => Some(records),
+        _ => None,
+    });
+    let of_kind = records.flatten().filter(|record| record.key.kind == Kind::HOLDING);
+    let read = |record: &Shared| record.read::<waystation_proto::body::HoldingBody>();
+    of_kind.filter_map(|record| read(record).ok()).map(|body| body.state).collect()
+}
+
+#[test]
+fn a_burst_of_pulls_is_told_once_by_each_node_when_it_has_all() {
+    for n in 1..=20 {
+        let (mut here, _) = puller(n);
+        here.want_artifact(1, &repository("team/app"), digest(9), true);
+        here.pass(500);
+        here.deliver_all();
+        here.pass(1_500);
+        here.deliver_all();
+        here.pass(120_000);
+        assert_eq!(said_to_site(&here, 91), [COMPLETE], "node {n}");
+        let announced = here.announced.iter().filter(|record| record.key.kind == Kind::SUMMARY).count();
+        assert!(announced <= 1, "node {n} told the mesh {announced} times");
+    }
+}
+
+#[test]
+fn also_where_the_disk_is_slow_or_it_is_all_here_at_once() {
+    let (mut here, artifact) = puller(1);
+    for hash in [artifact.hash, index_hash(&artifact)] {
+        here.tell(Input::Sealed { hash });
+    }
+    artifact.edges.iter().filter_map(|edge| edge.hash).for_each(|hash| here.tell(Input::Sealed { hash }));
+    here.writes_are_quick = false;
+    here.want_artifact(1, &repository("team/app"), digest(9), true);
+    while !here.writes.is_empty() {
+        here.write_done();
+    }
+    here.pass(120_000);
+    assert_eq!(said_to_site(&here, 91), [COMPLETE]);
+    let own = Key::holding("here", &digest(9), &node(1));
+    assert_eq!(here.disk.get(&own).map(|record| record.version), Some(2), "the last word is on disk");
+}
+
+#[test]
+fn what_is_here_in_part_for_longer_is_told_once() {
+    let (mut here, _) = puller(1);
+    here.want_artifact(1, &repository("team/app"), digest(9), true);
+    let head = here.fetches.clone();
+    head.iter().for_each(|fetch| here.deliver(fetch));
+    here.pass(28_000);
+    assert_eq!((said_to_site(&here, 91), told(&here, 1)), (vec![], (None, None)));
+    here.pass(4_000);
+    assert_eq!(said_to_site(&here, 91), [HoldingState::Partial]);
+    assert_eq!(told(&here, 1).0, Some(HoldingState::Partial));
+    let change = Change::Holding {
+        manifest: digest(9),
+        node: node(1),
+        state: HoldingState::Partial,
+        told: Told::Site("here".into()),
+    };
+    assert!(here.changes.contains(&change));
+    here.pass(600_000);
+    assert_eq!(said_to_site(&here, 91), [HoldingState::Partial]);
+    here.tell(Input::PeerUp { peer: node(90), dialled: None });
+    here.deliver_all();
+    here.pass(2_000);
+    here.deliver_all();
+    assert_eq!(said_to_site(&here, 91), [HoldingState::Partial, COMPLETE]);
+}
+
+#[test]
+fn what_had_only_begun_goes_on_after_a_restart_and_is_told_then() {
+    let (mut here, _) = puller(1);
+    here.want_artifact(1, &repository("team/app"), digest(9), true);
+    here.pass(1_000);
+    assert_eq!(said_to_site(&here, 91), []);
+    let records: Vec<Shared> = here.disk.values().cloned().collect();
+    let mut again = Node::restored(1, records, vec![]);
+    assert_eq!(told(&again, 1).0, Some(HoldingState::Partial), "whoever compares with it learns so");
+    again.meet(90, "here");
+    again.pass(2_000);
+    assert!(!again.fetches.is_empty());
+}
+
+#[test]
+fn a_copy_that_the_first_of_the_site_does_not_get_is_told_soon_by_another() {
+    // Two of site "here", which both may be the first of the two; and nobody of it tells.
+    let mut tell_at_once = 0;
+    for (n, other) in [(1, 2), (2, 1)] {
+        let artifact = index(9, &[]);
+        let mut here = Node::new(n);
+        here.learn([
+            artifact_record(90, &repository("team/app"), &artifact),
+            node_record(90, "there"),
+            holding_record(90, &digest(9), COMPLETE, 2),
+        ]);
+        here.indexes.insert(index_hash(&artifact), artifact);
+        here.meet(90, "there");
+        here.meet(other, "here");
+        here.want_artifact(1, &repository("team/app"), digest(9), true);
+        here.deliver_all();
+        assert_eq!(said_to_site(&here, other), [COMPLETE]);
+        tell_at_once += usize::from(told(&here, n).1.is_some());
+        here.pass(3_500);
+        assert!(told(&here, n).1.is_some_and(|body| body.state == COMPLETE));
+    }
+    assert_eq!(tell_at_once, 1, "whoever comes first need not wait");
+}
+
+#[test]
+fn a_part_is_found_by_whoever_wants_the_same_whether_it_was_told_or_not() {
+    for after in [1_000, 300_000] {
+        let (mut here, artifact) = puller(1);
+        here.want_artifact(1, &repository("team/app"), digest(9), true);
+        let head = here.fetches.clone();
+        head.iter().for_each(|fetch| here.deliver(fetch));
+        here.pass(1_000);
+        let layer = artifact.edges[0].hash.expect("known");
+        let first = here.fetches.iter().find(|fetch| fetch.hash == layer && fetch.range.start == 0).cloned();
+        here.deliver(&first.expect("it is asked for"));
+        // Its only holder is gone for good.
+        here.mute.insert(node(90));
+        here.tell(Input::PeerDown { peer: node(90) });
+        here.pass(after);
+        here.meet(50, "there");
+        here.sent.clear();
+        let nothing = Extent::Partial { have: vec![], coming: vec![] };
+        let progress = vec![Progress { hash: layer, extent: nothing }];
+        here.tell(Input::Received { from: node(50), message: Message::Progress(progress) });
+        here.pass(1_000);
+        let gives = |(to, message): &(NodeId, Message)| match message {
+            Message::Progress(progress) if *to == node(50) => progress.iter().any(|one| {
+                let has =
+                    matches!(&one.extent, Extent::Partial { have, .. } if have.iter().any(|byte| *byte != 0));
+                one.hash == layer && has
+            }),
+            _ => false,
+        };
+        assert!(here.sent.iter().any(gives), "after {after} ms: {:?}", here.sent);
+    }
 }

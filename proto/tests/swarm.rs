@@ -11,13 +11,17 @@ use std::{
 
 use waystation_proto::{
     Digest, FetchId, Hash, NodeId, Output, ReplicaConfig, RequestId, Time,
+    cells::{Cells, Grid},
+    event::Fault,
     ranges::Ranges,
     wants::{Holder, Holders, Order, Waiter, Wants},
-    wire::{Elsewhere, Message, Progress},
+    wire::{Elsewhere, Extent, Message, Progress},
 };
 
 const MIB: u64 = 1024 * 1024;
 const BLOB: Hash = Hash([9; 32]);
+/// How long a driver waits for bytes of a transfer, in milliseconds.
+const GIVEN_UP: u64 = 10_000;
 
 /// Node 0 is the origin, alone on site 0.
 struct Swarm {
@@ -41,6 +45,8 @@ struct Swarm {
     entered: BTreeMap<u8, u64>,
     left_origin: u64,
     down: RefCell<BTreeSet<usize>>,
+    /// Says this to all its neighbours, for ever, and sends nothing to anybody.
+    liar: Option<(usize, Extent)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +72,8 @@ enum Happening {
     Hear(usize, Vec<Progress>),
     HearOf(usize, Vec<Elsewhere>),
     Gone(usize),
+    Lie,
+    Fail(FetchId),
 }
 
 struct View<'a> {
@@ -164,6 +172,7 @@ impl Swarm {
             entered: BTreeMap::new(),
             left_origin: 0,
             down: RefCell::default(),
+            liar: None,
         }
     }
 
@@ -211,7 +220,7 @@ impl Swarm {
     /// Until everybody that is up has it, at most `until`.
     fn run(&mut self, until: u64) {
         while let Some(Reverse((at, id, node))) = self.events.peek().copied() {
-            let up = |n: &usize| !self.down.borrow().contains(n);
+            let up = |n: &usize| !self.down.borrow().contains(n) && !self.is_liar(*n);
             if at > until || (1..self.nodes.len()).filter(up).all(|n| self.nodes[n].done.is_some()) {
                 break;
             }
@@ -224,7 +233,33 @@ impl Swarm {
         }
     }
 
+    fn is_liar(&self, n: usize) -> bool {
+        self.liar.as_ref().is_some_and(|(liar, _)| *liar == n)
+    }
+
+    /// A node that wants nothing and says this five times a second.
+    fn lie(&mut self, liar: usize, extent: Extent, until: u64) {
+        self.liar = Some((liar, extent));
+        (0..until).step_by(200).for_each(|at| self.at(at, liar, Happening::Lie));
+    }
+
+    fn tell_lie(&mut self) {
+        let Some((liar, extent)) = self.liar.clone() else { return };
+        let known = |n: &usize| self.nodes[liar].sessions.is_empty() || self.nodes[liar].sessions.contains(n);
+        for to in (1..self.nodes.len()).filter(|n| *n != liar).filter(known).collect::<Vec<_>>() {
+            let progress = Progress { hash: BLOB, extent: extent.clone() };
+            self.at(self.now + self.delays.0, to, Happening::Hear(liar, vec![progress]));
+        }
+    }
+
     fn happen(&mut self, n: usize, happening: Happening) {
+        if self.is_liar(n) {
+            if matches!(happening, Happening::Lie) {
+                self.tell_lie();
+            }
+            return;
+        }
+        let liar = self.liar.as_ref().map(|(liar, _)| *liar);
         let sites: Vec<u8> = self.nodes.iter().map(|node| node.site).collect();
         let sessions = self.nodes[n].sessions.clone();
         let view = View { me: n, sites: &sites, sessions: &sessions, down: &self.down };
@@ -244,7 +279,8 @@ impl Swarm {
                 node.wants.want(now, order, &mut out);
             }
             Happening::Tick => {
-                node.flights.keys().for_each(|fetch| node.wants.arriving(now, *fetch));
+                let moving = node.flights.iter().filter(|(_, (from, _))| Some(*from) != liar);
+                moving.for_each(|(fetch, _)| node.wants.arriving(now, *fetch));
                 node.wants.tick(now, &config, &view, &mut out);
             }
             Happening::Arrive(fetch) => {
@@ -254,6 +290,12 @@ impl Swarm {
                 }
             }
             Happening::HearOf(from, told) => node.wants.heard_of(now, &name(from), told, &view),
+            Happening::Lie => {}
+            Happening::Fail(fetch) => {
+                if node.flights.remove(&fetch).is_some() {
+                    node.wants.failed(now, fetch, Fault::Peer, &mut out);
+                }
+            }
             Happening::Gone(other) => node.wants.peer_down(now, &name(other), &mut out),
             Happening::Hear(from, progress) => {
                 let whole = node.done.is_some() || n == 0;
@@ -276,6 +318,12 @@ impl Swarm {
                 }
                 Output::Fetch { fetch, from, range, .. } => {
                     let from = (0..self.nodes.len()).find(|m| name(*m) == from).expect("known");
+                    if self.is_liar(from) {
+                        // A session that is up, over which nothing comes until the driver gives it up.
+                        self.at(self.now + GIVEN_UP, n, Happening::Fail(fetch));
+                        self.nodes[n].flights.insert(fetch, (from, range));
+                        continue;
+                    }
                     assert!(
                         self.nodes[from].have.contains(&range),
                         "asked for what was never said to be there"
@@ -355,7 +403,8 @@ impl Swarm {
 
     fn last_of(&self, is: impl Fn(u8) -> bool) -> u64 {
         let down = self.down.borrow();
-        let up = self.nodes.iter().enumerate().skip(1).filter(|(n, node)| is(node.site) && !down.contains(n));
+        let nodes = self.nodes.iter().enumerate().skip(1).filter(|(_, node)| is(node.site));
+        let up = nodes.filter(|(n, _)| !down.contains(n) && !self.is_liar(*n));
         up.map(|(n, node)| node.done.unwrap_or_else(|| panic!("node {n} never had it"))).max().expect("nodes")
     }
 
@@ -475,4 +524,55 @@ fn when_a_node_that_fetches_dies_the_others_go_on_from_where_it_was() {
     swarm.run(120_000);
     assert!(swarm.entered() <= 1060, "{} of 1000", swarm.entered());
     assert!(swarm.last() <= least * 11 / 10 + 2_000, "{} ms of {least}", swarm.last());
+}
+
+/// What a member may say of a blob of which it has nothing.
+fn lies(size: u64) -> [(&'static str, Extent); 4] {
+    let count = Grid::of(size).count();
+    let (all, none) = (Cells::all(count).to_bytes(), Cells::none(count).to_bytes());
+    let (have, coming, beyond, farther) = (none.clone(), all.clone(), all.clone(), all.clone());
+    [
+        ("that it brings all", Extent::Partial { have: none.clone(), coming: all.clone() }),
+        ("that it and its neighbours bring all", Extent::InCrowd { have, coming, beyond, farther }),
+        ("that it has all but does not say whole", Extent::Partial { have: all, coming: none }),
+        ("that it has the whole", Extent::Whole),
+    ]
+}
+
+const SIZE: u64 = 4 * MIB;
+
+/// Everybody else has it all the same, and from those who have it: within so many milliseconds, and so many thousandths
+/// of it enter the site.
+fn lied_to(each: usize, degree: usize, (what, lie): &(&str, Extent), within: u64, entered: u64) {
+    let mut swarm = Swarm::new(1, each, SIZE, (1000, 50, 1000));
+    if degree > 0 {
+        swarm.mesh(degree);
+    }
+    for (node, at) in (1..=each).flat_map(|node| (0..within).step_by(250).map(move |at| (node, at))) {
+        swarm.at(at + node as u64 % 250, node, Happening::Tick);
+    }
+    swarm.lie(3, lie.clone(), within);
+    swarm.start(5);
+    swarm.run(within);
+    let lacking = (1..=each).filter(|n| !swarm.is_liar(*n) && swarm.nodes[*n].done.is_none()).count();
+    assert_eq!(lacking, 0, "of {each} nodes, where one says {what}, after {within} ms");
+    assert!(swarm.entered() <= entered, "{} of 1000 entered a site where one says {what}", swarm.entered());
+}
+
+/// A request that is not answered is given up after ten seconds, and what is read in order is asked for elsewhere after
+/// two.
+#[test]
+fn a_member_that_says_to_have_a_blob_and_gives_nothing_costs_little() {
+    for lie in &lies(SIZE)[2..] {
+        lied_to(5, 0, lie, 4_000, 1_200);
+        lied_to(60, 18, lie, 13_000, 1_700);
+    }
+}
+
+/// Nodes to which nothing comes for twenty seconds do not believe that it is coming.
+#[test]
+fn a_member_that_says_to_bring_a_blob_for_ever_costs_a_large_site_little_more() {
+    for lie in &lies(SIZE)[..2] {
+        lied_to(60, 18, lie, 26_000, 5_500);
+    }
 }

@@ -119,7 +119,10 @@ fn cover(
         let nodes = kept.fleet.nodes(site).iter();
         nodes.filter(|node| copies.holders.get(*node) == Some(&state) && !is_away(node)).count()
     };
-    let (mut held, partial) = (with(HoldingState::Complete), with(HoldingState::Partial));
+    let (mut held, mut partial) = (with(HoldingState::Complete), with(HoldingState::Partial));
+    // What has only begun was told nobody, and this node knows of itself.
+    let begun = site == view.config.site && view.coming.contains(root);
+    partial += usize::from(begun && !copies.holders.contains_key(&view.me));
     if site != view.config.site {
         // Of another site only a few nodes are known by name, and how many there are.
         let told = copies.sites.get(site).copied().unwrap_or_default();

@@ -34,7 +34,7 @@ impl Replica {
             return;
         };
         if closure {
-            self.tell_it_comes(now, &manifest, out);
+            self.note_it_comes(now, &manifest, out);
             self.keeper.pulled(&repository, manifest);
         }
         // First, so that nothing is promised that a holder without a word for long would have to give.

@@ -5,22 +5,26 @@
 //! Nobody is elected. Whoever completes an artifact first tells; once a site's holdings have settled, the first in the
 //! site's order who does not tell makes up for who is missing, and all agree who that is as soon as they know the same.
 //! Where they do not, one too many tells, which costs a record. Words are taken back only with the copy.
+//!
+//! That a node has begun with an artifact it notes for itself, and tells only if that lasts: who wants the same hears
+//! of it from [`crate::wants`], and when many nodes pull at once, each tells once and not twice.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
 
-use super::{Replica, peers};
+use super::{PERSIST_WITHIN, Replica, peers};
 use crate::{
     body::{HoldingState, SummaryBody},
     event::{Change, Output},
     id::{Digest, NodeId},
-    record::Kind,
-    shared::Shared,
+    record::{Key, Kind},
+    shared::{Said, Shared},
     surplus::weight,
     time::{Now, Span, Time},
     wire::{Message, batches},
+    writes::{Origin, Pending},
 };
 
 /// What has to be looked at again, and who of the site is not there.
@@ -30,6 +34,8 @@ pub(super) struct Tellers {
     due: BTreeMap<Digest, Due>,
     lost: BTreeMap<NodeId, Lost>,
     looked: Time,
+    /// Artifacts that this node has begun to bring and has not told of, and when: the oldest first.
+    begun: VecDeque<(Time, Digest)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +66,19 @@ impl Tellers {
     fn is_due(&mut self, now: Time, manifest: Digest, after: Span) {
         let due = self.due.entry(manifest).or_insert(Due { since: now, at: now });
         due.at = (now + after).min(due.since + SETTLES_WITHIN);
+    }
+
+    /// The same where nobody of the site tells: more news do not put it off.
+    fn is_due_soon(&mut self, now: Time, manifest: Digest) {
+        let due = self.due.entry(manifest).or_insert(Due { since: now, at: now + SOON });
+        due.at = due.at.min(now + SOON);
+    }
+
+    /// What has been on its way here for so long that it is time to tell of it.
+    fn take_lasting(&mut self, now: Time) -> Vec<Digest> {
+        let lasting = self.begun.iter().take_while(|(since, _)| now.since(*since) >= LASTS);
+        let count = lasting.take(AT_ONCE).count();
+        self.begun.drain(..count).map(|(_, manifest)| manifest).collect()
     }
 
     /// What it is time to look at.
@@ -118,8 +137,8 @@ impl Replica {
         }
     }
 
-    /// Whether this node is to tell the mesh of an artifact at once: nobody of the site does, and of those who have
-    /// something of it this one comes first.
+    /// Whether this node is to tell the mesh of an artifact at once: nobody of the site does, and of those who may be
+    /// about to this one comes first. Who that is, is not known: all of the site, as they may all have begun.
     fn is_first(&self, now: Time, manifest: &Digest) -> bool {
         let (me, site) = (self.me(), &self.config.site);
         let is_there = |node: &NodeId| self.is_near_node(node) && !self.is_away(now, node, SHORT);
@@ -127,8 +146,8 @@ impl Replica {
         if tellers.any(|(node, state, _)| state == HoldingState::Complete && node != me && is_there(&node)) {
             return false;
         }
-        let mut others = self.catalog.holders(manifest).filter(|(node, _)| *node != me && is_there(node));
-        others.all(|(node, _)| weight(site, &me) < weight(site, &node))
+        let mut others = self.catalog.nodes_of(site).map(|(node, _)| node);
+        others.all(|node| *node == me || !is_there(node) || weight(site, &me) < weight(site, node))
     }
 
     /// The nodes of the site that say to have all of an artifact.
@@ -149,6 +168,49 @@ impl Replica {
             && !self.membership.is_up(node)
     }
 
+    // ---- what has only begun ----
+
+    /// So that a restart knows what is on its way. Says nothing where all of it is here already, and others hear of it
+    /// only if it lasts, except where a policy counts copies: who is to have them is decided from these words.
+    pub(super) fn note_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
+        if self.catalog.holding(manifest, &self.me()).is_some() {
+            return;
+        }
+        let records = self.says(now, manifest, HoldingState::Partial);
+        if self.keeper.counted(manifest).is_some() {
+            self.persist_own(records, None, None, out);
+        } else if !records.is_empty() {
+            let pending =
+                Pending { records: records.clone(), request: None, origin: Origin::Aside, then: None };
+            let write = self.writes.start(pending);
+            out.push(Output::Persist { write, records, within: PERSIST_WITHIN });
+        }
+    }
+
+    /// What [`Self::note_it_comes`] wrote is durable.
+    pub(super) fn put_aside(&mut self, now: Now, records: Vec<Shared>) {
+        for record in records {
+            let Said::Holding { manifest, .. } = *record.said() else { continue };
+            if self.writes.put_aside(&self.catalog, record) {
+                self.tellers.begun.push_back((now.time, manifest));
+            }
+        }
+    }
+
+    /// Tells of what is here in part, and was not completed in a while.
+    fn tell_what_lasts(&mut self, now: Now, out: &mut Vec<Output>) {
+        let (site, me) = (self.config.site.clone(), self.me());
+        let lasting = self.tellers.take_lasting(now.time);
+        let records = lasting.iter().filter_map(|manifest| {
+            let key = Key::holding(&site, manifest, &me);
+            self.writes.take_aside(&key)
+        });
+        let records: Vec<Shared> = records.collect();
+        if !records.is_empty() {
+            self.say_durable(now, records, out);
+        }
+    }
+
     // ---- who tells the mesh ----
 
     /// Somebody said something about what nodes hold, or are.
@@ -165,8 +227,10 @@ impl Replica {
 
     fn touch(&mut self, now: Time, manifest: Digest) {
         if self.catalog.holding(&manifest, &self.me()).is_some() {
-            let after = if self.is_told(now, &manifest) { SETTLE } else { SOON };
-            self.tellers.is_due(now, manifest, after);
+            match self.is_told(now, &manifest) {
+                true => self.tellers.is_due(now, manifest, SETTLE),
+                false => self.tellers.is_due_soon(now, manifest),
+            }
         }
     }
 
@@ -202,6 +266,7 @@ impl Replica {
             self.tellers.looked = now.time;
             self.look_for_lost(now.time);
         }
+        self.tell_what_lasts(now, out);
         let mut records = Vec::new();
         for manifest in self.tellers.take(now.time) {
             match self.summary_due(now.time, &manifest) {
@@ -355,6 +420,8 @@ const LONG: Span = Span::secs(6 * 60 * 60);
 const SETTLE: Span = Span::secs(30);
 /// The same where nobody of the site tells.
 const SOON: Span = Span::secs(2);
+/// How long an artifact must have been on its way here before that is told: most are here sooner.
+const LASTS: Span = Span::secs(30);
 /// At most this long is waited.
 const SETTLES_WITHIN: Span = Span::secs(300);
 /// How often is looked who of the site is away.

@@ -4,7 +4,6 @@ use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::{Replica, peers::HOLDERS_DIALLED};
 use crate::{
-    body::HoldingState,
     event::Output,
     id::{Digest, RepoName},
     policy::{
@@ -65,18 +64,10 @@ impl Replica {
                 }
                 Step::Bring(repository, manifest) => {
                     let Some(place) = self.catalog.artifact(&repository, &manifest) else { continue };
-                    self.tell_it_comes(now, &manifest, out);
+                    self.note_it_comes(now, &manifest, out);
                     self.bring(now, None, manifest, place, true, out);
                 }
             }
-        }
-    }
-
-    /// So that a restart knows what was on its way. Says nothing where all of it is here already.
-    pub(super) fn tell_it_comes(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
-        if self.catalog.holding(manifest, &self.me()).is_none() {
-            let records = self.says(now, manifest, HoldingState::Partial);
-            self.persist_own(records, None, None, out);
         }
     }
 
