@@ -143,6 +143,11 @@ impl Writes {
         self.unsaid.remove(key);
     }
 
+    /// Whether something was put off.
+    pub fn has_unsaid(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
     /// What was put off, written anew unless something newer is on its way.
     pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Shared> {
         let unsaid = core::mem::take(&mut self.unsaid).into_values();

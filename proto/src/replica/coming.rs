@@ -51,6 +51,7 @@ impl Replica {
     /// A dial came to nothing: where a client has just asked for what that node holds, the next holder is tried.
     pub(super) fn dial_failed(&mut self, now: Now, target: &DialTarget, out: &mut Vec<Output>) {
         self.membership.dial_failed(now.time, target, &mut self.rng);
+        self.alarms.dial_soon(now.time);
         let DialTarget::Node(node, _) = target else { return };
         let just_asked = self.membership.presence.awaited_since(now.time, ASKED_JUST_NOW);
         for manifest in just_asked {

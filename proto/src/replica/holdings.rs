@@ -13,6 +13,7 @@ use alloc::{
 
 use super::{Replica, peers};
 use crate::{
+    alarm::sooner,
     body::{HoldingState, SummaryBody},
     event::{Change, Output},
     id::{Digest, NodeId},
@@ -30,6 +31,8 @@ pub(super) struct Tellers {
     due: BTreeMap<Digest, Due>,
     lost: BTreeMap<NodeId, Lost>,
     looked: Time,
+    /// Nothing is due before.
+    soonest: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,15 +63,26 @@ impl Tellers {
     fn is_due(&mut self, now: Time, manifest: Digest, after: Span) {
         let due = self.due.entry(manifest).or_insert(Due { since: now, at: now });
         due.at = (now + after).min(due.since + SETTLES_WITHIN);
+        sooner(&mut self.soonest, due.at);
+    }
+
+    /// When there is something to look at.
+    pub(super) fn next(&self) -> Option<Time> {
+        let away = (!self.lost.is_empty()).then_some(self.looked + LOOK_EVERY);
+        self.soonest.into_iter().chain(away).min()
     }
 
     /// What it is time to look at.
     fn take(&mut self, now: Time) -> Vec<Digest> {
+        if self.soonest.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
         let ready = self.due.iter().filter(|(_, due)| due.at <= now).map(|(manifest, _)| *manifest);
         let ready: Vec<Digest> = ready.take(AT_ONCE).collect();
         for manifest in &ready {
             self.due.remove(manifest);
         }
+        self.soonest = self.due.values().map(|due| due.at).min();
         ready
     }
 }
@@ -196,7 +210,7 @@ impl Replica {
         }
     }
 
-    /// Called every second.
+    /// Called when something is due, and now and then without.
     pub(super) fn look_after_summaries(&mut self, now: Now, out: &mut Vec<Output>) {
         if now.time.since(self.tellers.looked) >= LOOK_EVERY {
             self.tellers.looked = now.time;
