@@ -235,6 +235,15 @@ impl Leases {
         self.asked.retain(|_, asked| asked.of.is_some() || now.since(asked.since) < Self::SPAN);
     }
 
+    /// When [`Self::tick`] has something to do.
+    pub fn next(&self) -> Option<Time> {
+        let due = |asked: &Asked| match asked.of {
+            Some((_, since)) => since + ANSWER_PATIENCE,
+            None => asked.since + Self::SPAN,
+        };
+        self.asked.values().map(due).min()
+    }
+
     /// A member's session ended.
     pub fn peer_down(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
         let of_peer = |asked: &Asked| asked.of.is_some_and(|(node, _)| node == *peer);

@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod alarm;
 pub mod artifacts;
 pub mod body;
 pub mod catalog;

@@ -4,6 +4,7 @@
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{
+    alarm::sooner,
     body::NodeBody,
     config::ReplicaConfig,
     event::{Class, DialTarget, Output},
@@ -244,7 +245,8 @@ impl Membership {
 
     /// Whom to dial now, of the places known and the nodes that `find` gives. It is asked for those of this site,
     /// of others, or of both, and not at all where there is room for none: most of the time. A target is not
-    /// dialled again before its dial was answered, or a good while passed.
+    /// dialled again before its dial was answered, or a good while passed. Returns when there may be one to dial next, if
+    /// nothing changes.
     pub fn dial<'a>(
         &mut self,
         now: Time,
@@ -253,12 +255,13 @@ impl Membership {
         find: impl FnOnce(&Self, Sorts, &mut fastrand::Rng) -> Vec<Candidate<'a>>,
         rng: &mut fastrand::Rng,
         out: &mut Vec<Output>,
-    ) {
+    ) -> Option<Time> {
         // One that leaves other sites to others of its own is not cut off.
         let keeps_some = Share::far_of(config, connected.share).high > 0;
         self.note_cut(now, connected.far == 0 && keeps_some);
         self.note_company(now);
         let mut room = Room::of(config, connected, &self.outside, now);
+        let mut next = self.company_lasts().into_iter().chain(room.far_from).min();
         for (address, place) in &mut self.places {
             let known = |is: &dyn Fn(&NodeId) -> bool| place.node.as_ref().is_some_and(is);
             let connected = known(&|node| self.sessions.contains_key(node));
@@ -267,12 +270,19 @@ impl Membership {
             if wanted && place.attempt.start(now) {
                 out.push(Output::Dial { target: DialTarget::Address(address.clone()) });
             }
+            if wanted {
+                sooner(&mut next, place.attempt.not_before);
+            }
         }
         let sorts = Sorts { near: room.site > 0, far: room.far > 0 };
         if !sorts.near && !sorts.far {
-            return;
+            return next;
         }
         let mut candidates = find(self, sorts, rng);
+        // Of other sites it is given some, and next time others.
+        if candidates.iter().any(|candidate| candidate.far) {
+            sooner(&mut next, now);
+        }
         candidates.retain(|candidate| {
             let parted = self.surplus.is_apart(now, &candidate.node);
             !self.is_up(&candidate.node) && !parted && !candidate.addresses.is_empty()
@@ -280,11 +290,14 @@ impl Membership {
         rng.shuffle(&mut candidates);
         for candidate in candidates {
             if !room.has(candidate.far) {
+                sooner(&mut next, now);
                 continue;
             }
             let attempt = attempt_of(&mut self.dialled, &candidate.node);
             attempt.far = candidate.far;
-            if attempt.start(now) {
+            let due = attempt.start(now);
+            sooner(&mut next, attempt.not_before);
+            if due {
                 room.take(candidate.far);
                 if candidate.far {
                     self.outside.since.get_or_insert(now);
@@ -293,6 +306,7 @@ impl Membership {
                 out.push(Output::Dial { target });
             }
         }
+        next
     }
 
     /// Dials a node that is needed, whatever the bounds on sessions say, unless that was just tried. Where
@@ -351,6 +365,12 @@ impl Membership {
         self.was_alone = !lasting && (self.was_alone || self.sessions.is_empty());
     }
 
+    /// When a session of one that was alone has lasted.
+    fn company_lasts(&self) -> Option<Time> {
+        let first = self.sessions.values().min().filter(|_| self.was_alone);
+        first.map(|since| *since + COMPANY)
+    }
+
     /// A node that is alone looks for others more often: nothing else can be done with the link.
     fn retry_last(&self) -> Span {
         match (self.sessions.is_empty(), self.cut_off) {
@@ -373,6 +393,8 @@ fn attempt_of<'a>(dialled: &'a mut BTreeMap<NodeId, Attempt>, node: &NodeId) -> 
 struct Room {
     site: usize,
     far: usize,
+    /// When there is room for other sites, where there is none only because dials failed.
+    far_from: Option<Time>,
 }
 
 impl Room {
@@ -383,9 +405,11 @@ impl Room {
             (true, _) => 1,
         };
         let (near, far) = (Share::near(config), Share::far_of(config, connected.share));
+        let far_missing = far.low.saturating_sub(connected.far);
         Room {
             site: near.low.saturating_sub(connected.near).min(DIALS_AT_ONCE),
-            far: far.low.saturating_sub(connected.far).min(far_at_once),
+            far: far_missing.min(far_at_once),
+            far_from: (far_missing > 0 && outside.not_before > now).then_some(outside.not_before),
         }
     }
 

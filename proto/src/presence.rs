@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 
 use crate::{
+    alarm::sooner,
     event::{FetchId, Input, Output},
     id::{Digest, NodeId},
     time::{Span, Time},
@@ -21,6 +22,8 @@ pub struct Presence {
     /// Artifacts that a client has asked for not long ago.
     awaited: BTreeMap<Digest, Time>,
     last_nonce: u64,
+    /// No member that has not answered has to be looked at before.
+    next_question: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -68,10 +71,13 @@ impl Presence {
     }
 
     /// A member answered, and said how many sessions with other sites it has.
-    pub fn answered(&mut self, now: Time, peer: &NodeId, outside: u16) {
+    /// True where it has now any and had none as far as was known, or the other way round.
+    pub fn answered(&mut self, now: Time, peer: &NodeId, outside: u16) -> bool {
+        let before = self.outside(now, peer).is_some_and(|outside| outside > 0);
         if let Some(member) = self.members.get_mut(peer) {
             member.outside = Some((outside, now));
         }
+        before != (outside > 0)
     }
 
     /// Whether a member with a session counts as there: it was heard since it was last asked; or was heard so
@@ -97,6 +103,23 @@ impl Presence {
         (now.since(at) < OUTSIDE_GOOD).then_some(outside)
     }
 
+    /// Until when it is believed that a member has sessions with other sites.
+    pub fn outside_until(&self, peer: &NodeId) -> Option<Time> {
+        let (outside, at) = self.members.get(peer)?.outside?;
+        (outside > 0).then_some(at + OUTSIDE_GOOD)
+    }
+
+    /// When one that has not answered is to be looked at, see [`Self::silent`]; it may have answered since.
+    pub fn next_question(&self) -> Option<Time> {
+        self.next_question
+    }
+
+    /// Those that have not answered were looked at, and some asked again.
+    pub fn questions_asked(&mut self) {
+        let open = self.members.values().filter_map(|member| member.probe);
+        self.next_question = open.map(|probe| (probe.last + PROBE_AGAIN).min(probe.first + GONE)).min();
+    }
+
     /// Asks a member whether it is there, unless it was heard within `fresh` or has just been asked.
     pub fn probe(&mut self, now: Time, peer: NodeId, fresh: Span) -> Option<Output> {
         let member = self.members.get_mut(&peer)?;
@@ -109,6 +132,7 @@ impl Presence {
         }
         let first = member.probe.map_or(now, |probe| probe.first);
         member.probe = Some(Probe { first, last: now });
+        sooner(&mut self.next_question, now + PROBE_AGAIN);
         self.last_nonce += 1;
         Some(Output::Send { to: peer, message: Message::Probe { nonce: self.last_nonce } })
     }

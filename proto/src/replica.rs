@@ -2,6 +2,7 @@
 //! decides nothing itself but whom to compare catalogs with, and when; that, and what members send, is in
 //! `peers`.
 
+mod alarms;
 mod bringing;
 mod candidates;
 mod coming;
@@ -32,7 +33,7 @@ use crate::{
     policy::keeper::Keeper,
     pulls::{Pulls, Wanted},
     record::{Kind, Trust},
-    rounds::{ROUNDS_TICK, Rounds},
+    rounds::Rounds,
     shared::Shared,
     suppliers::Suppliers,
     time::{Now, Span, Time},
@@ -64,8 +65,7 @@ pub struct Replica {
     tellers: holdings::Tellers,
     wants_timer: bool,
     sharing_timer: bool,
-    /// Whether the timers that never end are running.
-    started: bool,
+    alarms: alarms::Alarms,
 }
 
 /// Numbers for status displays.
@@ -102,7 +102,7 @@ impl Replica {
             tellers: holdings::Tellers::default(),
             wants_timer: false,
             sharing_timer: false,
-            started: false,
+            alarms: alarms::Alarms::default(),
             config,
         }
     }
@@ -179,6 +179,7 @@ impl Replica {
         }
         self.note_complete(now, &mut out);
         self.plan(now, &mut out);
+        self.arm(now, &mut out);
         self.membership.presence.after(now.time, &out);
         out
     }
@@ -279,10 +280,7 @@ impl Replica {
         };
         let record = self.writes.node(&self.catalog, now.wall, &body);
         self.persist_own(record.into_iter().collect(), None, None, out);
-        if !core::mem::replace(&mut self.started, true) {
-            self.timer(now, Timer::Dial, out);
-            self.timer(now, Timer::Reconcile, out);
-        }
+        self.start_timers(now, out);
     }
 
     // ---- own writes ----
@@ -439,13 +437,13 @@ impl Replica {
     // ---- time ----
 
     fn timer(&mut self, now: Now, timer: Timer, out: &mut Vec<Output>) {
+        self.alarms.fired(now.time, timer);
         match timer {
             Timer::Dial => {
                 self.dial(now, out);
                 self.dial_for_closures(now, out);
                 self.probe_silent(now, out);
                 self.part_with_surplus(now, out);
-                out.push(Output::SetTimer { at: now.time + self.config.dial_interval, timer });
             }
             Timer::Reconcile => {
                 let (catalog, site) = (&self.catalog, &self.config.site);
@@ -458,7 +456,6 @@ impl Replica {
                 let again = self.writes.again(&self.catalog, now.wall);
                 self.persist_own(again, None, None, out);
                 self.leases.tick(now.time, out);
-                out.push(Output::SetTimer { at: now.time + ROUNDS_TICK, timer });
             }
             Timer::Policies => self.look_after_policies(now, out),
             Timer::Pulls => {

@@ -8,6 +8,7 @@ use alloc::{
 use core::ops::RangeInclusive;
 
 use crate::{
+    alarm::sooner,
     config::ReplicaConfig,
     id::NodeId,
     record::RecordId,
@@ -16,7 +17,11 @@ use crate::{
 
 /// When the next round with each member is due.
 #[derive(Debug, Default)]
-pub struct Rounds(BTreeMap<NodeId, Round>);
+pub struct Rounds {
+    of: BTreeMap<NodeId, Round>,
+    /// Nothing is due before.
+    soonest: Option<Time>,
+}
 
 #[derive(Debug)]
 struct Round {
@@ -30,34 +35,41 @@ struct Round {
     supplied: Time,
 }
 
-/// How often the replica looks which rounds are due.
+/// How often the replica looks which rounds are due, at most.
 pub const ROUNDS_TICK: Span = Span::secs(1);
 
 impl Rounds {
     /// A session is new.
     pub fn start(&mut self, now: Time, peer: NodeId, rng: &mut fastrand::Rng) {
         let at = now + Span(rng.u64(AFTER_NEWS_MS));
-        self.0.insert(peer, Round { at, found: BTreeSet::new(), fruitless: 0, supplied: Time(0) });
+        self.of.insert(peer, Round { at, found: BTreeSet::new(), fruitless: 0, supplied: Time(0) });
+        sooner(&mut self.soonest, at);
+    }
+
+    /// A time before which no round is due; none where there is nobody to compare with.
+    pub fn next(&self) -> Option<Time> {
+        self.soonest
     }
 
     /// A session ended.
     pub fn stop(&mut self, peer: &NodeId) {
-        self.0.remove(peer);
+        self.of.remove(peer);
     }
 
     /// This node wrote something. Its announcement may be lost, and certainly is where a session is so new
     /// that gossip does not use it yet. `concerns` says with whom that makes a difference.
     pub fn after_news(&mut self, now: Time, concerns: impl Fn(&NodeId) -> bool, rng: &mut fastrand::Rng) {
         let concerned =
-            self.0.iter_mut().filter(|(peer, round)| round.fruitless <= FORGIVEN && concerns(peer));
+            self.of.iter_mut().filter(|(peer, round)| round.fruitless <= FORGIVEN && concerns(peer));
         for (_, round) in concerned {
             round.at = round.at.min(now + Span(rng.u64(AFTER_NEWS_MS)));
+            sooner(&mut self.soonest, round.at);
         }
     }
 
     /// The catalogs were equal.
     pub fn equal(&mut self, peer: &NodeId) {
-        if let Some(round) = self.0.get_mut(peer) {
+        if let Some(round) = self.of.get_mut(peer) {
             round.found.clear();
             round.fruitless = 0;
         }
@@ -66,7 +78,7 @@ impl Rounds {
     /// A difference was found that begins with this record. Whether it should be made good: not where that
     /// was just done and is still on its way over a thin link.
     pub fn differs(&mut self, now: Time, peer: &NodeId, first: RecordId, is_near: bool) -> bool {
-        let Some(round) = self.0.get_mut(peer) else { return true };
+        let Some(round) = self.of.get_mut(peer) else { return true };
         if round.found.contains(&first) {
             if !is_near && now.since(round.supplied) < ON_ITS_WAY {
                 return false;
@@ -85,15 +97,17 @@ impl Rounds {
 
     /// Not all that differs fitted into the last round's messages.
     pub fn soon(&mut self, now: Time, peer: &NodeId, is_near: bool) {
-        if let Some(round) = self.0.get_mut(peer).filter(|round| round.fruitless == 0) {
+        if let Some(round) = self.of.get_mut(peer).filter(|round| round.fruitless == 0) {
             round.at = round.at.min(now + if is_near { ROUNDS_TICK } else { FAR_TRANSFER });
+            sooner(&mut self.soonest, round.at);
         }
     }
 
     /// What a member has more was left to another to send: a little later hardly anything of it should be left.
     pub fn put_off(&mut self, now: Time, peer: &NodeId, rng: &mut fastrand::Rng) {
-        if let Some(round) = self.0.get_mut(peer) {
+        if let Some(round) = self.of.get_mut(peer) {
             round.at = round.at.min(now + Span(rng.u64(PUT_OFF_MS)));
+            sooner(&mut self.soonest, round.at);
         }
     }
 
@@ -108,7 +122,10 @@ impl Rounds {
         rng: &mut fastrand::Rng,
     ) -> Vec<NodeId> {
         let mut due = Vec::new();
-        for (peer, round) in self.0.iter_mut().filter(|(_, round)| round.at <= now) {
+        if self.soonest.is_none_or(|at| at > now) {
+            return due;
+        }
+        for (peer, round) in self.of.iter_mut().filter(|(_, round)| round.at <= now) {
             let interval = match (is_near(peer), me < peer) {
                 (true, _) => config.reconcile_interval,
                 (false, true) => config.far_reconcile_interval,
@@ -118,6 +135,7 @@ impl Rounds {
             round.at = now + Span(interval.0 / 2 + rng.u64(0..=interval.0));
             due.push(*peer);
         }
+        self.soonest = self.of.values().map(|round| round.at).min();
         due
     }
 }

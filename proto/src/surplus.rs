@@ -85,6 +85,11 @@ impl Surplus {
         due
     }
 
+    /// When it is time next.
+    pub fn next(&self) -> Time {
+        self.looked + LOOK_EVERY
+    }
+
     /// The sessions to offer to end: a few of the idle ones, those first that both ends rank lowest.
     pub fn offers(&mut self, now: Time, me: &NodeId, share: Share, sessions: &[Session]) -> Vec<NodeId> {
         let surplus = sessions.len().saturating_sub(share.high).min(OFFERS_AT_ONCE);

@@ -169,6 +169,11 @@ impl Writes {
         is_last.then_some(record)
     }
 
+    /// Whether something was put off.
+    pub fn has_unsaid(&self) -> bool {
+        !self.unsaid.is_empty()
+    }
+
     /// What was put off, written anew unless something newer is on its way.
     pub fn again(&mut self, catalog: &Catalog, wall: Wall) -> Vec<Shared> {
         let unsaid = core::mem::take(&mut self.unsaid).into_values();

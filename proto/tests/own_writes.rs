@@ -275,9 +275,11 @@ fn telling_addresses_again_starts_no_second_set_of_timers() {
         here.tell(Input::Reachable { addresses: vec![format!("other-{n}:4717")] });
     }
     here.pass(10_000);
-    for timer in [Timer::Dial, Timer::Reconcile] {
-        assert_eq!(here.timers.iter().filter(|(_, other)| *other == timer).count(), 1, "{timer:?}");
-    }
+    let count = |here: &Node, timer| here.timers.iter().filter(|(_, other)| *other == timer).count();
+    assert_eq!((count(&here, Timer::Dial), count(&here, Timer::Reconcile)), (1, 0), "nobody to compare with");
+    here.meet(2, "there");
+    here.pass(10_000);
+    assert_eq!((count(&here, Timer::Dial), count(&here, Timer::Reconcile)), (1, 1));
     let body = here.replica.catalog().node(&node(1));
     assert_eq!(
         body.map(|body| body.addresses.clone()),

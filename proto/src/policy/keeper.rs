@@ -10,6 +10,7 @@ use alloc::{
 
 use super::{Policy, PolicyBody, closure::Closure, select};
 use crate::{
+    alarm::Alarm,
     body::HoldingState,
     catalog::Catalog,
     config::ReplicaConfig,
@@ -42,8 +43,7 @@ pub struct Keeper {
     /// Nodes with which a session ended.
     parted: BTreeSet<NodeId>,
     away: Silence,
-    /// Whether the timer runs.
-    armed: bool,
+    alarm: Alarm,
     evaluated: Option<Time>,
 }
 
@@ -222,20 +222,31 @@ impl Keeper {
     /// Sets the timer, unless it runs, while there is anything to look after.
     pub fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
         let needed = self.has_work() || self.closure.is_waiting() || !self.policies.is_empty();
-        if needed && !core::mem::replace(&mut self.armed, true) {
-            out.push(Output::SetTimer { at: now + COALESCE, timer: Timer::Policies });
+        if !needed {
+            return;
+        }
+        let at = match self.evaluated {
+            Some(last) if !self.has_work() => (last + self.again()).max(now + Span(1)),
+            _ => now + COALESCE,
+        };
+        if self.alarm.set(at) {
+            out.push(Output::SetTimer { at, timer: Timer::Policies });
         }
     }
 
     /// The timer fired. Whether it is time to evaluate: when something changed, or has to be looked at again.
     pub fn is_due(&mut self, now: Time) -> bool {
-        self.armed = false;
-        let again = if self.closure.is_waiting() { WAITING } else { IDLE };
-        let due = self.has_work() || self.evaluated.is_none_or(|last| now.since(last) >= again);
+        self.alarm.fired(now);
+        let due = self.has_work() || self.evaluated.is_none_or(|last| now.since(last) >= self.again());
         if due {
             self.evaluated = Some(now);
         }
         due
+    }
+
+    /// How long after an evaluation there is another where nothing changed.
+    fn again(&self) -> Span {
+        if self.closure.is_waiting() { WAITING } else { IDLE }
     }
 
     /// Looks at what changed, and says what is to be done.

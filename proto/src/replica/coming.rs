@@ -15,12 +15,13 @@ use crate::{
 impl Replica {
     /// Whether a dial to another site is likely to be answered: where there are sessions with other sites, one of
     /// them must have shown life since; where there is none, no dial may have failed.
-    pub(super) fn outside(&self, now: Now) -> Outside {
-        let presence = &self.membership.presence;
-        let mut far = self.membership.sessions().filter(|peer| !self.is_near(peer)).peekable();
-        let there = match far.peek() {
-            None => self.membership.outside_seems_there(now.time),
-            Some(_) => far.any(|peer| presence.showed_life(now.time, &peer, SIGN_OF_LIFE)),
+    pub(super) fn outside(&mut self, now: Now) -> Outside {
+        let there = if self.connected().far == 0 {
+            self.membership.outside_seems_there(now.time)
+        } else {
+            let presence = &self.membership.presence;
+            let mut lively = self.membership.sessions();
+            lively.any(|peer| presence.showed_life(now.time, &peer, SIGN_OF_LIFE) && !self.is_near(&peer))
         };
         if there { Outside::There } else { Outside::Away }
     }
@@ -28,8 +29,9 @@ impl Replica {
     /// The artifacts that clients wait for, of which a holder is being dialled and may answer.
     pub(super) fn awaited_and_coming(&mut self, now: Now) -> Vec<Digest> {
         let mut awaited = self.membership.presence.awaited(now.time);
+        let outside = self.outside(now);
         let world = World::of(&self.config, &self.catalog, &self.membership, self.me());
-        let world = world.with_coming(self.outside(now));
+        let world = world.with_coming(outside);
         awaited.retain(|manifest| world.is_coming(manifest));
         awaited
     }
@@ -51,6 +53,7 @@ impl Replica {
     /// A dial came to nothing: where a client has just asked for what that node holds, the next holder is tried.
     pub(super) fn dial_failed(&mut self, now: Now, target: &DialTarget, out: &mut Vec<Output>) {
         self.membership.dial_failed(now.time, target, &mut self.rng);
+        self.alarms.dial_soon(now.time);
         let DialTarget::Node(node, _) = target else { return };
         let just_asked = self.membership.presence.awaited_since(now.time, ASKED_JUST_NOW);
         for manifest in just_asked {

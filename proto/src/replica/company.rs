@@ -1,4 +1,4 @@
-//! Who of the members with a session is of this node's site. It is asked for every two seconds and changes
+//! Who of the members with a session is of this node's site. It is asked for often and changes
 //! seldom, so it is found out once for each change of the sessions or of what nodes say about themselves.
 
 use alloc::vec::Vec;
@@ -8,7 +8,7 @@ use crate::{
     id::NodeId,
     membership::Connected,
     surplus::{Share, weight},
-    time::Now,
+    time::{Now, Time},
 };
 
 /// The sessions, as far as sites go.
@@ -78,6 +78,14 @@ impl Replica {
         // Stable, as the sessions are by name.
         home.sort_by_key(|(_, weight)| *weight);
         home.into_iter().map(|(node, _)| node).collect()
+    }
+
+    /// When others of this site may not count any more as those who keep its sessions with other sites.
+    pub(super) fn others_outside_until(&mut self, now: Time) -> Option<Time> {
+        self.company();
+        let presence = &self.membership.presence;
+        let until = self.company.home.iter().filter_map(|(peer, _)| presence.outside_until(peer));
+        until.filter(|until| *until > now).min()
     }
 
     /// How many sessions with other sites this node keeps.

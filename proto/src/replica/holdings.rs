@@ -16,6 +16,7 @@ use alloc::{
 
 use super::{PERSIST_WITHIN, Replica, peers};
 use crate::{
+    alarm::sooner,
     body::{HoldingState, SummaryBody},
     event::{Change, Output},
     id::{Digest, NodeId},
@@ -36,6 +37,8 @@ pub(super) struct Tellers {
     looked: Time,
     /// Artifacts that this node has begun to bring and has not told of, and when: the oldest first.
     begun: VecDeque<(Time, Digest)>,
+    /// Nothing is due before.
+    soonest: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +69,21 @@ impl Tellers {
     fn is_due(&mut self, now: Time, manifest: Digest, after: Span) {
         let due = self.due.entry(manifest).or_insert(Due { since: now, at: now });
         due.at = (now + after).min(due.since + SETTLES_WITHIN);
+        sooner(&mut self.soonest, due.at);
+    }
+
+    /// When there is something to look at.
+    pub(super) fn next(&self) -> Option<Time> {
+        let away = (!self.lost.is_empty()).then_some(self.looked + LOOK_EVERY);
+        let lasting = self.begun.front().map(|(since, _)| *since + LASTS);
+        self.soonest.into_iter().chain(away).chain(lasting).min()
     }
 
     /// The same where nobody of the site tells: more news do not put it off.
     fn is_due_soon(&mut self, now: Time, manifest: Digest) {
         let due = self.due.entry(manifest).or_insert(Due { since: now, at: now + SOON });
         due.at = due.at.min(now + SOON);
+        sooner(&mut self.soonest, due.at);
     }
 
     /// What has been on its way here for so long that it is time to tell of it.
@@ -83,11 +95,15 @@ impl Tellers {
 
     /// What it is time to look at.
     fn take(&mut self, now: Time) -> Vec<Digest> {
+        if self.soonest.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
         let ready = self.due.iter().filter(|(_, due)| due.at <= now).map(|(manifest, _)| *manifest);
         let ready: Vec<Digest> = ready.take(AT_ONCE).collect();
         for manifest in &ready {
             self.due.remove(manifest);
         }
+        self.soonest = self.due.values().map(|due| due.at).min();
         ready
     }
 }
@@ -260,7 +276,7 @@ impl Replica {
         }
     }
 
-    /// Called every second.
+    /// Called when something is due, and now and then without.
     pub(super) fn look_after_summaries(&mut self, now: Now, out: &mut Vec<Output>) {
         if now.time.since(self.tellers.looked) >= LOOK_EVERY {
             self.tellers.looked = now.time;

@@ -42,6 +42,7 @@ impl Replica {
         if self.me() < peer {
             out.push(Output::Send { to: peer, message: self.opening_for(&peer) });
         }
+        self.alarms.dial_soon(now.time);
         // Once more when gossip has found the session too.
         self.rounds.start(now.time, peer, &mut self.rng);
     }
@@ -75,7 +76,9 @@ impl Replica {
             Message::WhoHas { manifest, hops } => self.inquired(now, from, manifest, hops, out),
             Message::LetGo => self.let_go_of(now, from, out),
             Message::ProbeAnswer { outside, .. } => {
-                self.membership.presence.answered(now.time, &from, outside);
+                if self.membership.presence.answered(now.time, &from, outside) {
+                    self.alarms.dial_soon(now.time);
+                }
                 self.look_after_artifacts(now, out);
             }
             Message::Records(records) => self.take_in(now, from, records, out),
@@ -286,8 +289,10 @@ impl Replica {
             }
             out.extend(change.map(Output::Catalog));
             self.drop_evicted(out);
-            if node.is_some_and(|node| !self.membership.is_up(&node)) {
-                self.dial(now, out);
+            match node {
+                Some(node) if self.membership.is_up(&node) => self.alarms.dial_soon(now.time),
+                Some(_) => self.dial(now, out),
+                None => {}
             }
         }
         applied
@@ -406,6 +411,7 @@ impl Replica {
             }
             out.extend(self.membership.presence.probe(now.time, peer, FRESH));
         }
+        self.membership.presence.questions_asked();
     }
 
     fn probe_holders(&mut self, now: Now, manifest: &Digest, out: &mut Vec<Output>) {
@@ -428,7 +434,9 @@ impl Replica {
                 |node: &NodeId| *node != me && !membership.is_up(node) && !manners.is_shunned(now.time, node);
             Candidates { catalog, here, is_wanted }.of(membership, sorts, rng)
         };
-        self.membership.dial(now.time, &self.config, connected, find, &mut self.rng, out);
+        let again = self.membership.dial(now.time, &self.config, connected, find, &mut self.rng, out);
+        let others = self.others_outside_until(now.time);
+        self.alarms.dial_again(again.into_iter().chain(others).min());
     }
 
     /// Dials holders of what is being brought here in the background: sessions with them may have ended, or
