@@ -8,7 +8,7 @@ use super::{
     Flight, Holder,
     crowd::Turnout,
     esteem::Esteem,
-    sharing::{STRIPE, Shares, mix, number},
+    sharing::{DISTRUST, STRIPE, Shares, mix, number},
     want::Want,
 };
 use crate::{
@@ -206,7 +206,7 @@ impl Plan<'_> {
     fn taken_care_of(&self) -> (Cells, Cells) {
         let want = self.want;
         let mut near = match self.now.since(want.idle_since.max(want.progressed)) < DISTRUST {
-            true => want.sharers.coming(self.now, &want.grid),
+            true => want.sharers.coming(self.now, &want.grid, want.progressed),
             false => self.no_cells(),
         };
         let mut elsewhere = self.no_cells();
@@ -363,8 +363,5 @@ const WINDOW: usize = 256;
 const IDLE: Span = Span::millis(500);
 /// or another site's.
 const IDLE_SITE: Span = Span::millis(2_000);
-/// A node to which nothing has come for this long does not believe any more that others are bringing it: a
-/// neighbour that says so for ever must not keep a site from what it wants.
-const DISTRUST: Span = Span::secs(20);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.
 const LATE: Span = Span::millis(300);

@@ -3,7 +3,7 @@
 
 use alloc::{collections::BTreeMap, collections::BTreeSet, vec, vec::Vec};
 
-use super::{Flight, Holders, Wants, want::Stage, want::Want};
+use super::{Flight, Holders, Wants, sharing::DISTRUST, want::Stage, want::Want};
 use crate::{
     cells::Cells,
     config::{ReplicaConfig, Sharing},
@@ -188,6 +188,10 @@ impl Wants {
         if sharer.holder.far || !sharer.is_getting() {
             return;
         }
+        let stuck = now.since(want.idle_since.max(want.progressed)) >= DISTRUST;
+        if stuck || !want.sharers.believes(to, want.progressed) {
+            return;
+        }
         let me = world.me();
         let shares = want.sharers.shares(now, hash, &me, world.site(&me), want.progressed);
         let begun = self.flights.iter().filter(|(_, flight)| {
@@ -224,8 +228,8 @@ impl Want {
     fn with_what_is_around(&self, now: Time, extent: &Extent) -> Extent {
         match extent {
             Extent::Partial { have, coming } if self.telling.crowd => {
-                let beyond = self.sharers.around(now, &self.grid).to_bytes();
-                let farther = self.sharers.beyond(now, &self.grid).to_bytes();
+                let beyond = self.sharers.around(now, &self.grid, self.progressed).to_bytes();
+                let farther = self.sharers.beyond(now, &self.grid, self.progressed).to_bytes();
                 Extent::InCrowd { have: have.clone(), coming: coming.clone(), beyond, farther }
             }
             other => other.clone(),
