@@ -8,7 +8,7 @@ use super::{
     Flight, Holder,
     crowd::Turnout,
     esteem::Esteem,
-    sharing::{STRIPE, Shares, mix, number},
+    sharing::{DISTRUST, STRIPE, Shares, mix, number},
     want::Want,
 };
 use crate::{
@@ -223,7 +223,7 @@ impl Plan<'_> {
     fn taken_care_of(&self) -> (Cells, Cells) {
         let want = self.want;
         let mut near = match self.now.since(want.idle_since.max(want.progressed)) < DISTRUST {
-            true => want.sharers.coming(self.now, &want.grid),
+            true => want.sharers.coming(self.now, &want.grid, want.progressed),
             false => self.no_cells(),
         };
         let mut elsewhere = self.no_cells();
@@ -423,9 +423,6 @@ const IDLE: Span = Span::millis(500);
 const IDLE_SITE: Span = Span::millis(2_000);
 /// A node to which nothing more comes for this long does not wait for what other sites say to bring.
 const STANDS_STILL: Span = Span::secs(2);
-/// After this long it does not believe any more that neighbours are bringing a
-/// blob of which nothing comes: one that says so for ever must not keep a site from what it wants.
-const DISTRUST: Span = Span::secs(20);
 /// One from another site that has a part of it after twice as long as from where all of it is, and this.
 const STUCK: Span = Span::secs(2);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.

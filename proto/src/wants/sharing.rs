@@ -161,9 +161,10 @@ impl Sharers {
     }
 
     /// What nodes of this site are bringing in, and what their neighbours and those of these have or bring.
-    pub(super) fn coming(&self, now: Time, grid: &Grid) -> Cells {
+    pub(super) fn coming(&self, now: Time, grid: &Grid, mine: Time) -> Cells {
         let mut coming = Cells::none(grid.count());
-        for sharer in self.near(now) {
+        let latest = self.latest(mine);
+        for sharer in self.near(now).filter(|sharer| sharer.is_believed(latest)) {
             coming.join(&sharer.coming);
             coming.join(&sharer.beyond);
             coming.join(&sharer.farther);
@@ -172,9 +173,10 @@ impl Sharers {
     }
 
     /// What neighbours that are getting it have or bring in themselves.
-    pub(super) fn around(&self, now: Time, grid: &Grid) -> Cells {
+    pub(super) fn around(&self, now: Time, grid: &Grid, mine: Time) -> Cells {
         let mut around = Cells::none(grid.count());
-        for sharer in self.near(now).filter(|sharer| sharer.is_getting()) {
+        let latest = self.latest(mine);
+        for sharer in self.near(now).filter(|sharer| sharer.is_getting() && sharer.is_believed(latest)) {
             around.join(&sharer.coming);
             sharer.have.iter().for_each(|have| around.join(have));
         }
@@ -182,10 +184,23 @@ impl Sharers {
     }
 
     /// What the neighbours of those have or bring in.
-    pub(super) fn beyond(&self, now: Time, grid: &Grid) -> Cells {
+    pub(super) fn beyond(&self, now: Time, grid: &Grid, mine: Time) -> Cells {
         let mut beyond = Cells::none(grid.count());
-        self.near(now).filter(|sharer| sharer.is_getting()).for_each(|sharer| beyond.join(&sharer.beyond));
+        let latest = self.latest(mine);
+        let near = self.near(now).filter(|sharer| sharer.is_getting() && sharer.is_believed(latest));
+        near.for_each(|sharer| beyond.join(&sharer.beyond));
         beyond
+    }
+
+    /// Whether what a node says to be on its way is believed, where this one last got more at `mine`.
+    pub(super) fn believes(&self, node: &NodeId, mine: Time) -> bool {
+        let latest = self.latest(mine);
+        self.sharers.get(node).is_some_and(|sharer| sharer.is_believed(latest))
+    }
+
+    /// When anybody last got more, this node at `mine`.
+    fn latest(&self, mine: Time) -> Time {
+        self.sharers.values().map(|sharer| sharer.changed).fold(mine, Time::max)
     }
 
     /// Whether a neighbour is.
@@ -216,7 +231,7 @@ impl Sharers {
     /// Those who share the work, this node among them.
     pub(super) fn shares(&self, now: Time, hash: &Hash, me: &NodeId, site: u64, mine: Time) -> Shares {
         // Where nobody gets more, it is the link, and nobody's share is taken away.
-        let latest = self.sharers.values().map(|sharer| sharer.changed).fold(mine, Time::max);
+        let latest = self.latest(mine);
         let at_work = || {
             let sharers = self.sharers.iter().filter(|(_, sharer)| sharer.is_getting());
             sharers.filter(move |(_, sharer)| sharer.is_heard(now) && sharer.keeps_up(latest))
@@ -262,6 +277,12 @@ impl Sharer {
 
     fn is_heard(&self, now: Time) -> bool {
         now.since(self.heard) < if self.holder.far { SILENCE_FAR } else { SILENCE_NEAR }
+    }
+
+    /// Whether what it says to be on its way is believed: not of one to which nothing came while others got more. Where
+    /// nobody gets more, it is the link.
+    fn is_believed(&self, latest: Time) -> bool {
+        latest.since(self.changed) < DISTRUST
     }
 
     /// Whether it had got more not long before `moment`, measured by how long that usually takes it.
@@ -378,6 +399,10 @@ const SILENCE_NEAR: Span = Span::millis(1_500);
 const SILENCE_FAR: Span = Span::secs(12);
 /// One that has not got more for four times as long as that takes it, but at least this, neither.
 const STUCK: Span = Span::secs(2);
+/// A node to which nothing has come for this long does not believe any more that others are bringing it, nor, while
+/// others get more, whoever has got no more for this long: a neighbour that says so for ever must not keep a site from
+/// what it wants.
+pub(super) const DISTRUST: Span = Span::secs(20);
 /// Where it is not known yet how long that takes.
 const STUCK_FIRST: Span = Span::secs(5);
 
@@ -476,7 +501,7 @@ mod tests {
         let extent = Extent::Partial { have: Vec::new(), coming: coming.to_bytes() };
         let mut sharers = Sharers::default();
         assert!(sharers.told(Time(0), (holder(1, false), 1), &grid, &extent));
-        let coming = |now| sharers.coming(Time(now), &grid);
+        let coming = |now| sharers.coming(Time(now), &grid, Time(0));
         assert!(coming(1_000).contains(3) && !coming(1_000).contains(4));
         assert!(coming(1_600).is_empty(), "silent");
         // It says the same for ever; where nobody gets more it is the link, and otherwise it is that node.

@@ -3,7 +3,7 @@
 
 use alloc::{collections::BTreeMap, collections::BTreeSet, vec, vec::Vec};
 
-use super::{Flight, Holders, Wants, want::Stage, want::Want};
+use super::{Flight, Holders, Wants, sharing::DISTRUST, want::Stage, want::Want};
 use crate::{
     cells::Cells,
     config::{ReplicaConfig, Sharing},
@@ -194,8 +194,8 @@ impl Wants {
             let extent = want.extent(config, &coming);
             let to_near = want.with_what_is_around(now, &extent);
             // Other sites hear of this site from some of its nodes.
-            coming.join(&want.sharers.coming(now, &want.grid));
-            coming.join(&want.sharers.around(now, &want.grid));
+            coming.join(&want.sharers.coming(now, &want.grid, want.progressed));
+            coming.join(&want.sharers.around(now, &want.grid, want.progressed));
             let to_far = want.extent(config, &coming);
             let (all, news) = (want.sharers.news(true), want.sharers.news(false));
             if near {
@@ -226,6 +226,10 @@ impl Wants {
         let Some(want) = self.wants.get(hash) else { return };
         let Some((_, sharer)) = want.sharers.iter().find(|(node, _)| *node == to) else { return };
         if sharer.holder.far || !sharer.is_getting() {
+            return;
+        }
+        let stuck = now.since(want.idle_since.max(want.progressed)) >= DISTRUST;
+        if stuck || !want.sharers.believes(to, want.progressed) {
             return;
         }
         let me = world.me();
@@ -264,8 +268,8 @@ impl Want {
     fn with_what_is_around(&self, now: Time, extent: &Extent) -> Extent {
         match extent {
             Extent::Partial { have, coming } if self.telling.crowd => {
-                let beyond = self.sharers.around(now, &self.grid).to_bytes();
-                let farther = self.sharers.beyond(now, &self.grid).to_bytes();
+                let beyond = self.sharers.around(now, &self.grid, self.progressed).to_bytes();
+                let farther = self.sharers.beyond(now, &self.grid, self.progressed).to_bytes();
                 Extent::InCrowd { have: have.clone(), coming: coming.clone(), beyond, farther }
             }
             other => other.clone(),
