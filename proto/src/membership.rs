@@ -245,8 +245,7 @@ impl Membership {
 
     /// Whom to dial now, of the places known and the nodes that `find` gives. It is asked for those of this site,
     /// of others, or of both, and not at all where there is room for none: most of the time. A target is not
-    /// dialled again before its dial was answered, or a good while passed. Returns when there may be one to dial next, if
-    /// nothing changes.
+    /// dialled again before its dial was answered, or a good while passed. Returns when to look again.
     pub fn dial<'a>(
         &mut self,
         now: Time,
@@ -367,8 +366,7 @@ impl Membership {
 
     /// When a session of one that was alone has lasted.
     fn company_lasts(&self) -> Option<Time> {
-        let first = self.sessions.values().min().filter(|_| self.was_alone);
-        first.map(|since| *since + COMPANY)
+        self.sessions.values().min().filter(|_| self.was_alone).map(|since| *since + COMPANY)
     }
 
     /// A node that is alone looks for others more often: nothing else can be done with the link.
