@@ -66,7 +66,7 @@ pub enum ManifestError {
 /// All but [`ManifestError::UnknownBlob`] and [`ManifestError::Size`].
 pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Parsed, ManifestError> {
     let document: Document =
-        serde_json::from_slice(bytes).map_err(|error| ManifestError::Json(error.to_string()))?;
+        serde_json::from_slice(bytes).map_err(|error| ManifestError::Json(briefly(&error.to_string())))?;
     document.check_form()?;
     let media_type = document.media_type(content_type)?;
     let artifact_type = document.artifact_type()?;
@@ -304,6 +304,20 @@ fn is_foreign(media_type: &str) -> bool {
                 | MediaType::ImageLayerNonDistributableZstd
         )
 }
+
+/// A parser repeats what it met, which may be most of the manifest: the beginning says what was wrong and the end where.
+fn briefly(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= TEXT_MAX {
+        return text.to_owned();
+    }
+    let beginning: String = text.chars().take(TEXT_MAX / 2).collect();
+    let end: String = text.chars().skip(count - TEXT_MAX / 2).collect();
+    format!("{beginning} … {end}")
+}
+
+/// Characters of an error that a parser gives.
+const TEXT_MAX: usize = 400;
 
 /// A media type that fits records and headers.
 fn checked_type(media_type: &str) -> Result<String, ManifestError> {
