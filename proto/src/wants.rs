@@ -23,6 +23,7 @@ use self::{
     esteem::{Esteem, RETRY_LAST, RETRY_LAST_WAITED},
     pieces::Piece,
     plan::Stirred,
+    telling::Rounds,
     want::{Stage, Want},
     window::Window,
 };
@@ -44,6 +45,7 @@ pub struct Wants {
     busy: BTreeMap<NodeId, usize>,
     esteem: Esteem,
     window: Window,
+    rounds: Rounds,
     /// When a transfer last brought what it was to.
     got: Time,
     last_fetch: u64,
