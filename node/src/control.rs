@@ -5,11 +5,12 @@
 
 mod address;
 mod behaviour;
-mod codec;
+mod connections;
 mod counters;
 mod dial;
 mod dial_back;
 mod failure;
+mod messages;
 mod origins;
 mod peer;
 mod refusals;

@@ -65,6 +65,23 @@ impl Scene {
 }
 
 #[test]
+fn messages_share_a_stream_and_one_that_ends_is_made_anew() {
+    let scene = Scene::set(20);
+    let is_of_node = |record: &Record| record.key == Key::node(&scene.owner());
+    scene.member.read_record(is_of_node);
+    scene.member.seen().records.clear();
+    scene.member.read_record(is_of_node);
+    assert_eq!(scene.member.seen().streams, 1, "small messages have one stream");
+    scene.member.seen().closes_streams = true;
+    for _ in 0..3 {
+        scene.member.seen().records.clear();
+        scene.member.read_record(is_of_node);
+    }
+    let streams = scene.member.seen().streams;
+    assert!(streams >= 3, "{streams} streams: those that ended are not used any more");
+}
+
+#[test]
 fn frames_that_are_no_messages_are_dropped_and_their_sender_in_the_end_too() {
     let scene = Scene::set(1);
     let watch = Watch::over(&scene.node, &scene.image);

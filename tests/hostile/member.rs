@@ -10,17 +10,20 @@ use std::{
 
 use futures_util::StreamExt as _;
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, SwarmBuilder,
-    futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    futures::{AsyncReadExt as _, AsyncWriteExt as _},
     gossipsub, noise, ping,
-    request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
+use libp2p_stream::Control;
 use tempfile::TempDir;
 use tokio::{
     runtime::Runtime,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Semaphore,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 use waystation::{identity::Identity, mesh::MeshFile};
 use waystation_proto::{
@@ -63,6 +66,10 @@ pub struct Seen {
     pub records: Vec<Shared>,
     /// Bytes of all direct messages that the other side sent.
     pub bytes: usize,
+    /// Streams that the other side opened for them.
+    pub streams: usize,
+    /// Whether a stream is closed after its first message.
+    pub closes_streams: bool,
 }
 
 enum Order {
@@ -216,7 +223,7 @@ impl Member {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     gossip: gossipsub::Behaviour,
-    direct: request_response::Behaviour<RawCodec>,
+    streams: libp2p_stream::Behaviour,
     /// Without it nodes end the session at once.
     ping: ping::Behaviour,
 }
@@ -233,27 +240,29 @@ fn swarm(keys: &libp2p::identity::Keypair, prologue: Vec<u8>) -> Swarm<Behaviour
         let signed = gossipsub::MessageAuthenticity::Signed(keys.clone());
         let mut gossip = gossipsub::Behaviour::new(signed, config)?;
         gossip.subscribe(&topic())?;
-        let config = request_response::Config::default().with_request_timeout(Duration::from_secs(30));
-        let direct = request_response::Behaviour::new([(PROTOCOL, ProtocolSupport::Full)], config);
-        Ok(Behaviour { gossip, direct, ping: ping::Behaviour::default() })
+        let streams = libp2p_stream::Behaviour::new();
+        Ok(Behaviour { gossip, streams, ping: ping::Behaviour::default() })
     });
     let built = built.unwrap_or_else(|error| panic!("{error}"));
     built.with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600))).build()
 }
 
 async fn run(mut swarm: Swarm<Behaviour>, mut orders: Receiver<Order>, seen: Arc<Mutex<Seen>>) {
+    let slots = Arc::new(Semaphore::new(STREAMS_MAX));
+    let mut incoming = swarm.behaviour().streams.new_control().accept(PROTOCOL).unwrap();
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(order) => obey(&mut swarm, order, &seen),
+                Some(order) => obey(&mut swarm, order, &seen, &slots),
                 None => return,
             },
-            event = swarm.select_next_some() => note(&mut swarm, event, &seen),
+            Some((_, stream)) = incoming.next() => drop(tokio::spawn(read(stream, seen.clone()))),
+            event = swarm.select_next_some() => note(&event, &seen),
         }
     }
 }
 
-fn obey(swarm: &mut Swarm<Behaviour>, order: Order, seen: &Mutex<Seen>) {
+fn obey(swarm: &mut Swarm<Behaviour>, order: Order, seen: &Arc<Mutex<Seen>>, slots: &Arc<Semaphore>) {
     match order {
         Order::Dial(address) => swarm.dial(address).unwrap(),
         Order::Frame(frame) => {
@@ -261,7 +270,14 @@ fn obey(swarm: &mut Swarm<Behaviour>, order: Order, seen: &Mutex<Seen>) {
                 seen.lock().unwrap().unanswered += 1;
                 return;
             };
-            swarm.behaviour_mut().direct.send_request(&peer, frame);
+            let (control, seen, slots) =
+                (swarm.behaviour().streams.new_control(), seen.clone(), slots.clone());
+            tokio::spawn(async move {
+                let _slot = slots.acquire().await;
+                let acknowledged = send(control, peer, frame).await;
+                let mut seen = seen.lock().unwrap();
+                *if acknowledged { &mut seen.acknowledged } else { &mut seen.unanswered } += 1;
+            });
         }
         Order::Gossip(bytes) => {
             let published = swarm.behaviour_mut().gossip.publish(topic(), bytes).is_ok();
@@ -270,25 +286,12 @@ fn obey(swarm: &mut Swarm<Behaviour>, order: Order, seen: &Mutex<Seen>) {
     }
 }
 
-fn note(swarm: &mut Swarm<Behaviour>, event: SwarmEvent<BehaviourEvent>, seen: &Mutex<Seen>) {
-    use request_response::{Event, Message as Exchange};
+fn note(event: &SwarmEvent<BehaviourEvent>, seen: &Mutex<Seen>) {
     let mut seen = seen.lock().unwrap();
     match event {
         SwarmEvent::ConnectionEstablished { .. } => seen.connections += 1,
         SwarmEvent::ConnectionClosed { .. } => seen.connections -= 1,
         SwarmEvent::OutgoingConnectionError { .. } => seen.failed_dials += 1,
-        SwarmEvent::Behaviour(BehaviourEvent::Direct(Event::Message { message, .. })) => match message {
-            Exchange::Request { request, channel, .. } => {
-                seen.bytes += request.len();
-                if let Ok(Message::Records(records)) = Message::decode(&request) {
-                    seen.records.extend(records);
-                }
-                // Fails where the connection has just gone.
-                let _ = swarm.behaviour_mut().direct.send_response(channel, ());
-            }
-            Exchange::Response { .. } => seen.acknowledged += 1,
-        },
-        SwarmEvent::Behaviour(BehaviourEvent::Direct(Event::OutboundFailure { .. })) => seen.unanswered += 1,
         _ => {}
     }
 }
@@ -297,49 +300,47 @@ fn topic() -> gossipsub::IdentTopic {
     gossipsub::IdentTopic::new("waystation/records/1")
 }
 
+/// Sends these bytes as a stream of their own. Whether they were acknowledged.
+async fn send(mut control: Control, peer: PeerId, frame: Vec<u8>) -> bool {
+    let sent = async {
+        let mut stream = control.open_stream(peer, PROTOCOL).await.ok()?;
+        stream.write_all(&frame).await.ok()?;
+        stream.close().await.ok()?;
+        stream.read_exact(&mut [0; 1]).await.ok()
+    };
+    tokio::time::timeout(ANSWERED_WITHIN, sent).await.is_ok_and(|sent| sent.is_some())
+}
+
+/// Reads what honest nodes send on a stream, and acknowledges each.
+async fn read(mut stream: Stream, seen: Arc<Mutex<Seen>>) -> io::Result<()> {
+    seen.lock().unwrap().streams += 1;
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).await?;
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut frame).await?;
+        let closes = {
+            let mut seen = seen.lock().unwrap();
+            seen.bytes += frame.len();
+            if let Ok(Message::Records(records)) = Message::decode(&frame) {
+                seen.records.extend(records);
+            }
+            seen.closes_streams
+        };
+        stream.write_all(&[0]).await?;
+        stream.flush().await?;
+        if closes {
+            return stream.close().await;
+        }
+    }
+}
+
 /// More than any test gives at once.
 const ORDERS_MAX: usize = 1024;
 
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/waystation/message/1");
+/// At a time.
+const STREAMS_MAX: usize = 64;
 
-/// Writes what it is given; reads what honest nodes send.
-#[derive(Clone, Default)]
-struct RawCodec;
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-impl request_response::Codec for RawCodec {
-    type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = ();
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        let mut length = [0; 4];
-        io.read_exact(&mut length).await?;
-        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
-        io.read_exact(&mut frame).await?;
-        Ok(frame)
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        io.read_exact(&mut [0; 1]).await
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Vec<u8>) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        io.write_all(&frame).await
-    }
-
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, (): ()) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        io.write_all(&[0]).await
-    }
-}
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/waystation/message/2");

@@ -6,17 +6,12 @@ use libp2p::{
     Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
     gossipsub, identify, mdns, noise, ping, relay,
-    request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use waystation_proto::wire::Message;
 
-use super::{
-    ControlConfig, ControlError,
-    codec::{FrameCodec, PROTOCOL},
-    dial_back, streams,
-};
+use super::{ControlConfig, ControlError, dial_back, messages, streams};
 use crate::{identity::Identity, mesh::AdmissionSecret};
 
 /// The protocols that a node speaks on the control plane.
@@ -24,7 +19,7 @@ use crate::{identity::Identity, mesh::AdmissionSecret};
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
-    pub(crate) direct: request_response::Behaviour<FrameCodec>,
+    pub(crate) direct: messages::Behaviour,
     pub(crate) identify: identify::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
@@ -96,12 +91,6 @@ fn behaviour(
     streams: streams::Behaviour,
     relayed: relay::client::Behaviour,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
-    let direct = request_response::Behaviour::new(
-        [(PROTOCOL, ProtocolSupport::Full)],
-        request_response::Config::default()
-            .with_request_timeout(DIRECT_TIMEOUT)
-            .with_max_concurrent_streams(2 * DIRECT_MAX + 32),
-    );
     let identify = identify::Config::new("waystation/1".into(), keys.public())
         .with_agent_version(concat!("waystation/", env!("CARGO_PKG_VERSION")).into())
         .with_interval(NEVER)
@@ -119,7 +108,7 @@ fn behaviour(
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         gossip: gossip(keys)?,
-        direct,
+        direct: messages::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
         mdns: mdns.into(),
         ping: ping::Behaviour::new(
@@ -188,9 +177,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(20 * 60);
 
 /// For the answer to a ping, which may stand behind a queue on a thin link.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// For the answer to a direct message, which may be 1 MiB on a thin link.
-const DIRECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Author, sequence number, key and signature around a gossiped message.
 const SIGNED_FRAME_EXTRA: usize = 1024;

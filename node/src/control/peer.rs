@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{request_response::OutboundRequestId, swarm::ConnectionId};
+use libp2p::swarm::ConnectionId;
 use waystation_proto::{NodeId, wire::Message};
 
-use super::behaviour::DIRECT_MAX;
+use super::{behaviour::DIRECT_MAX, messages::MessageId};
 
 /// A member with at least one connection.
 pub(super) struct Peer {
@@ -20,7 +20,7 @@ pub(super) struct Peer {
     since: Instant,
     from: Option<IpAddr>,
     /// Bytes of direct messages that were not acknowledged.
-    unanswered: BTreeMap<OutboundRequestId, usize>,
+    unanswered: BTreeMap<MessageId, usize>,
     timeouts: u32,
     garbage: u32,
     garbage_since: Instant,
@@ -98,18 +98,18 @@ impl Peer {
         self.unanswered.len() < DIRECT_MAX && queued + bytes <= UNANSWERED_BYTES_MAX
     }
 
-    pub(super) fn sent(&mut self, request: OutboundRequestId, bytes: usize) {
-        self.unanswered.insert(request, bytes);
+    pub(super) fn sent(&mut self, message: MessageId, bytes: usize) {
+        self.unanswered.insert(message, bytes);
     }
 
-    pub(super) fn answered(&mut self, request: OutboundRequestId) {
-        self.unanswered.remove(&request);
+    pub(super) fn answered(&mut self, message: MessageId) {
+        self.unanswered.remove(&message);
         self.timeouts = 0;
     }
 
     /// A message came to nothing. True where so many in a row timed out that the peer counts as dead.
-    pub(super) fn failed(&mut self, request: OutboundRequestId, timed_out: bool) -> bool {
-        self.unanswered.remove(&request);
+    pub(super) fn failed(&mut self, message: MessageId, timed_out: bool) -> bool {
+        self.unanswered.remove(&message);
         self.timeouts += u32::from(timed_out);
         timed_out && self.timeouts >= TIMEOUTS_MAX
     }

@@ -3,7 +3,7 @@
 //! has proved the admission secret and who the other side is; what is said on them is the data plane's.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,13 +14,13 @@ use libp2p::{
     swarm::{
         CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
         FromSwarm, NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol, ToSwarm,
-        behaviour::{ConnectionClosed, ConnectionEstablished},
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
 use tokio::sync::{mpsc, oneshot};
 use waystation_proto::NodeId;
 
+use super::connections::Connections;
 use crate::identity;
 
 /// Opens streams to members; clones open at the same swarm.
@@ -69,8 +69,7 @@ impl Streams {
 pub(crate) struct Behaviour {
     asks: mpsc::Receiver<Ask>,
     incoming: mpsc::Sender<(NodeId, Stream)>,
-    /// Those of each peer, and whether over a relay; oldest first.
-    connections: BTreeMap<PeerId, Vec<(ConnectionId, bool)>>,
+    connections: Connections,
     events: VecDeque<ToSwarm<std::convert::Infallible, Answer>>,
 }
 
@@ -78,7 +77,8 @@ pub(crate) struct Behaviour {
 pub(super) fn streams() -> (Behaviour, Streams, Incoming) {
     let (to_behaviour, asks) = mpsc::channel(ASKS_MAX);
     let (incoming, taken) = mpsc::channel(INCOMING_MAX);
-    let behaviour = Behaviour { asks, incoming, connections: BTreeMap::new(), events: VecDeque::new() };
+    let behaviour =
+        Behaviour { asks, incoming, connections: Connections::default(), events: VecDeque::new() };
     (behaviour, Streams { asks: to_behaviour }, taken)
 }
 
@@ -90,12 +90,6 @@ impl Behaviour {
             asked: VecDeque::new(),
             dead: false,
         }
-    }
-
-    /// Straight ones before those over a relay.
-    fn connection_to(&self, peer: &PeerId) -> Option<ConnectionId> {
-        let connections = self.connections.get(peer)?;
-        connections.iter().min_by_key(|(_, relayed)| *relayed).map(|(connection, _)| *connection)
     }
 }
 
@@ -125,25 +119,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            }) => {
-                self.connections.entry(peer_id).or_default().push((connection_id, endpoint.is_relayed()));
-            }
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
-                if let Some(connections) = self.connections.get_mut(&peer_id) {
-                    connections.retain(|(connection, _)| *connection != connection_id);
-                    if connections.is_empty() {
-                        self.connections.remove(&peer_id);
-                    }
-                }
-            }
-            _ => {}
-        }
+        self.connections.note(&event);
     }
 
     fn on_connection_handler_event(&mut self, peer_id: PeerId, connection: ConnectionId, Dead: Dead) {
@@ -157,7 +133,7 @@ impl NetworkBehaviour for Behaviour {
             return Poll::Ready(event);
         }
         while let Poll::Ready(Some(Ask { peer, answer })) = self.asks.poll_recv(cx) {
-            match self.connection_to(&peer) {
+            match self.connections.best(&peer) {
                 Some(connection) => {
                     let handler = NotifyHandler::One(connection);
                     return Poll::Ready(ToSwarm::NotifyHandler { peer_id: peer, handler, event: answer });

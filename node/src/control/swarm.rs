@@ -13,7 +13,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
     gossipsub::{self, MessageAcceptance},
-    identify, mdns, ping, request_response,
+    identify, mdns, ping,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -23,11 +23,11 @@ use waystation_proto::{DialTarget, NodeId, Shared, record::Trust, wire::Message}
 use super::{
     CAME_UNPROVEN, Command, ControlConfig, ControlError, ControlEvent, DIALLED_UNPROVEN, Refusals, address,
     behaviour::{self, Behaviour, BehaviourEvent},
-    codec::Frame,
     counters::{Counting, Way},
     dial::{Dial, Dials, Failed},
     dial_back::Pending,
     failure::{UNFINISHED, is_full, is_unproven, reason, unfinished},
+    messages::{self, Frame},
     origins::Origins,
     peer::{Connection, Peer},
     relaying::Slots,
@@ -183,8 +183,8 @@ impl Session {
         }
         self.counting.sent(Way::Direct, message, frame.len());
         let bytes = frame.len();
-        let request = self.swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(frame));
-        state.sent(request, bytes);
+        let id = self.swarm.behaviour_mut().direct.send(&peer, frame);
+        state.sent(id, bytes);
     }
 
     fn announce(&mut self, records: Vec<Shared>) {
@@ -488,25 +488,20 @@ impl Session {
         }
     }
 
-    fn on_direct(&mut self, event: request_response::Event<Frame, ()>) {
-        use request_response::{Event, Message as Exchange, OutboundFailure};
+    fn on_direct(&mut self, event: messages::Event) {
         match event {
-            Event::Message { peer, message: Exchange::Request { request, channel, .. }, .. } => {
-                // Fails where the connection has just gone; then nobody waits for it either.
-                let _ = self.swarm.behaviour_mut().direct.send_response(channel, ());
-                self.on_frame(peer, request);
-            }
-            Event::Message { peer, message: Exchange::Response { request_id, .. }, .. } => {
+            messages::Event::Received { from, frame } => self.on_frame(from, frame),
+            messages::Event::Arrived { peer, message } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.answered(request_id);
+                    peer.answered(message);
                 }
             }
-            Event::OutboundFailure { peer, request_id, error, .. } => {
-                tracing::debug!(%peer, %error, "direct message may not have arrived");
+            messages::Event::Failed { peer, message, failure } => {
+                tracing::debug!(%peer, %failure, "direct message may not have arrived");
                 self.counting.dropped();
-                let timed_out = matches!(error, OutboundFailure::Timeout);
+                let timed_out = failure == messages::Failure::TimedOut;
                 let Some(state) = self.peers.get_mut(&peer) else { return };
-                if state.failed(request_id, timed_out) {
+                if state.failed(message, timed_out) {
                     tracing::info!(%peer, "peer leaves messages unanswered, closing the session");
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
@@ -514,7 +509,6 @@ impl Session {
                     self.slow(peer);
                 }
             }
-            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
         }
     }
 

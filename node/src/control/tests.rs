@@ -9,7 +9,7 @@ use waystation_proto::{
     record::{Key, Kind, Record, RecordId},
 };
 
-use super::{address, behaviour, codec::Frame, *};
+use super::{address, behaviour, *};
 
 mod relayed;
 
@@ -385,8 +385,8 @@ async fn garbage_is_counted_and_ends_the_session() {
         tokio::select! {
             event = swarm.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { .. } => {
-                    swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(vec![0xff; 10]));
-                    swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(vec![1; Message::MAX_BYTES + 1]));
+                    swarm.behaviour_mut().direct.send(&peer, vec![0xff; 10]);
+                    swarm.behaviour_mut().direct.send(&peer, vec![1; Message::MAX_BYTES + 1]);
                 }
                 SwarmEvent::Behaviour(behaviour::BehaviourEvent::Gossip(
                     libp2p::gossipsub::Event::Subscribed { .. },
@@ -409,7 +409,7 @@ async fn garbage_is_counted_and_ends_the_session() {
             let junk = if sent.is_multiple_of(2) { request(1).encode() } else { vec![sent as u8; 100] };
             let junk = [junk, vec![sent as u8]].concat();
             let _ = swarm.behaviour_mut().gossip.publish(topic(), junk.clone());
-            swarm.behaviour_mut().direct.send_request(&peer, Frame::Whole(junk));
+            swarm.behaviour_mut().direct.send(&peer, junk);
         }
     }
     assert!(garbage.len() > 20, "{garbage:?}");
