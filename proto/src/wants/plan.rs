@@ -34,6 +34,8 @@ struct FarTraffic {
 #[derive(Debug, Default)]
 pub(super) struct Stirred {
     all: bool,
+    /// Time has passed: all for which something is due by then.
+    passed: bool,
     blobs: BTreeSet<Hash>,
     /// What was known of holders and members when all were looked at.
     known: Option<u64>,
@@ -49,18 +51,29 @@ impl Stirred {
     pub(super) fn all(&mut self) {
         self.all = true;
     }
+
+    /// Nothing but that it is later than before.
+    pub(super) fn passed(&mut self) {
+        self.passed = true;
+    }
 }
 
 impl Wants {
-    /// Time has passed, or there is something new that may matter to every want.
+    /// There is something new that may matter to every want.
     pub fn stir(&mut self) {
         self.stirred.all();
+    }
+
+    /// Time has passed, and nothing else: of wants for which nothing is due there is nothing to be found out. Whoever
+    /// calls [`Wants::stir`] instead gets the same, at a higher price.
+    pub fn time_passed(&mut self) {
+        self.stirred.passed();
     }
 
     /// Starts every transfer that can be started now: clients' wants first, and in order. Only wants for which
     /// something changed since the last time are looked at.
     pub fn plan(&mut self, now: Time, config: &ReplicaConfig, world: &impl Holders, out: &mut Vec<Output>) {
-        let stirred = self.stirred(world);
+        let (stirred, all_of_them) = self.stirred(world);
         if stirred.is_empty() {
             return;
         }
@@ -72,20 +85,38 @@ impl Wants {
             .collect();
         order.sort_unstable();
         for (_, _, hash) in order {
-            self.plan_one(now, config, world, hash, out);
+            if all_of_them || self.has_to_be_planned(now, config, &hash) {
+                self.plan_one(now, config, world, hash, out);
+            }
         }
         self.tell(now, config, &stirred, out);
     }
 
-    /// The wants to look at.
-    fn stirred(&mut self, world: &impl Holders) -> Vec<Hash> {
-        let Stirred { all, blobs, known } = core::mem::take(&mut self.stirred);
+    /// The wants to look at, and whether each of them in any case.
+    fn stirred(&mut self, world: &impl Holders) -> (Vec<Hash>, bool) {
+        let Stirred { all, passed, blobs, known } = core::mem::take(&mut self.stirred);
         let now_known = world.changes();
         self.stirred.known = now_known;
         if all || now_known.is_none() || now_known != known {
-            return self.wants.keys().copied().collect();
+            return (self.wants.keys().copied().collect(), true);
         }
-        blobs.into_iter().collect()
+        if !passed {
+            return (blobs.into_iter().collect(), true);
+        }
+        for hash in blobs {
+            self.wants.entry(hash).and_modify(Want::touch);
+        }
+        (self.wants.keys().copied().collect(), false)
+    }
+
+    /// Whether something is due for a want. Whether bytes come from where all of it is, is noted in any case.
+    fn has_to_be_planned(&mut self, now: Time, config: &ReplicaConfig, hash: &Hash) -> bool {
+        let Some(want) = self.wants.get_mut(hash) else { return false };
+        if want.is_due(now) {
+            return true;
+        }
+        let full = self.flights.len() >= config.fetches_max;
+        !full && want.draw(now, self.flights.values().map(|flight| flight.from))
     }
 
     fn plan_one(
@@ -102,6 +133,7 @@ impl Wants {
             out.push(Output::Seal { hash, size: want.size, digest: want.digest });
             return;
         }
+        want.touch();
         // Who could send is not looked up for thousands of wants that have to wait anyway.
         if self.flights.len() >= config.fetches_max {
             return;
@@ -120,6 +152,11 @@ impl Wants {
         let slow = plan.slow(&flights, &self.esteem);
         let stuck = plan.stuck(&flights);
         let noted = plan.occupied;
+        let idle = pieces.is_empty() && slow.is_empty() && stuck.is_empty();
+        let again = idle.then(|| plan.look_again(&flights, &self.esteem));
+        if let (Some(again), Some(want)) = (again, self.wants.get_mut(&hash)) {
+            want.rest_until(again);
+        }
         if let Some((occupied, known)) = noted
             && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
         {
