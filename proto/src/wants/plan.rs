@@ -3,15 +3,13 @@
 //! origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
 //! `pieces`.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::{
     Flight, Holder, Holders, Wants,
     crowd::Turnout,
     pieces::{Plan, Source},
+    sharing::Shares,
     telling::CROWD,
     want::{Stage, Want},
 };
@@ -19,7 +17,7 @@ use crate::{
     cells::Cells,
     config::{ReplicaConfig, Sharing},
     event::{Class, FetchId, Output},
-    id::{Hash, NodeId},
+    id::Hash,
     time::{Span, Time},
 };
 
@@ -190,13 +188,11 @@ impl Wants {
         (hash, want): (Hash, &'a Want),
         flights: &[(FetchId, &Flight)],
     ) -> Plan<'a> {
-        let mut lanes: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut open = want.missing();
         let mut far = 0;
         for (_, flight) in flights {
             far += usize::from(flight.far);
             open.remove(flight.range.clone());
-            *lanes.entry(flight.from).or_default() += 1;
         }
         let shared = want.sharers.are_getting();
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
@@ -205,7 +201,6 @@ impl Wants {
         let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
         let carefully = many || now < want.telling.settled_far;
         let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
-        let me = world.me();
         // Slots that are full of what nobody waits for would make a client wait.
         let (of_holder, in_all) = match want.class() {
             Class::Client => (HOLDER_TRANSFERS_MAX, config.fetches_max),
@@ -219,7 +214,7 @@ impl Wants {
                 return None;
             }
             let busy = self.busy.get(&node).copied().unwrap_or(0);
-            let lanes = lanes.get(&node).copied().unwrap_or(0);
+            let lanes = flights.iter().filter(|(_, flight)| flight.from == node).count();
             let lanes_max = match (holder.far && has.is_none() && carefully, asked.flatten()) {
                 (true, _) => 1,
                 (false, Some(rate)) if holder.far && shared => {
@@ -231,15 +226,24 @@ impl Wants {
             let room = if asked.is_some() { room } else { 0 };
             Some(Source { holder, has, lanes, room, rate: asked.flatten() })
         });
+        let sources: Vec<Source<'_>> = sources.collect();
+        let free = in_all.saturating_sub(self.flights.len());
+        // Where nobody may be asked for anything, nobody's share matters.
+        let shares = if free > 0 && sources.iter().any(|source| source.room > 0) {
+            let me = world.me();
+            want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed)
+        } else {
+            Shares::default()
+        };
         Plan {
             now,
             want,
             sharing: config.sharing,
-            sources: sources.collect(),
-            shares: want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed),
+            sources,
+            shares,
             open,
             got: self.got,
-            free: in_all.saturating_sub(self.flights.len()),
+            free,
             far: self.may_ask_far(now, want, world),
             free_far,
             free_near,
@@ -296,9 +300,9 @@ fn lanes_over(took: u64) -> usize {
 /// Everybody who has some of a blob.
 fn sources(want: &Want, sharing: Sharing) -> Vec<Having<'_>> {
     let mut all: Vec<Having<'_>> = want.possible_holders().iter().map(|holder| (*holder, None)).collect();
-    let whole: BTreeSet<NodeId> = all.iter().map(|(holder, _)| holder.node).collect();
+    let whole = want.possible_holders();
     let told = want.sharers.iter().filter(|(_, sharer)| sharing == Sharing::Swarm || !sharer.is_getting());
-    let members = told.filter(|(node, _)| !whole.contains(node));
+    let members = told.filter(|(node, _)| !whole.iter().any(|holder| holder.node == **node));
     match sharing {
         Sharing::Origin if all.iter().any(|(holder, _)| holder.far) => all.retain(|(holder, _)| holder.far),
         Sharing::Origin => {}

@@ -47,6 +47,7 @@ pub(super) struct Sharer {
 }
 
 /// Who shares in a blob, as it takes to agree on who fetches what from outside.
+#[derive(Default)]
 pub(super) struct Shares {
     blob: u64,
     me: u64,
