@@ -24,6 +24,7 @@ use self::{
     esteem::{Esteem, RETRY_LAST, RETRY_LAST_WAITED},
     pieces::Piece,
     plan::Stirred,
+    telling::Rounds,
     want::{Stage, Want},
     window::Window,
 };
@@ -45,6 +46,7 @@ pub struct Wants {
     busy: BTreeMap<NodeId, usize>,
     esteem: Esteem,
     window: Window,
+    rounds: Rounds,
     /// When a transfer last brought what it was to.
     got: Time,
     last_fetch: u64,

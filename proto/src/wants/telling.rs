@@ -3,7 +3,11 @@
 
 use alloc::{collections::BTreeMap, collections::BTreeSet, vec, vec::Vec};
 
-use super::{Flight, Holders, Wants, sharing::DISTRUST, want::Stage, want::Want};
+use super::{
+    Flight, Holders, Wants,
+    sharing::DISTRUST,
+    want::{Stage, Telling, Want},
+};
 use crate::{
     cells::Cells,
     config::{ReplicaConfig, Sharing},
@@ -152,7 +156,7 @@ impl Wants {
         letters.send(out);
     }
 
-    /// Tells those who want the same what has changed.
+    /// Tells those who want the same what has changed. `stirred` is sorted.
     pub(super) fn tell(
         &mut self,
         now: Time,
@@ -161,14 +165,19 @@ impl Wants {
         out: &mut Vec<Output>,
     ) {
         let mut letters = Letters::default();
-        for hash in stirred {
+        let round = Round::at(now, &self.rounds);
+        // All that is new goes in one message to each.
+        let is_other = |hash: &Hash| stirred.binary_search(hash).is_err();
+        let others = self.wants.iter().filter(|(hash, want)| round.takes(want) && is_other(hash));
+        let others: Vec<Hash> = others.map(|(hash, _)| *hash).collect();
+        for hash in stirred.iter().chain(&others) {
             let Some(want) = self.wants.get_mut(hash) else { continue };
             if !want.sharers.are_getting() || config.sharing == Sharing::Origin {
                 continue;
             }
             let telling = &mut want.telling;
-            let near = is_due(now, telling.told, telling.news, (TELL_NEAR, REPEAT_NEAR));
-            let far = is_due(now, telling.told_far, telling.news_far, (TELL_FAR, REPEAT_FAR));
+            let near = round.is_due(now, telling, false);
+            let far = round.is_due(now, telling, true);
             if near {
                 (telling.told, telling.news) = (now, false);
             }
@@ -202,6 +211,7 @@ impl Wants {
                 want.sharers.passed_on();
             }
             for (node, far, is_new) in told {
+                self.rounds.told(&round, now, far);
                 letters.add(node, *hash, if far { to_far.clone() } else { to_near.clone() });
                 if !far {
                     letters.pass_on(node, *hash, if is_new { &all } else { &news });
@@ -286,9 +296,47 @@ fn coming<'a>(want: &Want, flights: impl Iterator<Item = &'a Flight>) -> Cells {
     cells
 }
 
-fn is_due(now: Time, told: Time, news: bool, (soon, late): (Span, Span)) -> bool {
-    let since = now.since(told);
-    (news && since >= soon) || since >= late
+/// When members were last told of anything.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    near: Time,
+    far: Time,
+}
+
+/// Who may be told of news now.
+struct Round {
+    near: bool,
+    far: bool,
+}
+
+impl Rounds {
+    fn told(&mut self, round: &Round, now: Time, far: bool) {
+        match far {
+            false if round.near => self.near = now,
+            true if round.far => self.far = now,
+            _ => {}
+        }
+    }
+}
+
+impl Round {
+    fn at(now: Time, last: &Rounds) -> Self {
+        Round { near: now.since(last.near) >= TELL_NEAR, far: now.since(last.far) >= TELL_FAR }
+    }
+
+    /// Whether there is something new of this one, and somebody who is told.
+    fn takes(&self, want: &Want) -> bool {
+        let Telling { news, news_far, .. } = want.telling;
+        ((self.near && news) || (self.far && news_far)) && want.sharers.are_getting()
+    }
+
+    /// Whether neighbours, or other sites, are told of this one now.
+    fn is_due(&self, now: Time, telling: &Telling, far: bool) -> bool {
+        match far {
+            false => (self.near && telling.news) || now.since(telling.told) >= REPEAT_NEAR,
+            true => (self.far && telling.news_far) || now.since(telling.told_far) >= REPEAT_FAR,
+        }
+    }
 }
 
 impl Letters {
@@ -336,7 +384,8 @@ const SETTLE_FAR: Span = Span::millis(400);
 pub(super) const CROWD: usize = 12;
 /// A transfer of this age has brought little yet.
 const JUST_BEGUN: Span = Span::millis(500);
-/// How soon something new is told, and how often that there is nothing new: to neighbours,
+/// How soon something new is told, of all wants at once, and how often of each that there is nothing new: to
+/// neighbours,
 const TELL_NEAR: Span = Span::millis(50);
 const REPEAT_NEAR: Span = Span::millis(500);
 /// and to other sites.
