@@ -6,7 +6,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Digest, Hash},
+    id::{Digest, Hash, first},
     time::Wall,
 };
 
@@ -91,6 +91,11 @@ pub struct NodeBody {
     /// What its operator says of it, for policies to choose by. At most [`NodeBody::LABELS_MAX`]; keys and
     /// values at most 63 bytes.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A number that all nodes of a site share, and those of others hardly.
+pub fn site_number(site: &str) -> u64 {
+    first(blake3::hash(site.as_bytes()).as_bytes())
 }
 
 impl NodeBody {

@@ -15,7 +15,7 @@ use crate::{
     lookups::Lookups,
     policy::PolicyBody,
     quota::{Quota, Shares},
-    reconcile::{Position, Sum, Within},
+    reconcile::{Position, Sum, Within, position},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     shared::{Said, Shared},
     sorted::Sorted,
@@ -75,7 +75,7 @@ impl Catalog {
     /// Takes a record in, which the caller has checked.
     pub fn apply(&mut self, record: impl Into<Shared>, limits: Limits) -> Applied {
         let mut record = record.into();
-        let known = self.at(record.prefix());
+        let known = self.at(record.position());
         let replaces = known.is_some();
         match known {
             Some(known) if known.id() == record.id() => return Applied::Same,
@@ -96,7 +96,7 @@ impl Catalog {
         self.unknown += usize::from(!record.key.kind.is_known());
         self.sums_of(&record).add(&id);
         let (author, kind) = (record.author, record.key.kind);
-        self.records.insert(record, |one, other| one.prefix().cmp(other.prefix()));
+        self.records.insert(record, |one, other| one.position().cmp(&other.position()));
         if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind).cloned()
             && let Some(record) = self.take_out(&surplus)
         {
@@ -166,7 +166,7 @@ impl Catalog {
 
     /// Takes out what stands where this record does.
     fn take_out(&mut self, record: &Shared) -> Option<Shared> {
-        let record = self.records.remove(|other| other.prefix().cmp(record.prefix()))?;
+        let record = self.records.remove(|other| other.position().cmp(&record.position()))?;
         let id = record.id();
         self.sums_of(&record).remove(&id);
         self.shares.remove(&record);
@@ -191,21 +191,21 @@ impl Catalog {
 
     /// The record under a key.
     pub fn get(&self, key: &Key) -> Option<&Shared> {
-        self.at(&key.prefix()).filter(|record| record.key == *key)
+        self.at(Position::from_be_bytes(key.prefix())).filter(|record| record.key == *key)
     }
 
     /// The record under the key of this one, which costs less to find.
     pub fn same_key(&self, record: &Shared) -> Option<&Shared> {
-        self.at(record.prefix()).filter(|known| known.key == record.key)
+        self.at(record.position()).filter(|known| known.key == record.key)
     }
 
-    fn at(&self, prefix: &[u8]) -> Option<&Shared> {
-        self.records.get(|record| record.prefix().cmp(prefix))
+    fn at(&self, position: Position) -> Option<&Shared> {
+        self.records.get(|record| record.position().cmp(&position))
     }
 
     /// The record with an id, if it is still the one that counts.
     pub fn by_id(&self, id: &RecordId) -> Option<&Shared> {
-        self.at(&id.0[..16]).filter(|record| record.id() == *id)
+        self.at(position(id)).filter(|record| record.id() == *id)
     }
 
     /// Every record, by position.
@@ -220,10 +220,9 @@ impl Catalog {
         range: RangeInclusive<Position>,
     ) -> impl Iterator<Item = RecordId> + '_ {
         let (from, to) = range.into_inner();
-        let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
-        let place = move |record: &Shared| match record.prefix() {
-            prefix if prefix < &from[..] => Ordering::Less,
-            prefix if prefix > &to[..] => Ordering::Greater,
+        let place = move |record: &Shared| match record.position() {
+            position if position < from => Ordering::Less,
+            position if position > to => Ordering::Greater,
             _ => Ordering::Equal,
         };
         let counts = move |record: &&Shared| within == Within::Site || record.site().is_none();
@@ -305,6 +304,11 @@ impl Catalog {
     /// The site that a node says to be on.
     pub fn site_of(&self, node: &NodeId) -> Option<&str> {
         self.node(node).map(|body| body.site.as_str())
+    }
+
+    /// The number of that site, see [`site_number`](crate::body::site_number).
+    pub(crate) fn site_number(&self, node: &NodeId) -> Option<u64> {
+        self.lookups.site_number(node)
     }
 
     /// How often a holding was added or taken out.

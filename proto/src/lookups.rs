@@ -2,11 +2,11 @@
 //! artifacts are and what is about them. Keeps the records themselves in other orders, and copies nothing of them.
 //! Which records count is [`crate::catalog`]'s.
 
-use core::cmp::Ordering::{Equal, Less};
+use core::cmp::Ordering::{self, Equal, Less};
 
 use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
-    id::{Digest, NodeId, RepoName},
+    id::{Digest, NodeId, RepoName, first},
     record::Kind,
     shared::{Artifact, Said, Shared},
     sorted::Sorted,
@@ -20,7 +20,7 @@ pub(crate) struct Lookups {
     /// How often one of these was added or taken out.
     holding_changes: u64,
     /// By author.
-    nodes: Sorted<Shared>,
+    nodes: Sorted<Named>,
     /// How often one of these was added or taken out.
     changes: u64,
     /// The same, by site and the order of its nodes.
@@ -33,11 +33,29 @@ pub(crate) struct Lookups {
     policies: Sorted<Shared>,
 }
 
+/// A record, and the beginning of its author's name: nodes are looked up all the time, and to look into a dozen records
+/// for it costs much more than to compare numbers that lie together.
+#[derive(Clone, Debug)]
+struct Named {
+    first: u64,
+    record: Shared,
+}
+
+impl Named {
+    fn of(record: &Shared) -> Self {
+        Named { first: first(&record.author.0), record: record.clone() }
+    }
+
+    fn order(&self, node: &NodeId) -> Ordering {
+        self.first.cmp(&first(&node.0)).then_with(|| self.record.author.cmp(node))
+    }
+}
+
 impl Lookups {
     /// A record counts now.
     pub(crate) fn add(&mut self, record: &Shared) {
         if record.key.kind == Kind::POLICY {
-            self.policies.insert(record.clone(), |one, other| one.prefix().cmp(other.prefix()));
+            self.policies.insert(record.clone(), |one, other| one.position().cmp(&other.position()));
         }
         match record.said() {
             Said::Holding { state, .. } if *state != HoldingState::Gone => {
@@ -47,7 +65,7 @@ impl Lookups {
             Said::Node { .. } => {
                 self.changes += 1;
                 self.sites.insert(record.clone(), |one, other| sited(one).cmp(&sited(other)));
-                self.nodes.insert(record.clone(), |one, other| one.author.cmp(&other.author));
+                self.nodes.insert(Named::of(record), |one, other| one.order(&other.record.author));
             }
             Said::Artifact(said) if said.place.is_some() => {
                 self.artifacts.insert(record.clone(), |one, other| placed(one).cmp(&placed(other)));
@@ -62,7 +80,7 @@ impl Lookups {
     /// A record that counted does not any more.
     pub(crate) fn remove(&mut self, record: &Shared) {
         if record.key.kind == Kind::POLICY {
-            self.policies.remove(|other| other.prefix().cmp(record.prefix()));
+            self.policies.remove(|other| other.position().cmp(&record.position()));
         }
         match record.said() {
             Said::Holding { .. } => {
@@ -72,7 +90,7 @@ impl Lookups {
             Said::Node { .. } => {
                 self.changes += 1;
                 self.sites.remove(|other| sited(other).cmp(&sited(record)));
-                self.nodes.remove(|other| other.author.cmp(&record.author));
+                self.nodes.remove(|other| other.order(&record.author));
             }
             Said::Artifact(_) => {
                 self.artifacts.remove(|other| placed(other).cmp(&placed(record)));
@@ -130,7 +148,15 @@ impl Lookups {
 
     /// What a node says about itself.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&NodeBody> {
-        body(self.nodes.get(|record| record.author.cmp(node))?)
+        body(&self.nodes.get(|named| named.order(node))?.record)
+    }
+
+    /// The number of the site that a node says to be on.
+    pub(crate) fn site_number(&self, node: &NodeId) -> Option<u64> {
+        match self.nodes.get(|named| named.order(node))?.record.said() {
+            Said::Node { site, .. } => Some(*site),
+            _ => None,
+        }
     }
 
     /// How often a holding was added or taken out.
@@ -145,7 +171,7 @@ impl Lookups {
 
     /// Every node that has said something about itself.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
-        self.nodes.iter().filter_map(|record| Some((&record.author, body(record)?)))
+        self.nodes.iter().filter_map(|Named { record, .. }| Some((&record.author, body(record)?)))
     }
 
     /// The nodes of a site, in the order in which they keep sessions with others.
@@ -238,7 +264,7 @@ fn site_of(record: &Shared) -> Option<&str> {
 
 fn sited(record: &Shared) -> Option<(&str, [u8; 8], &NodeId)> {
     match record.said() {
-        Said::Node { body, weight } => Some((&body.site, *weight, &record.author)),
+        Said::Node { body, weight, .. } => Some((&body.site, *weight, &record.author)),
         _ => None,
     }
 }

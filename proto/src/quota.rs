@@ -6,7 +6,7 @@
 
 use core::cmp::Ordering;
 
-use crate::{id::NodeId, record::Kind, shared::Shared, sorted::Sorted};
+use crate::{id::NodeId, reconcile::Position, record::Kind, shared::Shared, sorted::Sorted};
 
 /// Most records of one author, by kind. Kinds that need a grant have no quota: the root chose who writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +125,8 @@ fn share(record: &Shared) -> Option<(NodeId, Group)> {
 }
 
 /// The lowest of a share goes first.
-fn rank(record: &Shared) -> (u64, &[u8]) {
-    (record.version, record.prefix())
+fn rank(record: &Shared) -> (u64, Position) {
+    (record.version, record.position())
 }
 
 fn order(one: &Shared, other: &Shared) -> Ordering {

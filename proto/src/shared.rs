@@ -12,7 +12,9 @@ use core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    body::{ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, SummaryBody, TagBody},
+    body::{
+        ArtifactBody, ArtifactPlace, HoldingBody, HoldingState, NodeBody, SummaryBody, TagBody, site_number,
+    },
     catalog::change_of,
     event::{Change, Told},
     grant::Grant,
@@ -59,6 +61,8 @@ pub enum Said {
         body: Arc<NodeBody>,
         /// Where it stands among the nodes of its site, see [`weight`].
         weight: [u8; 8],
+        /// Its site, see [`site_number`].
+        site: u64,
     },
     /// [`Kind::ARTIFACT`].
     Artifact(Box<Artifact>),
@@ -98,11 +102,6 @@ impl Shared {
     /// Where it stands in the order in which catalogs are compared.
     pub fn position(&self) -> Position {
         position(&self.0.id)
-    }
-
-    /// The first half of its id, which is its key's.
-    pub(crate) fn prefix(&self) -> &[u8] {
-        &self.0.id.0[..16]
     }
 
     /// The number of bytes that [`Record::encode`] gives.
@@ -182,8 +181,8 @@ impl Said {
             }
             Kind::NODE => {
                 let body: NodeBody = record.read()?;
-                let weight = weight(&body.site, &record.author);
-                Said::Node { body: Arc::new(body), weight }
+                let (weight, site) = (weight(&body.site, &record.author), site_number(&body.site));
+                Said::Node { body: Arc::new(body), weight, site }
             }
             Kind::ARTIFACT => {
                 let (repository, manifest) = (record.repository()?, record.named_digest()?);

@@ -3,6 +3,7 @@
 //! time in `window`, and what is thought of holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s
 //! business; who holds an artifact is the catalog's.
 
+mod again;
 mod crowd;
 mod esteem;
 mod pieces;
@@ -178,8 +179,10 @@ impl Wants {
     /// A client stopped waiting. Its want goes with it unless others wait.
     pub fn abandon(&mut self, request: RequestId, out: &mut Vec<Output>) {
         self.wants.values_mut().for_each(|want| {
-            want.waiters.remove(&Waiter::Request(request));
-            want.waiters.remove(&Waiter::Head(request));
+            let blob = want.waiters.remove(&Waiter::Request(request));
+            if want.waiters.remove(&Waiter::Head(request)) || blob {
+                want.touch();
+            }
         });
         let idle = |want: &Want| want.waiters.is_empty() && want.stage != Stage::Sealing;
         let dropped: Vec<Hash> =
@@ -197,6 +200,7 @@ impl Wants {
         self.stirred.one(hash);
         want.doubtful = Ranges::new();
         want.stage = Stage::Fetching;
+        want.touch();
         want.arrived(hash, have, out);
     }
 
@@ -205,7 +209,12 @@ impl Wants {
         let Some(flight) = self.flights.get(&fetch) else { return };
         self.esteem.moved(now, flight.from);
         if let Some(want) = self.wants.get_mut(&flight.hash) {
-            want.progressed = now;
+            want.moves(now);
+        }
+        // It counts as sending again, and may stop once more.
+        let silent = Esteem::silent_at(now);
+        for other in self.flights.values().filter(|other| other.from == flight.from) {
+            self.wants.entry(other.hash).and_modify(|want| want.is_due_by(silent));
         }
     }
 
@@ -245,6 +254,7 @@ impl Wants {
             Fault::Local | Fault::Budget => {}
         }
         let want = self.wants.get_mut(&flight.hash)?;
+        want.touch();
         match fault {
             // Nobody's failure; a while, so that nothing goes round in circles.
             Fault::Budget => want.not_before = now + RETRY_BUDGET,
@@ -269,6 +279,7 @@ impl Wants {
     pub fn not_stored(&mut self, now: Time, hash: Hash, why: String, out: &mut Vec<Output>) -> Option<Ended> {
         self.stirred.one(hash);
         let want = self.wants.get_mut(&hash)?;
+        want.touch();
         // What was thought to be here may not be.
         want.stage = Stage::Probing;
         want.have = Ranges::new();
@@ -280,6 +291,7 @@ impl Wants {
     /// Some of a blob is gone again: it is fetched anew, soon, and not for ever.
     pub fn incomplete(&mut self, now: Time, hash: Hash, out: &mut Vec<Output>) {
         if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Sealing) {
+            want.touch();
             want.failures = want.failures.saturating_add(1);
             want.stage = Stage::Probing;
             want.have = Ranges::new();
@@ -326,7 +338,7 @@ impl Wants {
         world: &impl Holders,
         out: &mut Vec<Output>,
     ) -> Vec<Ended> {
-        self.stirred.all();
+        self.stirred.passed();
         let mut hopeless = Vec::new();
         let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
         for (hash, want) in urgent {
@@ -452,6 +464,7 @@ impl Wants {
         let (requests, closures) =
             core::mem::take(&mut want.waiters).into_iter().partition(Waiter::is_client);
         want.waiters = closures;
+        want.touch();
         if want.waiters.is_empty() {
             self.drop_want(&hash, &Extent::Dropped, out);
         }

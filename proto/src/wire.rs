@@ -171,6 +171,8 @@ pub enum WireError {
 }
 
 const VERSION: u8 = 1;
+/// Room for a message as most are, so that it does not grow while it is written.
+const USUAL_BYTES: usize = 256;
 
 impl Message {
     /// Longest encoded message in bytes.
@@ -188,9 +190,9 @@ impl Message {
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = alloc::vec![VERSION];
-        bytes.extend(postcard::to_allocvec(self).expect("plain data always encodes"));
-        bytes
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        bytes.push(VERSION);
+        postcard::to_extend(self, bytes).expect("plain data always encodes")
     }
 
     /// Reads a message.

@@ -4,7 +4,7 @@
 use alloc::{string::String, vec::Vec};
 
 use crate::{
-    body::HoldingState,
+    body::{HoldingState, site_number},
     catalog::Catalog,
     config::ReplicaConfig,
     event::Class,
@@ -133,9 +133,10 @@ impl Holders for World<'_> {
     }
 
     fn site(&self, node: &NodeId) -> u64 {
-        let site = self.catalog.site_of(node).filter(|_| *node != self.me).unwrap_or(&self.config.site);
-        let hash = blake3::hash(site.as_bytes());
-        hash.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        let here = &self.config.site;
+        // What this node said of itself may be about where it was before.
+        let said = *node != self.me || self.catalog.site_of(node).is_some_and(|site| site == here);
+        said.then(|| self.catalog.site_number(node)).flatten().unwrap_or_else(|| site_number(here))
     }
 
     fn far_allowed(&self, class: Class) -> bool {

@@ -10,6 +10,7 @@ use waystation_proto::{
     Hash, Shared,
     catalog::{Catalog, Limits},
     ranges::Ranges,
+    reconcile::Position,
     record::Key,
 };
 
@@ -24,15 +25,17 @@ pub struct Common(Rc<Known>);
 
 #[derive(Default)]
 struct Known {
-    records: BTreeMap<Key, Shared>,
+    records: Records,
     catalog: Catalog,
 }
+
+/// Records by position, of which there is one for each key: numbers are compared faster than keys.
+type Records = BTreeMap<Position, Shared>;
 
 impl Common {
     /// Of these records, the last of each key.
     pub fn new(records: impl IntoIterator<Item = Shared>) -> Self {
-        let records: BTreeMap<Key, Shared> =
-            records.into_iter().map(|record| (record.key.clone(), record)).collect();
+        let records: Records = records.into_iter().map(|record| (record.position(), record)).collect();
         let mut catalog = Catalog::default();
         for record in records.values() {
             catalog.apply(record, Limits::RESTORED);
@@ -44,9 +47,9 @@ impl Common {
 /// One node's disk.
 pub struct Disk {
     common: Common,
-    /// Keys of the common ones that are not kept any more, or were replaced.
-    gone: BTreeSet<Key>,
-    records: BTreeMap<Key, Shared>,
+    /// Where the common ones are that are not kept any more, or were replaced.
+    gone: BTreeSet<Position>,
+    records: Records,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
     /// Writes become durable in the order in which they were asked for.
@@ -140,36 +143,44 @@ impl Disk {
     /// Makes records durable: each replaces what was kept under its key.
     pub fn keep(&mut self, records: Vec<Shared>) {
         for record in records {
-            self.leave(&record.key);
-            self.records.insert(record.key.clone(), record);
+            self.leave(record.position());
+            self.records.insert(record.position(), record);
         }
     }
 
     /// Drops what is kept under these keys.
     pub fn forget(&mut self, keys: &[Key]) {
         for key in keys {
-            self.leave(key);
-            self.records.remove(key);
+            let position = Position::from_be_bytes(key.prefix());
+            self.leave(position);
+            self.records.remove(&position);
         }
     }
 
-    fn leave(&mut self, key: &Key) {
-        if self.common.0.records.contains_key(key) {
-            self.gone.insert(key.clone());
+    fn leave(&mut self, position: Position) {
+        if self.common.0.records.contains_key(&position) {
+            self.gone.insert(position);
         }
     }
 
-    /// Every record kept.
+    /// How many records are kept.
+    pub fn count(&self) -> usize {
+        self.common.0.records.len() - self.gone.len() + self.records.len()
+    }
+
+    /// Every record kept, those that are common first, each by key.
     pub fn records(&self) -> Vec<Shared> {
-        let common = self.common.0.records.iter().filter(|(key, _)| !self.gone.contains(key));
-        common.map(|(_, record)| record).chain(self.records.values()).cloned().collect()
+        let common = self.common.0.records.iter().filter(|(position, _)| !self.gone.contains(position));
+        let mut records = by_key(common.map(|(_, record)| record));
+        records.extend(by_key(self.records.values()));
+        records
     }
 
     /// The same in two parts: a catalog of the common ones, and the others. All are in the second where something
     /// of the catalog is not kept any more.
     pub fn known(&self) -> (Catalog, Vec<Shared>) {
-        if self.gone.iter().all(|key| self.records.contains_key(key)) {
-            (self.common.0.catalog.clone(), self.records.values().cloned().collect())
+        if self.gone.iter().all(|position| self.records.contains_key(position)) {
+            (self.common.0.catalog.clone(), by_key(self.records.values()))
         } else {
             (Catalog::default(), self.records())
         }
@@ -236,6 +247,12 @@ impl Disk {
         self.partial.clear();
         self.full = false;
     }
+}
+
+fn by_key<'a>(records: impl Iterator<Item = &'a Shared>) -> Vec<Shared> {
+    let mut records: Vec<Shared> = records.cloned().collect();
+    records.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    records
 }
 
 /// How long making something durable takes.

@@ -7,7 +7,7 @@
 //! a node passes a message on before its neighbours' words can be there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
     sync::OnceLock,
 };
@@ -72,14 +72,16 @@ pub struct Gossip {
     /// How it behaves.
     pub params: Params,
     members: Vec<Member>,
-    live: BTreeMap<Number, Live>,
+    /// By number, from the first that still spreads.
+    live: VecDeque<Live>,
+    first: Number,
     by_hash: BTreeMap<Hash, Number>,
-    last: Number,
 }
 
 /// One host's part.
 struct Member {
-    mesh: BTreeSet<usize>,
+    /// Ascending.
+    mesh: Vec<usize>,
     /// What it heard, one entry for each heartbeat, the latest first.
     recent: VecDeque<Vec<Number>>,
     /// Its heartbeats are at this time and at whole intervals after it.
@@ -138,18 +140,48 @@ pub struct Beat {
     pub ids: Vec<Number>,
 }
 
+impl Member {
+    /// Whether it is new.
+    fn join(&mut self, peer: usize) -> bool {
+        let place = self.mesh.binary_search(&peer);
+        if let Err(at) = place {
+            self.mesh.insert(at, peer);
+        }
+        place.is_err()
+    }
+
+    fn part(&mut self, peer: usize) {
+        if let Ok(at) = self.mesh.binary_search(&peer) {
+            self.mesh.remove(at);
+        }
+    }
+
+    /// Those of its sessions, ascending, that are not in its mesh.
+    fn others(&self, peers: &[usize]) -> Vec<usize> {
+        let mut mesh = self.mesh.iter().peekable();
+        let mut others = Vec::with_capacity(peers.len());
+        for peer in peers {
+            while mesh.next_if(|member| *member < peer).is_some() {}
+            if mesh.peek() != Some(&peer) {
+                others.push(*peer);
+            }
+        }
+        others
+    }
+}
+
 impl Gossip {
     /// For so many hosts.
     pub fn new(seed: u64, hosts: usize, params: Params) -> Self {
         let member = |host: usize| Member {
-            mesh: BTreeSet::new(),
+            mesh: Vec::new(),
             recent: VecDeque::new(),
             phase: 0,
             beating: false,
             rng: stream(seed, host, "gossip"),
         };
-        let (live, by_hash) = (BTreeMap::new(), BTreeMap::new());
-        Gossip { params, members: (0..hosts).map(member).collect(), live, by_hash, last: 0 }
+        let (live, by_hash) = (VecDeque::new(), BTreeMap::new());
+        Gossip { params, members: (0..hosts).map(member).collect(), live, first: 1, by_hash }
     }
 
     /// A host starts.
@@ -163,10 +195,10 @@ impl Gossip {
     pub fn stop(&mut self, host: usize) {
         let mesh = std::mem::take(&mut self.members[host].mesh);
         for peer in mesh {
-            self.members[peer].mesh.remove(&host);
+            self.members[peer].part(host);
         }
         self.members[host].recent.clear();
-        self.live.values_mut().for_each(|live| live.heard.take(host));
+        self.live.iter_mut().for_each(|live| live.heard.take(host));
     }
 
     /// A session begins: who has too few in its mesh takes the other into it. True where one did.
@@ -177,8 +209,8 @@ impl Gossip {
 
     /// A session ended.
     pub fn down(&mut self, a: usize, b: usize) {
-        self.members[a].mesh.remove(&b);
-        self.members[b].mesh.remove(&a);
+        self.members[a].part(b);
+        self.members[b].part(a);
     }
 
     fn graft(&mut self, a: usize, b: usize) -> bool {
@@ -186,36 +218,41 @@ impl Gossip {
         if !has_room(a) || !has_room(b) {
             return false;
         }
-        self.members[b].mesh.insert(a);
-        self.members[a].mesh.insert(b)
+        self.members[b].join(a);
+        self.members[a].join(b)
     }
 
     /// A message that begins to spread, or that does already: its number.
     pub fn number(&mut self, now: Nanos, parcel: Parcel) -> Number {
-        while let Some(first) = self.live.first_entry()
-            && first.get().last_heard + self.params.remember <= now
+        while let Some(first) = self.live.front()
+            && first.last_heard + self.params.remember <= now
         {
-            let live = first.remove();
-            self.by_hash.remove(&live.parcel.hash);
+            self.by_hash.remove(&first.parcel.hash);
+            self.live.pop_front();
+            self.first += 1;
         }
         if let Some(number) = self.by_hash.get(&parcel.hash) {
             return *number;
         }
-        self.last += 1;
-        self.by_hash.insert(parcel.hash, self.last);
-        let live = Live { parcel: Rc::new(parcel), heard: Bits::default(), last_heard: now };
-        self.live.insert(self.last, live);
-        self.last
+        let number = self.first + self.live.len() as Number;
+        self.by_hash.insert(parcel.hash, number);
+        self.live.push_back(Live { parcel: Rc::new(parcel), heard: Bits::default(), last_heard: now });
+        number
+    }
+
+    fn live(&self, number: Number) -> Option<&Live> {
+        self.live.get(number.checked_sub(self.first)? as usize)
     }
 
     /// A message that still spreads.
     pub fn parcel(&self, number: Number) -> Option<&Rc<Parcel>> {
-        self.live.get(&number).map(|live| &live.parcel)
+        self.live(number).map(|live| &live.parcel)
     }
 
     /// A host hears a message, or makes it; whether it is news there.
     pub fn hears(&mut self, host: usize, now: Nanos, number: Number) -> bool {
-        let Some(live) = self.live.get_mut(&number) else { return false };
+        let at = number.checked_sub(self.first).map(|at| at as usize);
+        let Some(live) = at.and_then(|at| self.live.get_mut(at)) else { return false };
         if !live.heard.add(host) {
             return false;
         }
@@ -230,11 +267,11 @@ impl Gossip {
 
     /// Whether a host has heard a message already.
     pub fn has_heard(&self, host: usize, number: Number) -> bool {
-        self.live.get(&number).is_none_or(|live| live.heard.has(host))
+        self.live(number).is_none_or(|live| live.heard.has(host))
     }
 
     /// Whom a host passes a message on to at once.
-    pub fn mesh(&self, host: usize) -> &BTreeSet<usize> {
+    pub fn mesh(&self, host: usize) -> &[usize] {
         &self.members[host].mesh
     }
 
@@ -270,8 +307,7 @@ impl Gossip {
         let member = &mut self.members[host];
         beat.ids = member.recent.iter().take(history_told).flatten().copied().collect();
         if !beat.ids.is_empty() {
-            let mut others: Vec<usize> =
-                peers.iter().copied().filter(|peer| !member.mesh.contains(peer)).collect();
+            let mut others = member.others(peers);
             member.rng.shuffle(&mut others);
             others.truncate(lazy.max(others.len() * lazy_percent / 100));
             beat.told = others;
@@ -290,8 +326,7 @@ impl Gossip {
         let Params { degree, degree_low, degree_high, .. } = self.params;
         let size = self.members[host].mesh.len();
         if size < degree_low {
-            let mut others: Vec<usize> =
-                peers.iter().copied().filter(|peer| !self.members[host].mesh.contains(peer)).collect();
+            let mut others = self.members[host].others(peers);
             self.members[host].rng.shuffle(&mut others);
             for peer in others {
                 if self.members[host].mesh.len() >= degree {
@@ -302,7 +337,7 @@ impl Gossip {
                 }
             }
         } else if size > degree_high {
-            let mut mesh: Vec<usize> = self.members[host].mesh.iter().copied().collect();
+            let mut mesh = self.members[host].mesh.clone();
             self.members[host].rng.shuffle(&mut mesh);
             for peer in mesh.into_iter().skip(degree) {
                 self.down(host, peer);

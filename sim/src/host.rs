@@ -1,8 +1,6 @@
 //! One node: an unchanged replica, its disk, its clocks and its view of who is connected. Starting,
 //! stopping and starting again is here; what the outputs do to the world is the world's.
 
-use std::collections::BTreeMap;
-
 use ed25519_dalek::SigningKey;
 use waystation_proto::{
     Input, NodeId, Output, Replica, ReplicaConfig, Shared,
@@ -15,6 +13,7 @@ use crate::{
     Options,
     disk::Disk,
     ground::Ground,
+    peers::Peers,
     random,
     setup::{MILLISECOND, Nanos, SECOND},
 };
@@ -38,7 +37,7 @@ pub struct Host {
     /// Its disk, which outlives it.
     pub disk: Disk,
     /// Sessions: with whom, and over which connection.
-    pub peers: BTreeMap<usize, u64>,
+    pub peers: Peers,
     /// How often it was started. What was meant for an earlier life is dropped.
     pub life: u64,
     replica: Option<Replica>,
@@ -79,7 +78,7 @@ impl Host {
             requests: 0,
             left: false,
             disk: Disk::new(random::stream(ground.seed, number, "disk")),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             life: 0,
             replica: None,
             key,

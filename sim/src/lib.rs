@@ -41,6 +41,7 @@ pub mod minimise;
 pub mod network;
 pub mod options;
 pub mod parcel;
+pub mod peers;
 pub mod plan;
 pub mod queue;
 pub mod random;

@@ -5,9 +5,13 @@
 //!
 //! Blobs are carried by [`crate::flow`] and do not wait in these queues, nor messages for blobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
 
 use crate::{
+    gossip::Bits,
     ground::Ground,
     ledger::Ledger,
     parcel::Kind,
@@ -23,7 +27,7 @@ pub struct Network {
     site_of: Vec<u32>,
     /// Whether links lose, repeat and hold up messages now.
     faulty: bool,
-    cuts: BTreeMap<u64, Cut>,
+    cuts: BTreeMap<u64, Sides>,
     last_cut: u64,
     /// One stream for each sender.
     rngs: Vec<fastrand::Rng>,
@@ -68,6 +72,16 @@ pub struct Cut {
     pub both: bool,
 }
 
+/// A cut as it is asked for all the time.
+struct Sides {
+    from: Bits,
+    to: Bits,
+    both: bool,
+}
+
+/// A moment, and which of the things that happen then.
+pub type Turn = (Nanos, u64);
+
 /// A message as links see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -92,6 +106,9 @@ struct SiteLinks {
     delay: Nanos,
     /// In millionths.
     loss: u32,
+    /// What comes to the line into it and changes nothing at its receivers: a place on the line is all it takes, so it
+    /// is given that place when the next message that matters comes.
+    idle: BinaryHeap<Reverse<(Turn, u64, Kind)>>,
 }
 
 /// One direction of a line.
@@ -131,6 +148,7 @@ impl Network {
                 down: Lane { rate: site.uplink.down.bits(), free_at: 0 },
                 delay: site.uplink.delay.micros() * 1_000,
                 loss: site.uplink.loss.millionths() as u32,
+                idle: BinaryHeap::new(),
             }
         };
         let sites = ground.topology.sites.len();
@@ -198,12 +216,40 @@ impl Network {
     /// dropped.
     pub fn enter(&mut self, now: Nanos, to: usize, load: Load) -> Option<Nanos> {
         let site = self.site_of[to] as usize;
+        self.pass_down(now, site, load.weight, load.kind)
+    }
+
+    fn pass_down(&mut self, now: Nanos, site: usize, weight: u64, kind: Kind) -> Option<Nanos> {
         let links = &mut self.sites[site];
-        let through = links.down.pass(now, load.weight, self.rules.queue);
+        let through = links.down.pass(now, weight, self.rules.queue);
         if through.is_none() {
-            self.ledger.drop(load.kind);
+            self.ledger.drop(kind);
         }
         through.map(|through| through + links.delay)
+    }
+
+    /// A message that changes nothing at its receiver will come to the line into its site, at its turn.
+    pub fn enters_later(&mut self, at: Nanos, number: u64, to: usize, load: Load) {
+        let site = self.site_of[to] as usize;
+        self.sites[site].idle.push(Reverse(((at, number), load.weight, load.kind)));
+    }
+
+    /// Lets what changes nothing into a site, as far as it came before this turn. How many there were.
+    pub fn let_in(&mut self, site: usize, turn: Turn) -> u64 {
+        let mut count = 0;
+        while let Some(Reverse((due, weight, kind))) = self.sites[site].idle.peek().copied()
+            && due < turn
+        {
+            self.sites[site].idle.pop();
+            self.pass_down(due.0, site, weight, kind);
+            count += 1;
+        }
+        count
+    }
+
+    /// The same for all sites.
+    pub fn let_all_in(&mut self, turn: Turn) -> u64 {
+        (0..self.sites.len()).map(|site| self.let_in(site, turn)).sum()
     }
 
     /// Jitter, and whatever holds a message up.
@@ -265,7 +311,7 @@ impl Network {
     /// Begins a partition; what to end it by.
     pub fn cut(&mut self, cut: Cut) -> u64 {
         self.last_cut += 1;
-        self.cuts.insert(self.last_cut, cut);
+        self.cuts.insert(self.last_cut, Sides::of(&cut));
         self.last_cut
     }
 
@@ -298,10 +344,21 @@ impl Network {
     }
 }
 
-impl Cut {
+impl Sides {
+    fn of(cut: &Cut) -> Self {
+        let bits = |hosts: &BTreeSet<usize>| {
+            let mut bits = Bits::default();
+            for host in hosts {
+                bits.add(*host);
+            }
+            bits
+        };
+        Sides { from: bits(&cut.from), to: bits(&cut.to), both: cut.both }
+    }
+
     fn blocks(&self, from: usize, to: usize) -> bool {
-        let one_way = self.from.contains(&from) && self.to.contains(&to);
-        one_way || (self.both && self.from.contains(&to) && self.to.contains(&from))
+        let one_way = self.from.has(from) && self.to.has(to);
+        one_way || (self.both && self.from.has(to) && self.to.has(from))
     }
 }
 

@@ -11,11 +11,13 @@ pub struct Queue<T> {
     slots: Vec<Option<T>>,
     free: Vec<u32>,
     sequence: u64,
+    /// The number of what was taken out last.
+    current: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0 }
+        Queue { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0, current: 0 }
     }
 }
 
@@ -41,9 +43,22 @@ impl<T> Queue<T> {
         if self.next()? > by {
             return None;
         }
-        let Reverse((at, _, slot)) = self.heap.pop()?;
+        let Reverse((at, sequence, slot)) = self.heap.pop()?;
+        self.current = sequence;
         self.free.push(slot);
         self.slots[slot as usize].take().map(|what| (at, what))
+    }
+
+    /// The number that something would have that was added now, for what is kept elsewhere and has its turn among the
+    /// things in here.
+    pub fn reserve(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// The number of what was taken out last.
+    pub fn current(&self) -> u64 {
+        self.current
     }
 
     /// How many things wait.

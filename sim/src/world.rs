@@ -300,6 +300,7 @@ impl World {
             self.happen(occurrence);
         }
         self.now = self.now.max(end);
+        self.settle_lines();
     }
 
     /// What exists.

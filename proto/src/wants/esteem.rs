@@ -69,8 +69,23 @@ impl Esteem {
     /// Whether it sends, as far as a transfer that was started then can tell: a holder serves so many requests
     /// at a time, so one that waits for its turn is alive while others are served.
     pub(super) fn is_sending(&self, now: Time, node: &NodeId, started: Time) -> bool {
+        now < self.silent_from(node, started)
+    }
+
+    /// When a holder that sends something now counts as silent, if that is all.
+    pub(super) fn silent_at(now: Time) -> Time {
+        now + DEAD
+    }
+
+    /// When that is, or was, for a transfer that was started then.
+    pub(super) fn silent_from(&self, node: &NodeId, started: Time) -> Time {
         let moved = self.holders.get(node).map_or(started, |opinion| opinion.moved.max(started));
-        now.since(moved) < DEAD
+        moved + DEAD
+    }
+
+    /// Until when it is left alone, or was.
+    pub(super) fn until(&self, node: &NodeId) -> Time {
+        self.holders.get(node).map(|opinion| opinion.until).unwrap_or_default()
     }
 
     /// It did not send, or is gone.

@@ -331,12 +331,13 @@ impl Plan<'_> {
     }
 
     fn is_stuck(&self, flight: &Flight) -> bool {
-        let bytes = flight.range.end - flight.range.start;
+        self.stuck_from(flight).is_some_and(|at| self.now >= at)
+    }
+
+    /// When that is, for a transfer that may get stuck.
+    pub(super) fn stuck_from(&self, flight: &Flight) -> Option<Time> {
         let is_of_part = self.whole_far().all(|source| source.holder.node != flight.from);
-        self.rate_of_whole().filter(|_| is_of_part).is_some_and(|rate| {
-            let usual = bytes / rate.max(1);
-            self.now.since(flight.started).0 > usual.saturating_mul(2).saturating_add(STUCK.0)
-        })
+        self.rate_of_whole().filter(|_| flight.far && is_of_part).map(|rate| twice(flight, rate, STUCK))
     }
 
     /// Those of other sites that have all of it.
@@ -356,13 +357,8 @@ impl Plan<'_> {
             if slow.len() >= self.free {
                 break;
             }
-            let bytes = flight.range.end - flight.range.start;
             let is_dead = !esteem.is_sending(self.now, &flight.from, flight.started);
-            // A second copy over a thin link costs more than it gains.
-            let usual = esteem.rate(&flight.from).filter(|_| !flight.far).map(|rate| bytes / rate.max(1));
-            let is_late = usual.is_some_and(|usual| {
-                self.now.since(flight.started).0 > usual.saturating_mul(2).saturating_add(LATE.0)
-            });
+            let is_late = late_from(flight, esteem).is_some_and(|at| self.now >= at);
             if !is_dead && !is_late {
                 continue;
             }
@@ -382,6 +378,17 @@ impl Plan<'_> {
         }
         slow
     }
+}
+
+/// When a transfer is late, if it can be: a second copy over a thin link costs more than it gains.
+pub(super) fn late_from(flight: &Flight, esteem: &Esteem) -> Option<Time> {
+    esteem.rate(&flight.from).filter(|_| !flight.far).map(|rate| twice(flight, rate, LATE))
+}
+
+/// The first moment at which a transfer has taken more than twice as long as at this rate, and `more`.
+fn twice(flight: &Flight, rate: u64, more: Span) -> Time {
+    let usual = (flight.range.end - flight.range.start) / rate.max(1);
+    flight.started + Span(usual.saturating_mul(2).saturating_add(more.0).saturating_add(1))
 }
 
 impl Source<'_> {
@@ -418,11 +425,11 @@ const FIRST_FAR: u64 = 512 * 1024;
 /// Cells within which a crowd gets what is read in order in any order: half of most blobs.
 const WINDOW: usize = 256;
 /// A node that has had nothing to do for this long takes over what is another's of its site,
-const IDLE: Span = Span::millis(500);
+pub(super) const IDLE: Span = Span::millis(500);
 /// or another site's.
-const IDLE_SITE: Span = Span::millis(2_000);
+pub(super) const IDLE_SITE: Span = Span::millis(2_000);
 /// A node to which nothing more comes for this long does not wait for what other sites say to bring.
-const STANDS_STILL: Span = Span::secs(2);
+pub(super) const STANDS_STILL: Span = Span::secs(2);
 /// One from another site that has a part of it after twice as long as from where all of it is, and this.
 const STUCK: Span = Span::secs(2);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.

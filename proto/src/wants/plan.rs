@@ -3,15 +3,13 @@
 //! origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
 //! `pieces`.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::{
     Flight, Holder, Holders, Wants,
     crowd::Turnout,
     pieces::{Plan, Source},
+    sharing::Shares,
     telling::CROWD,
     want::{Stage, Want},
 };
@@ -19,7 +17,7 @@ use crate::{
     cells::Cells,
     config::{ReplicaConfig, Sharing},
     event::{Class, FetchId, Output},
-    id::{Hash, NodeId},
+    id::Hash,
     time::{Span, Time},
 };
 
@@ -34,6 +32,8 @@ struct FarTraffic {
 #[derive(Debug, Default)]
 pub(super) struct Stirred {
     all: bool,
+    /// Time has passed: all for which something is due by then.
+    passed: bool,
     blobs: BTreeSet<Hash>,
     /// What was known of holders and members when all were looked at.
     known: Option<u64>,
@@ -49,18 +49,29 @@ impl Stirred {
     pub(super) fn all(&mut self) {
         self.all = true;
     }
+
+    /// Nothing but that it is later than before.
+    pub(super) fn passed(&mut self) {
+        self.passed = true;
+    }
 }
 
 impl Wants {
-    /// Time has passed, or there is something new that may matter to every want.
+    /// There is something new that may matter to every want.
     pub fn stir(&mut self) {
         self.stirred.all();
+    }
+
+    /// Time has passed, and nothing else: of wants for which nothing is due there is nothing to be found out. Whoever
+    /// calls [`Wants::stir`] instead gets the same, at a higher price.
+    pub fn time_passed(&mut self) {
+        self.stirred.passed();
     }
 
     /// Starts every transfer that can be started now: clients' wants first, and in order. Only wants for which
     /// something changed since the last time are looked at.
     pub fn plan(&mut self, now: Time, config: &ReplicaConfig, world: &impl Holders, out: &mut Vec<Output>) {
-        let stirred = self.stirred(world);
+        let (stirred, all_of_them) = self.stirred(world);
         if stirred.is_empty() {
             return;
         }
@@ -72,20 +83,38 @@ impl Wants {
             .collect();
         order.sort_unstable();
         for (_, _, hash) in order {
-            self.plan_one(now, config, world, hash, out);
+            if all_of_them || self.has_to_be_planned(now, config, &hash) {
+                self.plan_one(now, config, world, hash, out);
+            }
         }
         self.tell(now, config, &stirred, out);
     }
 
-    /// The wants to look at.
-    fn stirred(&mut self, world: &impl Holders) -> Vec<Hash> {
-        let Stirred { all, blobs, known } = core::mem::take(&mut self.stirred);
+    /// The wants to look at, and whether each of them in any case.
+    fn stirred(&mut self, world: &impl Holders) -> (Vec<Hash>, bool) {
+        let Stirred { all, passed, blobs, known } = core::mem::take(&mut self.stirred);
         let now_known = world.changes();
         self.stirred.known = now_known;
         if all || now_known.is_none() || now_known != known {
-            return self.wants.keys().copied().collect();
+            return (self.wants.keys().copied().collect(), true);
         }
-        blobs.into_iter().collect()
+        if !passed {
+            return (blobs.into_iter().collect(), true);
+        }
+        for hash in blobs {
+            self.wants.entry(hash).and_modify(Want::touch);
+        }
+        (self.wants.keys().copied().collect(), false)
+    }
+
+    /// Whether something is due for a want. Whether bytes come from where all of it is, is noted in any case.
+    fn has_to_be_planned(&mut self, now: Time, config: &ReplicaConfig, hash: &Hash) -> bool {
+        let Some(want) = self.wants.get_mut(hash) else { return false };
+        if want.is_due(now) {
+            return true;
+        }
+        let full = self.flights.len() >= config.fetches_max;
+        !full && want.draw(now, self.flights.values().map(|flight| flight.from))
     }
 
     fn plan_one(
@@ -102,6 +131,7 @@ impl Wants {
             out.push(Output::Seal { hash, size: want.size, digest: want.digest });
             return;
         }
+        want.touch();
         // Who could send is not looked up for thousands of wants that have to wait anyway.
         if self.flights.len() >= config.fetches_max {
             return;
@@ -120,6 +150,11 @@ impl Wants {
         let slow = plan.slow(&flights, &self.esteem);
         let stuck = plan.stuck(&flights);
         let noted = plan.occupied;
+        let idle = pieces.is_empty() && slow.is_empty() && stuck.is_empty();
+        let again = idle.then(|| plan.look_again(&flights, &self.esteem));
+        if let (Some(again), Some(want)) = (again, self.wants.get_mut(&hash)) {
+            want.rest_until(again);
+        }
         if let Some((occupied, known)) = noted
             && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
         {
@@ -153,13 +188,11 @@ impl Wants {
         (hash, want): (Hash, &'a Want),
         flights: &[(FetchId, &Flight)],
     ) -> Plan<'a> {
-        let mut lanes: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut open = want.missing();
         let mut far = 0;
         for (_, flight) in flights {
             far += usize::from(flight.far);
             open.remove(flight.range.clone());
-            *lanes.entry(flight.from).or_default() += 1;
         }
         let shared = want.sharers.are_getting();
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
@@ -168,7 +201,6 @@ impl Wants {
         let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
         let carefully = many || now < want.telling.settled_far;
         let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
-        let me = world.me();
         // Slots that are full of what nobody waits for would make a client wait.
         let (of_holder, in_all) = match want.class() {
             Class::Client => (HOLDER_TRANSFERS_MAX, config.fetches_max),
@@ -182,7 +214,7 @@ impl Wants {
                 return None;
             }
             let busy = self.busy.get(&node).copied().unwrap_or(0);
-            let lanes = lanes.get(&node).copied().unwrap_or(0);
+            let lanes = flights.iter().filter(|(_, flight)| flight.from == node).count();
             let lanes_max = match (holder.far && has.is_none() && carefully, asked.flatten()) {
                 (true, _) => 1,
                 (false, Some(rate)) if holder.far && shared => {
@@ -194,15 +226,24 @@ impl Wants {
             let room = if asked.is_some() { room } else { 0 };
             Some(Source { holder, has, lanes, room, rate: asked.flatten() })
         });
+        let sources: Vec<Source<'_>> = sources.collect();
+        let free = in_all.saturating_sub(self.flights.len());
+        // Where nobody may be asked for anything, nobody's share matters.
+        let shares = if free > 0 && sources.iter().any(|source| source.room > 0) {
+            let me = world.me();
+            want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed)
+        } else {
+            Shares::default()
+        };
         Plan {
             now,
             want,
             sharing: config.sharing,
-            sources: sources.collect(),
-            shares: want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed),
+            sources,
+            shares,
             open,
             got: self.got,
-            free: in_all.saturating_sub(self.flights.len()),
+            free,
             far: self.may_ask_far(now, want, world),
             free_far,
             free_near,
@@ -259,9 +300,9 @@ fn lanes_over(took: u64) -> usize {
 /// Everybody who has some of a blob.
 fn sources(want: &Want, sharing: Sharing) -> Vec<Having<'_>> {
     let mut all: Vec<Having<'_>> = want.possible_holders().iter().map(|holder| (*holder, None)).collect();
-    let whole: BTreeSet<NodeId> = all.iter().map(|(holder, _)| holder.node).collect();
+    let whole = want.possible_holders();
     let told = want.sharers.iter().filter(|(_, sharer)| sharing == Sharing::Swarm || !sharer.is_getting());
-    let members = told.filter(|(node, _)| !whole.contains(node));
+    let members = told.filter(|(node, _)| !whole.iter().any(|holder| holder.node == **node));
     match sharing {
         Sharing::Origin if all.iter().any(|(holder, _)| holder.far) => all.retain(|(holder, _)| holder.far),
         Sharing::Origin => {}

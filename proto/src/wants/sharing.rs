@@ -47,6 +47,7 @@ pub(super) struct Sharer {
 }
 
 /// Who shares in a blob, as it takes to agree on who fetches what from outside.
+#[derive(Default)]
 pub(super) struct Shares {
     blob: u64,
     me: u64,
@@ -135,6 +136,18 @@ impl Sharers {
     /// Neighbours were told.
     pub(super) fn passed_on(&mut self) {
         self.sharers.values_mut().for_each(|sharer| sharer.is_news = false);
+    }
+
+    /// When each of them has not been heard of for too long, unless it is heard of again.
+    pub(super) fn silences(&self) -> impl Iterator<Item = Time> {
+        self.sharers.values().map(Sharer::silent_from)
+    }
+
+    /// At which progress of others, or of this node from `mine` on, some of them are left behind; never where none.
+    pub(super) fn left_behind(&self, mine: Time) -> Time {
+        let latest = self.latest(mine);
+        let moments = self.sharers.values().flat_map(|s| [s.changed + DISTRUST, s.changed + s.usual()]);
+        moments.filter(|moment| *moment > latest).min().unwrap_or(Time(u64::MAX))
     }
 
     /// How many they are.
@@ -276,7 +289,11 @@ impl Sharer {
     }
 
     fn is_heard(&self, now: Time) -> bool {
-        now.since(self.heard) < if self.holder.far { SILENCE_FAR } else { SILENCE_NEAR }
+        now < self.silent_from()
+    }
+
+    fn silent_from(&self) -> Time {
+        self.heard + if self.holder.far { SILENCE_FAR } else { SILENCE_NEAR }
     }
 
     /// Whether what it says to be on its way is believed: not of one to which nothing came while others got more. Where
@@ -287,8 +304,11 @@ impl Sharer {
 
     /// Whether it had got more not long before `moment`, measured by how long that usually takes it.
     fn keeps_up(&self, moment: Time) -> bool {
-        let usual = self.gap.map_or(STUCK_FIRST, |gap| Span(gap.0.saturating_mul(4).max(STUCK.0)));
-        moment.since(self.changed) < usual
+        moment.since(self.changed) < self.usual()
+    }
+
+    fn usual(&self) -> Span {
+        self.gap.map_or(STUCK_FIRST, |gap| Span(gap.0.saturating_mul(4).max(STUCK.0)))
     }
 }
 

@@ -24,9 +24,9 @@ pub fn connected(hosts: &[Host]) -> Result<(), String> {
     let Some(first) = up.first() else { return Ok(()) };
     let (mut reached, mut next) = (BTreeSet::from([*first]), vec![*first]);
     while let Some(host) = next.pop() {
-        for (peer, connection) in &hosts[host].peers {
-            if hosts[*peer].peers.get(&host) == Some(connection) && reached.insert(*peer) {
-                next.push(*peer);
+        for (peer, connection) in hosts[host].peers.iter() {
+            if hosts[peer].peers.get(host) == Some(connection) && reached.insert(peer) {
+                next.push(peer);
             }
         }
     }

@@ -34,7 +34,7 @@ pub fn within(host: &Host, known: Known) -> Result<(), String> {
         return Err(format!("knows {records} records, but there are {most} at most to know"));
     }
     // Notes for itself: one for each promise that it may give, one for each artifact that was pinned.
-    let (kept, notes) = (host.disk.records().len(), Leases::GIVEN_MAX + known.artifacts);
+    let (kept, notes) = (host.disk.count(), Leases::GIVEN_MAX + known.artifacts);
     if kept > most + notes {
         return Err(format!("keeps {kept} records on disk, but there are {} at most to keep", most + notes));
     }

@@ -203,6 +203,7 @@ impl World {
                 self.cut(Cut { from, to, both }, lasts);
             }
             Action::Line { site, up, down } => {
+                self.settle_lines();
                 self.network.set_line(self.now, site, up, down);
                 self.data.set_line(self.now, site, up, down);
                 self.notice_severed();

@@ -73,9 +73,9 @@ impl World {
         }
         self.beat_soon(host);
         let peers: Vec<usize> = if self.gossip.params.flood_publish {
-            self.hosts[host].peers.keys().copied().collect()
+            self.hosts[host].peers.who().to_vec()
         } else {
-            self.gossip.mesh(host).iter().copied().collect()
+            self.gossip.mesh(host).to_vec()
         };
         for peer in peers {
             self.pass(host, peer, number);
@@ -101,7 +101,7 @@ impl World {
     }
 
     fn post(&mut self, from: usize, to: usize, what: What, load: Load) {
-        let Some(connection) = self.hosts[from].peers.get(&to).copied() else { return };
+        let Some(connection) = self.hosts[from].peers.get(to) else { return };
         let far = self.network.is_far(from, to);
         // The copy counts, and takes its place on a line, and that is all.
         let idle = self.changes_nothing(to, &what);
@@ -110,10 +110,19 @@ impl World {
             return;
         }
         for at in arrivals.into_iter().flatten() {
+            if idle {
+                self.network.enters_later(at.max(self.now), self.queue.reserve(), to, load);
+                continue;
+            }
             let delivery = Delivery { from: from as u32, to: to as u32, connection, what: what.clone() };
             let next = if far { Occurrence::Enters(delivery, load) } else { Occurrence::Arrives(delivery) };
             self.at(at, next);
         }
+    }
+
+    /// What is on its way and will change nothing takes its place on lines up to now.
+    pub(super) fn settle_lines(&mut self) {
+        self.occurrences += self.network.let_all_in((self.now, u64::MAX));
     }
 
     /// Whether the receiver would do nothing about a message: it has heard what it tells.
@@ -128,6 +137,8 @@ impl World {
 
     pub(super) fn enter(&mut self, delivery: Delivery, load: Load) {
         let to = delivery.to as usize;
+        let site = self.network.site(to);
+        self.occurrences += self.network.let_in(site, (self.now, self.queue.current()));
         let Some(at) = self.network.enter(self.now, to, load) else { return };
         if !self.changes_nothing(to, &delivery.what) {
             self.at(at, Occurrence::Arrives(delivery));
@@ -137,7 +148,7 @@ impl World {
     pub(super) fn arrive(&mut self, delivery: Delivery) {
         let (from, to) = (delivery.from as usize, delivery.to as usize);
         // A session that one end has given up carries nothing.
-        if !self.hosts[to].is_up() || self.hosts[to].peers.get(&from) != Some(&delivery.connection) {
+        if !self.hosts[to].is_up() || self.hosts[to].peers.get(from) != Some(delivery.connection) {
             return;
         }
         match delivery.what {
@@ -211,8 +222,7 @@ impl World {
     }
 
     pub(super) fn beat(&mut self, host: usize) {
-        let peers: Vec<usize> = self.hosts[host].peers.keys().copied().collect();
-        let beat = self.gossip.beat(host, &peers);
+        let beat = self.gossip.beat(host, self.hosts[host].peers.who());
         for peer in beat.changed {
             let load = self.heartbeat_load(0);
             self.post(host, peer, What::Graft, load);

@@ -115,6 +115,7 @@ impl World {
             return;
         }
         let (from, lasts) = (self.seconds(began), seconds(now - began));
+        self.settle_lines();
         let (kinds, lines) = self.network.ledger.take();
         for (kind, costs) in kinds.into_iter().filter(|(_, costs)| costs.messages + costs.dropped > 0) {
             self.course.measured.push(Measurement::Control {

@@ -40,16 +40,14 @@ impl World {
         let reached = to
             .filter(|to| *to != host && self.hosts[*to].is_up() && !self.network.is_severed(host, *to))
             .filter(meant)
-            .filter(|to| {
-                self.hosts[*to].peers.contains_key(&host) || self.hosts[*to].peers.len() < SESSIONS_MAX
-            });
+            .filter(|to| self.hosts[*to].peers.has(host) || self.hosts[*to].peers.len() < SESSIONS_MAX);
         let Some(peer) = reached else {
             self.tell(host, Input::DialFailed { target });
             return;
         };
         let address = self.hosts[peer].address.clone();
-        let connected = self.hosts[host].peers.get(&peer);
-        if connected.is_none() || connected != self.hosts[peer].peers.get(&host) {
+        let connected = self.hosts[host].peers.get(peer);
+        if connected.is_none() || connected != self.hosts[peer].peers.get(host) {
             self.connections += 1;
             self.hosts[host].peers.insert(peer, self.connections);
             self.hosts[peer].peers.insert(host, self.connections);
@@ -81,7 +79,7 @@ impl World {
         let all: Vec<(usize, usize, u64)> = self
             .hosts
             .iter()
-            .flat_map(|host| host.peers.iter().map(|(peer, connection)| (host.number, *peer, *connection)))
+            .flat_map(|host| host.peers.iter().map(|(peer, connection)| (host.number, peer, connection)))
             .collect();
         for (a, b, connection) in all {
             if a < b && self.network.is_severed(a, b) {
@@ -99,8 +97,8 @@ impl World {
     }
 
     pub(super) fn ended(&mut self, host: usize, peer: usize, connection: u64) {
-        if self.hosts[host].peers.get(&peer) == Some(&connection) {
-            self.hosts[host].peers.remove(&peer);
+        if self.hosts[host].peers.get(peer) == Some(connection) {
+            self.hosts[host].peers.remove(peer);
             self.gossip.down(host, peer);
             self.beat_soon(host);
             let peer = self.hosts[peer].id;
@@ -111,7 +109,7 @@ impl World {
     /// A host ends its session with another, which hears of it a little later.
     pub(super) fn hang_up(&mut self, host: usize, peer: &NodeId) {
         let Some(peer) = self.number(peer) else { return };
-        let Some(connection) = self.hosts[host].peers.get(&peer).copied() else { return };
+        let Some(connection) = self.hosts[host].peers.get(peer) else { return };
         let delay = self.network.delay(host, peer);
         self.at(self.now, Occurrence::Ended { host, peer, connection });
         self.at(self.now + delay, Occurrence::Ended { host: peer, peer: host, connection });
@@ -122,7 +120,7 @@ impl World {
         if !self.hosts[host].is_up() {
             return;
         }
-        let peers: Vec<(usize, u64)> = self.hosts[host].peers.iter().map(|(peer, c)| (*peer, *c)).collect();
+        let peers: Vec<(usize, u64)> = self.hosts[host].peers.iter().collect();
         let own = self.hosts[host].crash();
         self.own_words.insert(host, own);
         self.gossip.stop(host);

@@ -80,7 +80,7 @@ impl World {
 
     /// Hands records to one neighbour of a host, over a link that loses nothing; whether there is one.
     fn spread(&mut self, via: usize, records: Vec<Shared>, rng: &mut fastrand::Rng) -> bool {
-        let peers: Vec<usize> = self.hosts[via].peers.keys().copied().collect();
+        let peers: Vec<usize> = self.hosts[via].peers.who().to_vec();
         let to = rng.choice(&peers).copied().filter(|to| self.hosts[*to].is_up());
         let Some(to) = to else { return false };
         let from = self.hosts[via].id;
