@@ -8,7 +8,10 @@ use super::{
     pieces::{IDLE, IDLE_SITE, Plan, STANDS_STILL, late_from},
     sharing::DISTRUST,
 };
-use crate::{event::FetchId, time::Time};
+use crate::{
+    event::FetchId,
+    time::{Span, Time},
+};
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +50,11 @@ impl Plan<'_> {
         });
         let all = of_want.into_iter().chain(of_holders).chain(of_sharers).chain(of_flights);
         let later = all.chain(want.sharers.silences()).filter(|at| *at > self.now);
-        Again { at: later.min().unwrap_or(Time(u64::MAX)), progressed }
+        // Not for ever, whatever was not thought of here.
+        let at = later.min().unwrap_or(Time(u64::MAX)).min(self.now + LOOKED_AT);
+        Again { at, progressed }
     }
 }
+
+/// How often a want is looked at in any case.
+const LOOKED_AT: Span = Span::secs(5);

@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeMap;
 
+use super::sharing::DISTRUST;
 use crate::{
     id::NodeId,
     time::{Span, Time},
@@ -26,6 +27,8 @@ struct Opinion {
     failures: u32,
     /// It sent wrong bytes: coming back does not make up for that.
     lied: bool,
+    /// When it was last found to say for long to bring what it did not.
+    broke_word: Option<Time>,
     /// When it last said to be getting something.
     at_work: Option<Time>,
 }
@@ -58,6 +61,24 @@ impl Esteem {
     /// It says to be getting something.
     pub(super) fn is_at_work(&mut self, now: Time, node: NodeId) {
         self.of(node).at_work = Some(now);
+    }
+
+    /// It said for long to be bringing something into this site, and got nothing.
+    pub(super) fn broke_its_word(&mut self, now: Time, node: NodeId) {
+        self.of(node).broke_word = Some(now);
+    }
+
+    /// It gets what it said.
+    pub(super) fn kept_its_word(&mut self, node: &NodeId) {
+        if let Some(opinion) = self.holders.get_mut(node) {
+            opinion.broke_word = None;
+        }
+    }
+
+    /// How long it is believed that it brings something, while others get more and it does not.
+    pub(super) fn patience(&self, now: Time, node: &NodeId) -> Span {
+        let broke = self.holders.get(node).and_then(|opinion| opinion.broke_word);
+        if broke.is_some_and(|at| now.since(at) < WORD_REMEMBERED) { Span::default() } else { DISTRUST }
     }
 
     /// Whether it has just said to be getting something: whatever makes this node get something may be its reason too.
@@ -165,6 +186,8 @@ const DEAD: Span = Span::secs(2);
 /// What was said so long ago was said just now.
 const JUST: Span = Span::secs(1);
 const RETRY_AFTER_LIE: Span = Span::secs(60);
+/// How long a node that broke its word is not believed, unless it is seen to get something.
+const WORD_REMEMBERED: Span = Span::secs(600);
 /// Longest time that a holder is left alone while nobody waits.
 pub(super) const RETRY_LAST: Span = Span::secs(60);
 /// And while a client waits: the link may be back any moment.

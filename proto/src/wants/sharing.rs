@@ -36,6 +36,8 @@ pub(super) struct Sharer {
     heard: Time,
     /// When it last said to have more.
     changed: Time,
+    /// How long others may get more while it gets nothing, before what it brings is not believed.
+    patience: Span,
     /// How long it took between such moments, of late.
     gap: Option<Span>,
     /// Has not been told yet what is here.
@@ -65,6 +67,7 @@ impl Sharers {
         (holder, site): (Holder, u64),
         grid: &Grid,
         extent: &Extent,
+        patience: Span,
     ) -> bool {
         let none = || Cells::none(grid.count());
         let read = |bytes| Cells::from_bytes(bytes, grid.count());
@@ -96,6 +99,7 @@ impl Sharers {
             farther: none(),
             heard: now,
             changed: now,
+            patience,
             gap: None,
             is_new: true,
             is_hearsay: false,
@@ -107,7 +111,7 @@ impl Sharers {
             sharer.changed = now;
         }
         (sharer.have, sharer.coming, sharer.beyond, sharer.farther) = (have, coming, beyond, farther);
-        (sharer.holder, sharer.heard) = (holder, now);
+        (sharer.holder, sharer.heard, sharer.patience) = (holder, now, patience);
         (sharer.is_hearsay, sharer.is_news) = (false, true);
         true
     }
@@ -119,7 +123,7 @@ impl Sharers {
         if self.sharers.get(&node).is_some_and(|sharer| !sharer.is_hearsay) {
             return true;
         }
-        let makes_sense = self.told(now, whom, grid, extent);
+        let makes_sense = self.told(now, whom, grid, extent, DISTRUST);
         if let Some(sharer) = self.sharers.get_mut(&node) {
             (sharer.is_hearsay, sharer.is_news, sharer.is_new) = (true, false, false);
         }
@@ -146,7 +150,7 @@ impl Sharers {
     /// At which progress of others, or of this node from `mine` on, some of them are left behind; never where none.
     pub(super) fn left_behind(&self, mine: Time) -> Time {
         let latest = self.latest(mine);
-        let moments = self.sharers.values().flat_map(|s| [s.changed + DISTRUST, s.changed + s.usual()]);
+        let moments = self.sharers.values().flat_map(|s| [s.changed + s.patience, s.changed + s.usual()]);
         moments.filter(|moment| *moment > latest).min().unwrap_or(Time(u64::MAX))
     }
 
@@ -209,6 +213,18 @@ impl Sharers {
     pub(super) fn believes(&self, node: &NodeId, mine: Time) -> bool {
         let latest = self.latest(mine);
         self.sharers.get(node).is_some_and(|sharer| sharer.is_believed(latest))
+    }
+
+    /// Whether a node says to be bringing something and is not believed.
+    pub(super) fn breaks_its_word(&self, node: &NodeId, mine: Time) -> bool {
+        let latest = self.latest(mine);
+        self.sharers.get(node).is_some_and(|sharer| !sharer.coming.is_empty() && !sharer.is_believed(latest))
+    }
+
+    /// Whether a node has just got more, not for the first time.
+    pub(super) fn goes_on(&self, now: Time, node: &NodeId) -> bool {
+        let goes_on = |sharer: &Sharer| sharer.changed == now && sharer.gap.is_some_and(|gap| gap.0 > 0);
+        self.sharers.get(node).is_some_and(goes_on)
     }
 
     /// When anybody last got more, this node at `mine`.
@@ -299,7 +315,7 @@ impl Sharer {
     /// Whether what it says to be on its way is believed: not of one to which nothing came while others got more. Where
     /// nobody gets more, it is the link.
     fn is_believed(&self, latest: Time) -> bool {
-        latest.since(self.changed) < DISTRUST
+        latest.since(self.changed) < self.patience
     }
 
     /// Whether it had got more not long before `moment`, measured by how long that usually takes it.
@@ -454,7 +470,8 @@ mod tests {
                 Time(0),
                 (holder(*n, *other != site), *other),
                 &Grid::of(1 << 26),
-                &nothing()
+                &nothing(),
+                DISTRUST
             ));
         }
         sharers.shares(Time(0), &Hash([7; 32]), &node(me), site, Time(0))
@@ -505,7 +522,7 @@ mod tests {
             &grid,
             &Extent::Partial { have: [255; 99].into(), coming: Vec::new() }
         ));
-        assert!(sharers.told(Time(1), far, &grid, &having(4)));
+        assert!(sharers.told(Time(1), far, &grid, &having(4), DISTRUST));
         assert!(sharers.told_of(Time(2), far, &grid, &having(5)));
         assert_eq!([3, 4, 5].map(|cell| sharers.copies(cell)), [0, 1, 0]);
         assert_eq!(sharers.news(false), [(node(1), having(4))]);
@@ -520,13 +537,13 @@ mod tests {
         coming.insert(3);
         let extent = Extent::Partial { have: Vec::new(), coming: coming.to_bytes() };
         let mut sharers = Sharers::default();
-        assert!(sharers.told(Time(0), (holder(1, false), 1), &grid, &extent));
+        assert!(sharers.told(Time(0), (holder(1, false), 1), &grid, &extent, DISTRUST));
         let coming = |now| sharers.coming(Time(now), &grid, Time(0));
         assert!(coming(1_000).contains(3) && !coming(1_000).contains(4));
         assert!(coming(1_600).is_empty(), "silent");
         // It says the same for ever; where nobody gets more it is the link, and otherwise it is that node.
         for now in (0..10_000).step_by(500) {
-            assert!(sharers.told(Time(now), (holder(1, false), 1), &grid, &extent));
+            assert!(sharers.told(Time(now), (holder(1, false), 1), &grid, &extent, DISTRUST));
         }
         let nodes = |mine| sharers.shares(Time(9_600), &Hash([7; 32]), &node(2), 1, Time(mine)).nodes.len();
         assert_eq!((nodes(0), nodes(9_000)), (2, 1));
@@ -536,6 +553,6 @@ mod tests {
     fn what_does_not_fit_the_blob_is_not_believed() {
         let grid = Grid::of(1 << 20);
         let extent = Extent::Partial { have: alloc::vec![255; 40], coming: Vec::new() };
-        assert!(!Sharers::default().told(Time(0), (holder(1, false), 1), &grid, &extent));
+        assert!(!Sharers::default().told(Time(0), (holder(1, false), 1), &grid, &extent, DISTRUST));
     }
 }

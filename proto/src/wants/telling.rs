@@ -47,7 +47,13 @@ impl Wants {
             if let Some(want) = self.wants.get_mut(&hash) {
                 self.stirred.one(hash);
                 want.telling.answered(now, &from);
-                if want.sharers.told(now, (member, site), &want.grid, &extent) {
+                let patience = self.esteem.patience(now, &from);
+                if want.sharers.told(now, (member, site), &want.grid, &extent, patience) {
+                    if want.sharers.goes_on(now, &from) {
+                        self.esteem.kept_its_word(&from);
+                    } else if want.sharers.breaks_its_word(&from, want.progressed) {
+                        self.esteem.broke_its_word(now, from);
+                    }
                     self.give_way(now, &hash, &from, world, out);
                 }
             } else if !matches!(extent, Extent::Whole | Extent::Dropped) {
