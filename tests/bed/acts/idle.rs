@@ -32,10 +32,20 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     let artifacts = if scene.quick { ARTIFACTS_QUICK } else { ARTIFACTS };
     publish(&fleet, artifacts);
     eprintln!("{artifacts} artifacts are published; waiting until {} nodes know them", fleet.members().len());
-    let all = fleet.members()[0].node.status()["records"].as_u64();
-    for member in fleet.members() {
-        until_within(PATIENCE, "a node knows all records", || {
-            (member.node.status()["records"].as_u64() >= all).then_some(())
+    // Not the records: what a node tells its site is not known at others.
+    for (number, member) in fleet.members().iter().enumerate() {
+        fleet.on(number, || {
+            until_within(PATIENCE, "a node knows all tags", || {
+                let answer = member
+                    .node
+                    .registry()
+                    .http
+                    .get(&format!("/v2/{REPOSITORY}/tags/list"))
+                    .try_send()
+                    .ok()?;
+                let tags = answer.json()["tags"].as_array()?.len();
+                (tags > artifacts).then_some(())
+            });
         });
     }
     eprintln!("they do; watching");
