@@ -134,6 +134,16 @@ impl Cells {
         self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
     }
 
+    /// Adds those of another set of the same blob that are not in this one and takes out those that are; which were.
+    pub fn toggle_all(&mut self, other: &Cells) -> Cells {
+        let words = self.words.iter_mut().zip(&other.words).map(|(word, other)| {
+            let both = *word & other;
+            *word ^= other;
+            both
+        });
+        Cells { words: words.collect(), count: self.count }
+    }
+
     /// Whether a cell is in the set.
     pub fn contains(&self, cell: usize) -> bool {
         cell < self.count && self.words[cell / 64] >> (cell % 64) & 1 == 1

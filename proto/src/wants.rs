@@ -4,10 +4,12 @@
 //! business; who holds an artifact is the catalog's.
 
 mod again;
+mod counts;
 mod crowd;
 mod esteem;
 mod pieces;
 mod plan;
+mod row;
 mod sharing;
 mod telling;
 mod want;
@@ -408,12 +410,19 @@ impl Wants {
 
     fn land(&mut self, fetch: FetchId) -> Option<Flight> {
         let flight = self.flights.remove(&fetch)?;
-        self.stirred.all();
         if let Some(busy) = self.busy.get_mut(&flight.from) {
             *busy -= 1;
             if *busy == 0 {
                 self.busy.remove(&flight.from);
             }
+        }
+        if flight.far {
+            self.stirred.all();
+        } else {
+            // Other wants are the same as before, but for those that waited for its place.
+            self.stirred.one(flight.hash);
+            self.stirred.passed();
+            self.wants.values_mut().filter(|want| want.lacks_room).for_each(Want::touch);
         }
         Some(flight)
     }

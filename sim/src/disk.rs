@@ -52,8 +52,9 @@ pub struct Disk {
     records: Records,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
-    /// Writes become durable in the order in which they were asked for.
-    busy_until: Nanos,
+    /// Records become durable in the order in which they were asked for, and so do blobs.
+    records_until: Nanos,
+    blobs_until: Nanos,
     /// Whether it takes no more.
     full: bool,
     /// Whether every write takes long.
@@ -84,7 +85,8 @@ impl Disk {
             records: BTreeMap::new(),
             complete: BTreeMap::new(),
             partial: BTreeMap::new(),
-            busy_until: 0,
+            records_until: 0,
+            blobs_until: 0,
             full: false,
             slow: false,
             rng,
@@ -96,11 +98,23 @@ impl Disk {
         self.common = common;
     }
 
-    /// When a write asked for now, that may wait `within` for others, is durable.
-    pub fn durable_at(&mut self, now: Nanos, within: Nanos) -> Nanos {
-        let sync = self.rng.u64(SYNC) * if self.slow { SLOWNESS } else { 1 };
-        self.busy_until = self.busy_until.max(now + within) + sync;
-        self.busy_until
+    /// When records whose write is asked for now, and may wait `within` for others, are durable. Nothing else waits
+    /// for them while they wait: that is done before they come to the disk.
+    pub fn kept_at(&mut self, now: Nanos, within: Nanos) -> Nanos {
+        let sync = self.sync();
+        self.records_until = self.records_until.max(now + within) + sync;
+        self.records_until
+    }
+
+    /// When a blob that is asked to be made durable now is.
+    pub fn sealed_at(&mut self, now: Nanos) -> Nanos {
+        let sync = self.sync();
+        self.blobs_until = self.blobs_until.max(now) + sync;
+        self.blobs_until
+    }
+
+    fn sync(&mut self) -> Nanos {
+        self.rng.u64(SYNC) * if self.slow { SLOWNESS } else { 1 }
     }
 
     /// Whether the write that is due now fails.
@@ -233,7 +247,7 @@ impl Disk {
 
     /// The machine stops: what was under way is gone, and half of the incomplete blobs.
     pub fn crash(&mut self) {
-        self.busy_until = 0;
+        (self.records_until, self.blobs_until) = (0, 0);
         let rng = &mut self.rng;
         self.partial.retain(|_, _| rng.bool());
     }

@@ -5,8 +5,8 @@
 //! How a session gets its rate. Each resource carries so many bytes a second. Rates are filled up together, by
 //! weight, until a resource is full; the sessions over it keep what they have, the others go on (`solve`).
 //! Sessions that are not connected with what changed are not looked at, and what was solved is not solved again for
-//! a while: [`Config::coalesce`] for parts of 1,000 sessions and more, as much less as a part is smaller, so that
-//! each part costs the same at most. In between a session that starts takes what is free on its way, and what a
+//! a while: [`Config::coalesce`] for parts of 8,000 sessions and more, as much less as a part is smaller, so that
+//! each part costs the same at most, and in most of them transfers last much longer than that. In between a session that starts takes what is free on its way, and what a
 //! session leaves is free: sums never exceed a capacity, but shares can be unfair for so long.
 //!
 //! How a request goes. It travels a round trip before its first byte arrives, two or more if the connection must

@@ -4,6 +4,7 @@
 
 use super::{
     Flight,
+    crowd::CROWD_AGAIN,
     esteem::Esteem,
     pieces::{IDLE, IDLE_SITE, Plan, STANDS_STILL, late_from},
     sharing::DISTRUST,
@@ -28,7 +29,7 @@ impl Plan<'_> {
         let want = self.want;
         // What a node of a large site brings goes by who of many seems to be at work, from moment to moment.
         if want.telling.crowd || want.crowd.is_some() {
-            return Again::default();
+            return Again { at: self.now + CROWD_AGAIN, progressed: Time::default() };
         }
         let progressed = want.sharers.left_behind(want.progressed);
         let settled = want.telling.settled.unwrap_or_default();

@@ -23,6 +23,11 @@ pub(super) struct Crowd {
     unoccupied: Option<Time>,
     /// How many parts were known to be in the site or on their way.
     known: usize,
+    /// When that was last looked at.
+    looked: Time,
+    /// How many of so many bringers come before this node for each stripe.
+    before: Vec<u32>,
+    among: usize,
 }
 
 /// How many neighbours were asked, and how many of them take part.
@@ -40,7 +45,28 @@ impl Crowd {
         // There may be thousands of nodes, and of wanted blobs.
         ranked.truncate(RANKED_MAX);
         let ranked = ranked.into_iter().map(|(_, node)| node).collect();
-        Crowd { blob, me, ranked, rounds: 0, unoccupied: None, known: 0 }
+        Crowd {
+            blob,
+            me,
+            ranked,
+            rounds: 0,
+            unoccupied: None,
+            known: 0,
+            looked: Time::default(),
+            before: Vec::new(),
+            among: 0,
+        }
+    }
+
+    /// Finds out who comes before this node for each of so many cells, where so many take part.
+    pub(super) fn rank(&mut self, turnout: Turnout, cells: usize) {
+        let among = self.bringers(turnout).len();
+        let stripes = cells.div_ceil(STRIPE);
+        if (self.among, self.before.len()) == (among, stripes) {
+            return;
+        }
+        self.among = among;
+        self.before = (0..stripes).map(|stripe| self.before_me(&self.ranked[..among], stripe)).collect();
     }
 
     /// Those of these cells that this node is called to bring in: those for which it comes first among the bringers, and
@@ -61,27 +87,33 @@ impl Crowd {
         if !bringers.contains(&self.me) {
             return Cells::none(of.count());
         }
-        Shares::those(of, |cell| self.before_me(bringers, cell) < called)
+        Shares::those(of, |cell| self.before(cell) < called)
     }
 
     /// How many come before this node for a cell: what it begins with is what others hardly do.
-    pub(super) fn before(&self, turnout: Turnout, cell: usize) -> usize {
-        self.before_me(self.bringers(turnout), cell)
+    pub(super) fn before(&self, cell: usize) -> usize {
+        self.before.get(cell / STRIPE).map_or(0, |before| *before as usize)
     }
 
     fn bringers(&self, turnout: Turnout) -> &[u64] {
         &self.ranked[..turnout.to_have(BRINGERS).min(self.ranked.len())]
     }
 
-    fn before_me(&self, bringers: &[u64], cell: usize) -> usize {
-        let rank = |node: u64| mix(self.blob ^ mix(node ^ (cell / STRIPE) as u64));
+    fn before_me(&self, bringers: &[u64], stripe: usize) -> u32 {
+        let rank = |node: u64| mix(self.blob ^ mix(node ^ stripe as u64));
         let mine = rank(self.me);
-        bringers.iter().filter(|node| rank(**node) > mine).count()
+        bringers.iter().map(|node| u32::from(rank(*node) > mine)).sum()
+    }
+
+    /// Whether this node has looked for parts to bring in just now, and there were none.
+    pub(super) fn has_just_looked(&self, now: Time) -> bool {
+        self.unoccupied.is_some() && now.since(self.looked) < CROWD_AGAIN
     }
 
     /// This node has parts to bring in, or none of those that nobody is known to have begun with; and so many are known
     /// to be in the site or on their way. Once that grows no more somebody may not be there: it is called for more.
     pub(super) fn note(&mut self, now: Time, occupied: bool, known: usize) {
+        self.looked = now;
         let is_news = core::mem::replace(&mut self.known, known) != known;
         match self.unoccupied {
             _ if occupied => self.unoccupied = None,
@@ -108,6 +140,8 @@ const BRINGERS: usize = 32;
 const RANKED_MAX: usize = 1_024;
 /// News take up to 50 ms from one node to the next, and three such steps reach thousands.
 const PATIENCE: Span = Span::millis(250);
+/// A node with nothing to bring in looks for something again after this.
+pub(super) const CROWD_AGAIN: Span = Span::millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -124,6 +158,7 @@ mod tests {
             let mut crowd = Crowd::of((7, me), 1..=NODES);
             (0..=rounds).for_each(|round| crowd.note(Time(round * 250), false, 0));
             let turnout = Turnout { asked: 16, taking };
+            crowd.rank(turnout, all.count());
             crowd.mine(turnout, &all, &Shares::of_one(7, me)).iter().for_each(|cell| copies[cell] += 1);
         }
         copies

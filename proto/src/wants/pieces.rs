@@ -2,7 +2,7 @@
 //! fetch, and how big a request is. What it goes by is gathered in `plan`.
 
 use alloc::vec::Vec;
-use core::{cmp::Reverse, ops::Range};
+use core::{cell::OnceCell, cmp::Reverse, ops::Range};
 
 use super::{
     Flight, Holder,
@@ -26,6 +26,8 @@ pub(super) struct Source<'a> {
     /// Transfers of this blob under way from it, and how many more it may be asked for.
     pub(super) lanes: usize,
     pub(super) room: usize,
+    /// Whether it sends as much, of all blobs, as it may be asked for.
+    pub(super) is_busy: bool,
     pub(super) rate: Option<u64>,
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Plan<'a> {
     /// Whether there was something for it to bring in, once that was looked for, and how many cells are in the site or
     /// on their way.
     pub(super) occupied: Option<(bool, usize)>,
+    /// What others have or bring, once that was looked for.
+    pub(super) cared_for: OnceCell<(Cells, Cells)>,
 }
 
 /// A request to be made.
@@ -75,6 +79,12 @@ struct Reach {
     whole_far: Cells,
     /// Of these, what another site comes before this one for.
     taken_over: Cells,
+}
+
+/// Cells by how soon they are to come: found one by one, because few are taken at a time.
+struct FirstFirst {
+    places: Vec<(usize, usize, u64, usize)>,
+    taken: usize,
 }
 
 /// Whose work this node does.
@@ -100,7 +110,7 @@ impl Plan<'_> {
             self.bring(&mut reach, open_bytes, &mut pieces);
         }
         let cells = self.in_order(&reach);
-        self.take(&reach, cells, open_bytes, &mut pieces);
+        self.take(&reach, cells.into_iter(), open_bytes, &mut pieces);
         pieces
     }
 
@@ -113,12 +123,11 @@ impl Plan<'_> {
         let outside = Reach { near: none, far, whole_far, taken_over };
         if self.far && self.free_far > 0 {
             let occupied = !(outside.far.is_empty() && outside.whole_far.is_empty());
-            self.occupied = Some((occupied, self.taken_care_of().0.len()));
+            self.occupied = Some((occupied, self.cared_for().0.len()));
         }
-        let mut cells: Vec<usize> = self.able(&outside).iter().collect();
-        if let Some(crowd) = &self.want.crowd {
-            cells.sort_by_cached_key(|cell| (*cell / WINDOW, crowd.before(self.turnout, *cell)));
-        }
+        let first = |cell| self.want.crowd.as_ref().map_or(0, |crowd| crowd.before(cell));
+        let cells =
+            FirstFirst::of(self.able(&outside).iter().map(|cell| (cell / WINDOW, first(cell), 0, cell)));
         self.take(&outside, cells, open_bytes, pieces);
     }
 
@@ -136,7 +145,13 @@ impl Plan<'_> {
         self.piece_at(&reach, cell, self.open.len())
     }
 
-    fn take(&mut self, reach: &Reach, cells: Vec<usize>, open_bytes: u64, pieces: &mut Vec<Piece>) {
+    fn take(
+        &mut self,
+        reach: &Reach,
+        cells: impl Iterator<Item = usize>,
+        open_bytes: u64,
+        pieces: &mut Vec<Piece>,
+    ) {
         for cell in cells {
             if !self.has_room() {
                 break;
@@ -149,22 +164,24 @@ impl Plan<'_> {
     }
 
     /// The cells that somebody may be asked for, in the order in which they are to come.
-    fn in_order(&self, reach: &Reach) -> Vec<usize> {
-        let mut cells: Vec<usize> = self.able(reach).iter().collect();
-        if !self.want.is_urgent() && self.want.sharers.are_getting() {
-            cells.sort_by_cached_key(|cell| self.want.sharers.copies(*cell));
+    fn in_order(&self, reach: &Reach) -> FirstFirst {
+        let able = self.able(reach);
+        let sharers = &self.want.sharers;
+        if !self.want.is_urgent() && sharers.are_getting() {
+            let copies = sharers.copies(&self.want.grid);
+            FirstFirst::of(able.iter().map(|cell| (0, copies.of(cell), 0, cell)))
         } else if self.many {
             // Where all ask for the same next, few have anything for others. So only about in order.
-            let copies = |cell: &usize| self.want.sharers.copies(*cell);
-            cells.sort_by_cached_key(|cell| (*cell / WINDOW, copies(cell), self.shares.chance(*cell)));
+            let copies = sharers.copies(&self.want.grid);
+            let place = |cell| (cell / WINDOW, copies.of(cell), self.shares.chance(cell), cell);
+            FirstFirst::of(able.iter().map(place))
         } else if !reach.taken_over.is_empty() {
             // From the other end than those that come before this site, so that both meet once.
-            let is_taken_over = |cell: usize| reach.taken_over.contains(cell);
-            cells.sort_by_key(|cell| {
-                (is_taken_over(*cell), if is_taken_over(*cell) { usize::MAX - cell } else { *cell })
-            });
+            let turned = |cell| if reach.taken_over.contains(cell) { usize::MAX - cell } else { cell };
+            FirstFirst::of(able.iter().map(|cell| (turned(cell), 0, 0, cell)))
+        } else {
+            FirstFirst::of(able.iter().map(|cell| (0, 0, 0, cell)))
         }
-        cells
     }
 
     /// Whether anybody may be asked for anything more.
@@ -191,8 +208,8 @@ impl Plan<'_> {
             return Reach { far: near.clone(), whole_far: near.clone(), near, taken_over: none() };
         }
         let mut far = near.clone();
-        let (here, elsewhere) = self.taken_care_of();
-        far.remove_all(&here);
+        let (here, elsewhere) = self.cared_for();
+        far.remove_all(here);
         far = match (work, self.sharing) {
             (Work::Own, Sharing::Swarm) => match &self.want.crowd {
                 Some(crowd) => crowd.mine(self.turnout, &far, &self.shares),
@@ -205,7 +222,7 @@ impl Plan<'_> {
         let (mut whole_far, mut taken_over) = (far.clone(), none());
         if self.sharing == Sharing::Swarm && self.is_scarce() {
             // It has left the origin, or is about to, and can be had there.
-            whole_far.remove_all(&elsewhere);
+            whole_far.remove_all(elsewhere);
             if work != Work::OtherSites {
                 let others = whole_far.clone();
                 whole_far = self.shares.my_sites(&others, 0);
@@ -220,7 +237,11 @@ impl Plan<'_> {
     }
 
     /// What neighbours have or bring in, and what other sites that have not got all of it have or bring to theirs.
-    fn taken_care_of(&self) -> (Cells, Cells) {
+    fn cared_for(&self) -> &(Cells, Cells) {
+        self.cared_for.get_or_init(|| self.find_cared_for())
+    }
+
+    fn find_cared_for(&self) -> (Cells, Cells) {
         let want = self.want;
         let mut near = match self.now.since(want.idle_since.max(want.progressed)) < DISTRUST {
             true => want.sharers.coming(self.now, &want.grid, want.progressed),
@@ -391,6 +412,28 @@ fn twice(flight: &Flight, rate: u64, more: Span) -> Time {
     flight.started + Span(usual.saturating_mul(2).saturating_add(more.0).saturating_add(1))
 }
 
+impl FirstFirst {
+    fn of(places: impl Iterator<Item = (usize, usize, u64, usize)>) -> Self {
+        FirstFirst { places: places.collect(), taken: 0 }
+    }
+}
+
+impl Iterator for FirstFirst {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.taken += 1;
+        if self.taken == FEW {
+            self.places.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        if self.taken >= FEW {
+            return self.places.pop().map(|place| place.3);
+        }
+        let first = self.places.iter().enumerate().min_by_key(|(_, place)| **place)?.0;
+        Some(self.places.swap_remove(first).3)
+    }
+}
+
 impl Source<'_> {
     /// Whether it has a part only, on another site, and is slow beside whoever has all of it.
     fn is_slow(&self, origin: Option<u64>) -> bool {
@@ -422,6 +465,8 @@ const PIECE_MAX: u64 = 64 * 1024 * 1024;
 /// The first request to a holder whose speed is not known.
 const FIRST_NEAR: u64 = 2 * 1024 * 1024;
 const FIRST_FAR: u64 = 512 * 1024;
+/// From so many on it is quicker to put all in order.
+const FEW: usize = 8;
 /// Cells within which a crowd gets what is read in order in any order: half of most blobs.
 const WINDOW: usize = 256;
 /// A node that has had nothing to do for this long takes over what is another's of its site,
@@ -433,4 +478,4 @@ pub(super) const STANDS_STILL: Span = Span::secs(2);
 /// One from another site that has a part of it after twice as long as from where all of it is, and this.
 const STUCK: Span = Span::secs(2);
 /// A neighbour's transfer is asked for again elsewhere after twice as long as it should take, and this.
-const LATE: Span = Span::millis(300);
+pub(super) const LATE: Span = Span::millis(300);

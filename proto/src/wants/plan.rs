@@ -4,11 +4,12 @@
 //! `pieces`.
 
 use alloc::{collections::BTreeSet, vec::Vec};
+use core::cell::OnceCell;
 
 use super::{
     Flight, Holder, Holders, Wants,
     crowd::Turnout,
-    pieces::{Plan, Source},
+    pieces::{LATE, Plan, Source},
     sharing::Shares,
     telling::CROWD,
     want::{Stage, Want},
@@ -129,6 +130,10 @@ impl Wants {
         if want.have.missing(want.size).is_empty() {
             want.stage = Stage::Sealing;
             out.push(Output::Seal { hash, size: want.size, digest: want.digest });
+            // Of those that are left in a large site each may do more.
+            if want.crowd.is_some() {
+                self.stirred.all();
+            }
             return;
         }
         want.touch();
@@ -142,7 +147,16 @@ impl Wants {
         let Some(want) = self.wants.get(&hash) else { return };
         let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == hash);
         let flights: Vec<(FetchId, &Flight)> = of_blob.map(|(fetch, flight)| (*fetch, flight)).collect();
-        let mut plan = self.plan_for(now, config, world, (hash, want), &flights);
+        if self.is_nothing_to_do(now, want, &flights) {
+            return;
+        }
+        let turnout = self.turnout(now, want);
+        let Some(want) = self.wants.get_mut(&hash) else { return };
+        if let Some(crowd) = want.crowd.as_mut() {
+            crowd.rank(turnout, want.grid.count());
+        }
+        let Some(want) = self.wants.get(&hash) else { return };
+        let mut plan = self.plan_for(now, config, world, (hash, want), (&flights, turnout));
         let mut pieces = plan.pieces();
         if pieces.is_empty() && flights.is_empty() {
             pieces.extend(plan.others_work());
@@ -152,8 +166,10 @@ impl Wants {
         let noted = plan.occupied;
         let idle = pieces.is_empty() && slow.is_empty() && stuck.is_empty();
         let again = idle.then(|| plan.look_again(&flights, &self.esteem));
-        if let (Some(again), Some(want)) = (again, self.wants.get_mut(&hash)) {
-            want.rest_until(again);
+        let lacks_room = plan.free == 0 || plan.sources.iter().any(|source| source.is_busy);
+        if let Some(want) = self.wants.get_mut(&hash) {
+            want.lacks_room = lacks_room;
+            again.into_iter().for_each(|again| want.rest_until(again));
         }
         if let Some((occupied, known)) = noted
             && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
@@ -180,13 +196,30 @@ impl Wants {
         }
     }
 
+    /// Whether a node of a large site gets as much of a blob at a time as it may, has just found nothing to bring in,
+    /// and none of that is late: looking at it would change nothing.
+    fn is_nothing_to_do(&self, now: Time, want: &Want, flights: &[(FetchId, &Flight)]) -> bool {
+        if !want.crowd.as_ref().is_some_and(|crowd| crowd.has_just_looked(now)) {
+            return false;
+        }
+        let far = flights.iter().filter(|(_, flight)| flight.far).count();
+        let (_, free_near) = self.free(self.is_among_many(now, want), true, far, flights.len() - far);
+        free_near == 0 && flights.iter().all(|(_, flight)| now.since(flight.started) < LATE)
+    }
+
+    /// Whether so many neighbours get it too that this node gets it from and for all of them.
+    fn is_among_many(&self, now: Time, want: &Want) -> bool {
+        let begun = want.telling.settled.is_some_and(|at| now.since(at) >= GATHERING);
+        want.telling.crowd && (!begun || want.sharers.neighbours(now) >= CROWD)
+    }
+
     fn plan_for<'a>(
         &'a self,
         now: Time,
         config: &ReplicaConfig,
         world: &impl Holders,
         (hash, want): (Hash, &'a Want),
-        flights: &[(FetchId, &Flight)],
+        (flights, turnout): (&[(FetchId, &Flight)], Turnout),
     ) -> Plan<'a> {
         let mut open = want.missing();
         let mut far = 0;
@@ -196,9 +229,7 @@ impl Wants {
         }
         let shared = want.sharers.are_getting();
         let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
-        let crowd = want.telling.crowd;
-        let begun = want.telling.settled.is_some_and(|at| now.since(at) >= GATHERING);
-        let many = crowd && (!begun || want.sharers.neighbours(now) >= CROWD);
+        let many = self.is_among_many(now, want);
         let carefully = many || now < want.telling.settled_far;
         let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
         // Slots that are full of what nobody waits for would make a client wait.
@@ -217,6 +248,7 @@ impl Wants {
             let lanes = flights.iter().filter(|(_, flight)| flight.from == node).count();
             let lanes_max = match (holder.far && has.is_none() && carefully, asked.flatten()) {
                 (true, _) => 1,
+                (false, _) if many && !holder.far => LANES_TRADED,
                 (false, Some(rate)) if holder.far && shared => {
                     lanes_over(want.grid.cell_bytes() / rate.max(1)).min(lanes_max)
                 }
@@ -224,7 +256,7 @@ impl Wants {
             };
             let room = lanes_max.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
             let room = if asked.is_some() { room } else { 0 };
-            Some(Source { holder, has, lanes, room, rate: asked.flatten() })
+            Some(Source { holder, has, lanes, room, is_busy: busy >= of_holder, rate: asked.flatten() })
         });
         let sources: Vec<Source<'_>> = sources.collect();
         let free = in_all.saturating_sub(self.flights.len());
@@ -249,8 +281,9 @@ impl Wants {
             free_near,
             many,
             carefully,
-            turnout: self.turnout(now, want),
+            turnout,
             occupied: None,
+            cared_for: OnceCell::new(),
         }
     }
 
@@ -319,6 +352,9 @@ type Having<'a> = (Holder, Option<&'a Cells>);
 /// Transfers at a time from one holder of a blob that others get too: pieces are small then, and a round trip is
 /// not to be waited for after each.
 const LANES_SHARED: usize = 4;
+/// And where many neighbours trade: what few have is asked of those by all, and whoever waits for several parts from one
+/// of them leaves others idle.
+const LANES_TRADED: usize = 1;
 /// A cell that takes this long from another site is asked for alone.
 const CLAIMED: Span = Span::millis(1_000);
 /// Transfers at a time from one holder, over all blobs: many small blobs hide one another's round trips.

@@ -3,9 +3,7 @@
 //! same numbers, and says what is on its way. Where two know different things, a part comes twice, and nothing
 //! worse happens. What is fetched from whom is `plan`'s.
 
-use alloc::collections::BTreeMap;
-
-use super::Holder;
+use super::{Holder, counts::Counts, row::Row};
 use crate::{
     cells::{Cells, Grid},
     id::{Hash, NodeId},
@@ -16,7 +14,7 @@ use crate::{
 /// The others that are getting one blob, or have said to have it.
 #[derive(Debug, Default)]
 pub(super) struct Sharers {
-    sharers: BTreeMap<NodeId, Sharer>,
+    sharers: Row<Sharer>,
 }
 
 /// One of them.
@@ -87,10 +85,10 @@ impl Sharers {
                 (Some(have), coming, beyond, farther)
             }
         };
-        if self.sharers.len() >= SHARERS_MAX && !self.sharers.contains_key(&holder.node) {
+        if self.sharers.len() >= SHARERS_MAX && self.sharers.get(&holder.node).is_none() {
             return true;
         }
-        let sharer = self.sharers.entry(holder.node).or_insert_with(|| Sharer {
+        let sharer = self.sharers.get_or_insert_with(holder.node, || Sharer {
             holder,
             site,
             have: Some(none()),
@@ -252,9 +250,16 @@ impl Sharers {
         self.sharers.get(node).filter(|sharer| sharer.is_heard(now)).map(|sharer| &sharer.coming)
     }
 
-    /// How many have a cell.
-    pub(super) fn copies(&self, cell: usize) -> usize {
-        self.sharers.values().filter(|s| s.has(cell)).count()
+    /// How many have each cell.
+    pub(super) fn copies(&self, grid: &Grid) -> Counts {
+        let mut copies = Counts::none(grid.count());
+        for sharer in self.sharers.values() {
+            match &sharer.have {
+                Some(have) => copies.add(have),
+                None => copies.add_all(),
+            }
+        }
+        copies
     }
 
     /// Those who share the work, this node among them.
@@ -298,10 +303,6 @@ impl Sharer {
     /// What it has; all of it where that is nothing.
     pub(super) fn cells(&self) -> Option<&Cells> {
         self.have.as_ref()
-    }
-
-    pub(super) fn has(&self, cell: usize) -> bool {
-        self.have.as_ref().is_none_or(|have| have.contains(cell))
     }
 
     fn is_heard(&self, now: Time) -> bool {

@@ -51,6 +51,8 @@ pub(super) struct Want {
     pub(super) crowd: Option<Crowd>,
     /// Until then nothing can be found out by looking at it, unless something happens.
     again: Again,
+    /// Whether other wants' transfers were in the way when it was last looked at.
+    pub(super) lacks_room: bool,
 }
 
 /// Who might send all of a blob, best first.
@@ -129,6 +131,7 @@ impl Want {
             telling: Telling::default(),
             crowd: None,
             again: Again::default(),
+            lacks_room: false,
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Capacity, Resource, rate::Rate, session::Session};
 use crate::setup::Nanos;
 
 /// From how many sessions on a part is large.
-const LARGE: u64 = 1_024;
+const LARGE: u64 = 8_192;
 /// Of a session whose rate still rises.
 const OPEN: Rate = Rate::MAX;
 

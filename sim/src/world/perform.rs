@@ -70,7 +70,11 @@ impl World {
 
     pub(super) fn on_disk(&mut self, host: usize, within: Nanos, operation: Operating) {
         let life = self.hosts[host].life;
-        let at = self.hosts[host].disk.durable_at(self.now, within);
+        let disk = &mut self.hosts[host].disk;
+        let at = match &operation {
+            Operating::Persist(..) => disk.kept_at(self.now, within),
+            _ => disk.sealed_at(self.now),
+        };
         self.at(at, Occurrence::Disk { host, life, operation: Box::new(operation) });
     }
 
