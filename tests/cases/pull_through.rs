@@ -420,6 +420,22 @@ fn no_part_of_wrong_bytes_is_given_as_whole() {
 }
 
 #[test]
+fn a_blob_that_is_here_for_one_repository_is_not_downloaded_for_another_that_has_it_too() {
+    let (upstream, image) = (Upstream::start(), Image::random(23, &[1 << 20]));
+    ["library/app", "library/again"].iter().for_each(|name| upstream.add(name, "v1", &image));
+    let other = Image::random(24, &[1000]);
+    upstream.add("library/other", "v1", &other);
+    let (node, _config) = node(&upstream, "");
+    let layer = digest(&image.layers[0]);
+    node.registry().assert_has("docker.io/library/app", "v1", &image);
+    node.registry().assert_has("docker.io/library/again", "v1", &image);
+    assert_eq!(upstream.count("GET", &layer), 1);
+    // One that the upstream does not have in that repository is not given from there.
+    let elsewhere = format!("/v2/docker.io/library/other/blobs/{layer}");
+    node.registry().http.get(&elsewhere).send().expect(404);
+}
+
+#[test]
 fn a_blob_that_two_repositories_want_at_once_is_downloaded_once() {
     let (upstream, image) = (Upstream::start(), Image::random(22, &[4 << 20]));
     let names = ["library/app", "library/again", "library/third"];

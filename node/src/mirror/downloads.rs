@@ -188,6 +188,9 @@ impl Downloads {
             if let Some(here) = self.here(source) {
                 return Ok(here);
             }
+            if let Some(linked) = self.brought_for_another(upstream, path, source).await {
+                return linked;
+            }
             return self.blob(upstream, path, source, size).await;
         }
     }
@@ -228,6 +231,22 @@ impl Downloads {
         let Some(held) = held else { return Shared::Again };
         let linked = self.inner.store.link(&source.repository, &held).await;
         Shared::Ended(linked.map(|()| (held.hash, held.size)).map_err(refused))
+    }
+
+    /// A blob that is here, but not in this repository: it belongs to it if the upstream says so.
+    async fn brought_for_another(
+        &self,
+        upstream: &Upstream,
+        path: &str,
+        source: &Source,
+    ) -> Option<Result<(Hash, u64), PullFailure>> {
+        let held = self.inner.store.index().held(&source.digest)?;
+        let size = upstream.blob_size(path, &source.digest).await.ok().flatten()?;
+        if size != held.size {
+            return None;
+        }
+        let linked = self.inner.store.link(&source.repository, &held).await;
+        Some(linked.map(|()| (held.hash, held.size)).map_err(refused))
     }
 
     /// Makes a download the one of this blob, or says for which repository another is.

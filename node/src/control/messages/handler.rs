@@ -361,7 +361,7 @@ mod tests {
     async fn what_is_not_answered_in_time_is_given_up_once_and_the_rest_is_not() {
         let begun = Instant::now();
         let mut pending = Pending::default();
-        [1, 2, 3].map(|id| pending.add(MessageId(id)));
+        (1..=3).for_each(|id| pending.add(MessageId(id)));
         assert!(pending.remove(MessageId(1)));
         let late = poll_fn(|cx| pending.poll_late(cx)).await;
         assert_eq!((late, begun.elapsed()), (MessageId(2), TIMEOUT));
