@@ -85,13 +85,16 @@ impl Kind {
 }
 
 impl Parcel {
-    /// A message to one member. Decodes it where it is to be checked.
+    /// A message to one member. Where it is to be checked it is decoded, and must be the same then; what arrives is what
+    /// was sent all the same, so that whoever has checked a record's signature has done so for all who share it.
     pub fn direct(message: Message, checked: bool) -> Result<Self, WireError> {
         let (bytes, kind) = (message.encode(), Kind::of(&message));
         if bytes.len() > Message::MAX_BYTES {
             return Err(WireError::TooLarge("1 MiB"));
         }
-        let message = if checked { Message::decode(&bytes)? } else { message };
+        if checked && Message::decode(&bytes)?.encode() != bytes {
+            return Err(WireError::Malformed);
+        }
         Ok(Parcel { message, bytes: bytes.len() as u32, hash: Hash::of(&bytes), kind })
     }
 

@@ -78,6 +78,6 @@ mod tests {
         peers.remove(6);
         assert!(peers.iter().eq([(3, 2), (7, 4)]) && peers.has(3) && !peers.has(5));
         peers.clear();
-        assert!(peers.is_empty() && peers.len() == 0);
+        assert_eq!((peers.is_empty(), peers.len()), (true, 0));
     }
 }

@@ -73,9 +73,10 @@ impl Replica {
     fn dial_due(&self, now: Time) -> Option<Time> {
         let bringing = self.artifacts.manifests().next().map(|_| now);
         // A node that is alone has nothing else to do.
-        let look = match self.membership.sessions().next() {
-            Some(_) => self.membership.surplus.next(),
-            None => now,
+        // Their number is known without looking for the first, which is done at each input.
+        let look = match self.membership.sessions().size_hint() {
+            (0, _) => now,
+            _ => self.membership.surplus.next(),
         };
         let dues = [self.alarms.next_dial, bringing, self.membership.presence.next_question(), Some(look)];
         dues.into_iter().flatten().min()

@@ -147,6 +147,10 @@ impl World {
 
     pub(super) fn arrive(&mut self, delivery: Delivery) {
         let (from, to) = (delivery.from as usize, delivery.to as usize);
+        // Another copy of what was heard meanwhile, nearly always.
+        if self.changes_nothing(to, &delivery.what) {
+            return;
+        }
         // A session that one end has given up carries nothing.
         if !self.hosts[to].is_up() || self.hosts[to].peers.get(from) != Some(delivery.connection) {
             return;
