@@ -273,3 +273,16 @@ fn by_key<'a>(records: impl Iterator<Item = &'a Shared>) -> Vec<Shared> {
 const SYNC: std::ops::Range<Nanos> = MILLISECOND..20 * MILLISECOND;
 /// How many times that while a disk is slow.
 const SLOWNESS: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_does_not_wait_for_records_that_wait_for_company() {
+        let mut disk = Disk::new(fastrand::Rng::with_seed(1));
+        let (records, blob) = (disk.kept_at(0, 500 * MILLISECOND), disk.sealed_at(0));
+        assert!(records >= 500 * MILLISECOND && blob < 20 * MILLISECOND, "{records}, {blob}");
+        assert!(disk.kept_at(0, 0) > records && disk.sealed_at(0) > blob, "each in the order of asking");
+    }
+}

@@ -445,7 +445,7 @@ const STUCK_FIRST: Span = Span::secs(5);
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
+    use alloc::{collections::BTreeMap, vec::Vec};
 
     use proptest::prelude::*;
 
@@ -513,7 +513,7 @@ mod tests {
         let far = (holder(1, true), 2);
         assert!(sharers.told_of(Time(0), far, &grid, &having(3)));
         assert_eq!(
-            (sharers.copies(3), sharers.news(true).len()),
+            (sharers.copies(&grid).of(3), sharers.news(true).len()),
             (1, 0),
             "it is believed, and not passed on"
         );
@@ -525,7 +525,7 @@ mod tests {
         ));
         assert!(sharers.told(Time(1), far, &grid, &having(4), DISTRUST));
         assert!(sharers.told_of(Time(2), far, &grid, &having(5)));
-        assert_eq!([3, 4, 5].map(|cell| sharers.copies(cell)), [0, 1, 0]);
+        assert_eq!([3, 4, 5].map(|cell| sharers.copies(&grid).of(cell)), [0, 1, 0]);
         assert_eq!(sharers.news(false), [(node(1), having(4))]);
         sharers.passed_on();
         assert_eq!((sharers.news(false).len(), sharers.news(true).len()), (0, 1));
