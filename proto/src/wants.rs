@@ -416,13 +416,16 @@ impl Wants {
                 self.busy.remove(&flight.from);
             }
         }
-        if flight.far {
+        let in_crowd = |want: &Want| want.telling.crowd || want.crowd.is_some();
+        if flight.far || !self.wants.get(&flight.hash).is_some_and(in_crowd) {
             self.stirred.all();
         } else {
-            // Other wants are the same as before, but for those that waited for its place.
+            // Where many trade, transfers end all the time. Others that trade are looked at soon in any case: at once
+            // only those that waited for its place.
             self.stirred.one(flight.hash);
             self.stirred.passed();
-            self.wants.values_mut().filter(|want| want.lacks_room).for_each(Want::touch);
+            let others = self.wants.values_mut().filter(|want| want.lacks_room || !in_crowd(want));
+            others.for_each(Want::touch);
         }
         Some(flight)
     }
