@@ -38,6 +38,7 @@ mod cases {
     mod push_pull;
     mod restart;
     mod resumed_download;
+    mod rot;
     mod shutdown;
     mod space;
     mod start_errors;

@@ -40,7 +40,9 @@ mod recovery;
 mod rehash;
 mod room;
 mod segments;
+mod served;
 mod sweep;
+mod tree;
 mod uploads;
 mod uses;
 
@@ -59,6 +61,7 @@ pub use incoming::{Growth, Incoming};
 pub use index::{Index, WRITES_MAX};
 pub use partial::Origin;
 pub use room::Space;
+pub use served::{ServedFile, Serving};
 pub use sweep::{Fetching, Inventory};
 pub use uses::{Use, Uses};
 
@@ -355,6 +358,15 @@ impl Store {
     /// `NotFound`; `InvalidData` where it is damaged (it is then put aside); what the disk says.
     pub async fn open_blob(&self, hash: Hash, size: u64) -> std::io::Result<BlobReader> {
         self.0.open_blob(hash, size).await
+    }
+
+    /// Opens a held blob for clients, who want its bytes from `first` on first. Of a large one those are looked at here,
+    /// all others when they are read.
+    ///
+    /// # Errors
+    /// As [`Self::open_blob`].
+    pub async fn serve_blob(&self, hash: Hash, size: u64, first: u64) -> std::io::Result<Serving> {
+        self.0.serve_blob(hash, size, first).await
     }
 
     /// Opens the file of a large blob of which only a part has been fetched. What [`Self::probe`] counts of it has

@@ -69,6 +69,16 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// Where the bytes begin that are sent first.
+    pub fn first(&self) -> u64 {
+        match self {
+            Wanted::Whole => 0,
+            Wanted::Parts(parts) => parts.first().map_or(0, |part| part.start),
+        }
+    }
+}
+
 impl Part {
     /// How many bytes.
     pub fn length(self) -> u64 {

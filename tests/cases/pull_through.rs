@@ -131,6 +131,51 @@ fn bytes_come_while_they_are_downloaded_and_a_client_that_leaves_stops_nothing()
 }
 
 #[test]
+fn clients_that_come_later_read_along_and_those_of_another_node_wait_for_all_of_it() {
+    let (upstream, image) = (Upstream::start(), Image::random(28, &[8 << 20]));
+    upstream.add("library/app", "v1", &image);
+    let (config, folders) = (upstream.config("docker.io", ""), [temp_dir("config"), temp_dir("config")]);
+    let cluster = Cluster::start(1);
+    let nodes = folders
+        .each_ref()
+        .map(|folder| Node::start(with_config(cluster.options("b"), folder.path(), &config)));
+    until_true("the nodes are connected", || nodes.iter().all(|node| node.sessions().len() == 2));
+    upstream.set(|faults| faults.hold_at = Some(4 << 20));
+    let layer = blob(&image, 0);
+    let [here, other] = nodes.each_ref().map(|node| node.registry().http);
+    let open = || {
+        let mut reader = BufReader::new(here.get(&layer).open().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        let mut half = vec![0; 4 << 20];
+        reader.read_exact(&mut half).unwrap();
+        assert!(half == image.layers[0][..4 << 20], "other bytes");
+        reader
+    };
+    here.get(&format!("/v2/{HUB}/manifests/{}", image.digest())).send().expect(200);
+    other.get(&format!("/v2/{HUB}/manifests/{}", image.digest())).send().expect(200);
+    let readers = [open(), open(), open()];
+    let waiting = thread::spawn({
+        let (other, layer) = (other.clone(), layer.clone());
+        move || other.get(&layer).send().expect(200).body
+    });
+    // What a member says of an upstream's content is a claim, so nothing of it is handed out before all of it is here.
+    other.head(&layer).send().expect(200);
+    assert!(!waiting.is_finished());
+    upstream.set(|faults| faults.hold_at = None);
+    for mut reader in readers {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert!(rest == image.layers[0][4 << 20..], "other bytes");
+    }
+    assert!(waiting.join().unwrap() == image.layers[0], "other bytes");
+    assert_eq!(upstream.count("GET", &digest(&image.layers[0])), 1, "one download for all of them");
+}
+
+#[test]
 fn a_cut_download_goes_on_where_it_ended() {
     let (upstream, image) = (Upstream::start(), Image::random(4, &[5 << 20]));
     upstream.add("library/app", "v1", &image);

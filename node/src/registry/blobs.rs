@@ -5,9 +5,10 @@ use std::{io, time::Duration};
 
 use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use waystation_oci::range::{Part, Wanted};
 use waystation_proto::{
-    Digest, RepoName,
+    Digest, Hash, RepoName,
     event::{BlobRef, WantFailure},
     grant::Action,
     verdict::{Facts, Purpose, Requester, Verdict, verdict},
@@ -21,7 +22,7 @@ use super::{
     reply,
 };
 use crate::access;
-use crate::store::{BlobReader, Held, LinkEntry};
+use crate::store::{Held, LinkEntry, Serving};
 
 impl Registry {
     /// HEAD and GET of a blob. HEAD of a linked blob is answered from the link, unless nobody has the blob:
@@ -172,20 +173,35 @@ impl Registry {
         content: &Content<'_>,
         wanted: &Wanted,
     ) -> io::Result<Response> {
-        match self.inner.store.open_blob(held.hash, held.size).await? {
-            BlobReader::Memory(bytes) => {
-                content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?)))
-            }
-            BlobReader::File(_, size) if size < content.size => Err(too_short()),
-            BlobReader::File(file, _) => {
+        if held.size < content.size {
+            return Err(too_short());
+        }
+        match self.inner.store.serve_blob(held.hash, held.size, wanted.first()).await? {
+            Serving::Memory(bytes) => content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?))),
+            Serving::File(file) => {
                 let readers = self.inner.readers.clone();
+                let (registry, hash, digest) = (self.clone(), held.hash, held.digest);
                 content.get(wanted, move |part| {
-                    // Parts are read one after another, so they can share the file's position.
-                    let stream = readers.stream(file.try_clone()?, part.start, part.length());
-                    Ok(Body::from_stream(stream))
+                    let stream = readers.stream(file.clone(), part.start, part.length());
+                    let registry = registry.clone();
+                    Ok(Body::from_stream(stream.inspect(move |step| {
+                        if step.as_ref().is_err_and(is_lost) {
+                            registry.lost_meanwhile(hash, digest);
+                        }
+                    })))
                 })
             }
         }
+    }
+
+    /// A blob turned out damaged when some of it had been sent: the client is cut short, and whoever asks next has it
+    /// come again.
+    fn lost_meanwhile(&self, hash: Hash, digest: Digest) {
+        let registry = self.clone();
+        tokio::spawn(async move {
+            let manifests = registry.inner.store.index().artifacts_with(&digest, LOST_MAX);
+            registry.inner.replica.lost(hash, manifests).await;
+        });
     }
 }
 

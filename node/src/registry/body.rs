@@ -2,8 +2,7 @@
 //! step by step. All readers share one budget of memory; the step shrinks with their number.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +19,7 @@ use tokio::{
 };
 
 use super::error::{ApiError, Code};
-use crate::store::ByteStream;
+use crate::store::{ByteStream, ServedFile};
 
 /// The readers of large blobs. A slow client holds at most two steps of the budget and no thread: a step is
 /// read when the one before it has been taken.
@@ -35,21 +34,15 @@ impl Readers {
         Readers { budget: Arc::new(Semaphore::new(BUDGET / UNIT)), active: AtomicUsize::new(0) }
     }
 
-    /// The bytes of `file` from `start` on, `length` of them. Fails where the file is shorter.
+    /// The bytes of `file` from `start` on, `length` of them. Fails where the file is shorter or damaged.
     pub fn stream(
         self: &Arc<Self>,
-        file: File,
+        file: Arc<ServedFile>,
         start: u64,
         length: u64,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
         self.active.fetch_add(1, Ordering::Relaxed);
-        let reader = Reader {
-            readers: self.clone(),
-            file: Arc::new(file),
-            next: start,
-            end: start + length,
-            ahead: None,
-        };
+        let reader = Reader { readers: self.clone(), file, next: start, end: start + length, ahead: None };
         stream::unfold(reader, |mut reader| async move {
             let step = reader.step().await?;
             Some((step, reader))
@@ -84,7 +77,7 @@ impl Default for Readers {
 
 struct Reader {
     readers: Arc<Readers>,
-    file: Arc<File>,
+    file: Arc<ServedFile>,
     next: u64,
     end: u64,
     ahead: Option<JoinHandle<io::Result<Bytes>>>,
@@ -115,21 +108,16 @@ impl Reader {
     }
 
     fn length(&self) -> usize {
-        let step = self.readers.step();
+        // Steps end between units, which are what files are verified by.
+        let step = self.readers.step() - (self.next % UNIT as u64) as usize;
         usize::try_from(self.end - self.next).map_or(step, |left| left.min(step))
     }
 
     fn read(&mut self, length: usize, permit: OwnedSemaphorePermit) -> JoinHandle<io::Result<Bytes>> {
-        let (file, from) = (self.file.clone(), self.next);
+        let (file, from, end) = (self.file.clone(), self.next, self.end);
         self.next += length as u64;
-        tokio::task::spawn_blocking(move || {
-            let mut file = &*file;
-            file.seek(SeekFrom::Start(from))?;
-            let mut bytes = Vec::with_capacity(length);
-            file.take(length as u64).read_to_end(&mut bytes)?;
-            if bytes.len() < length {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file is too short"));
-            }
+        tokio::spawn(async move {
+            let bytes = file.read(from, length, end).await?;
             Ok(Bytes::from_owner(Step { bytes, _permit: permit }))
         })
     }
@@ -211,9 +199,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{fs::File, io::Write};
 
     use super::*;
+
+    fn served(file: File) -> Arc<ServedFile> {
+        Arc::new(ServedFile::sound(file))
+    }
 
     fn file(size: usize) -> (File, Vec<u8>) {
         let mut file = tempfile::tempfile().expect("a temporary file");
@@ -236,7 +228,7 @@ mod tests {
         let mut slow = Vec::new();
         for n in 0..80 {
             let (file, _) = file(3 * STEP);
-            let mut stream = Box::pin(readers.stream(file, 0, 3 * STEP as u64));
+            let mut stream = Box::pin(readers.stream(served(file), 0, 3 * STEP as u64));
             let first = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
             let first = first.unwrap_or_else(|_| panic!("client {n} waits")).expect("not empty");
             // Taken, and not sent any further.
@@ -252,12 +244,12 @@ mod tests {
         let size = 2 * STEP + 100;
         for (start, length) in [(0, size), (0, 0), (STEP - 1, 2), (size - 1, 1), (5, STEP), (size, 0)] {
             let (file, bytes) = file(size);
-            let stream = readers.stream(file, start as u64, length as u64);
+            let stream = readers.stream(served(file), start as u64, length as u64);
             let got = collect(Box::pin(stream)).await.expect("readable");
             assert!(got == bytes[start..start + length], "{start} {length}");
         }
         let (short, _) = file(10);
-        assert!(collect(Box::pin(readers.stream(short, 5, 6))).await.is_err());
+        assert!(collect(Box::pin(readers.stream(served(short), 5, 6))).await.is_err());
         assert_eq!(readers.active.load(Ordering::Relaxed), 0);
         assert_eq!(readers.budget.available_permits(), BUDGET / UNIT);
     }
@@ -266,8 +258,8 @@ mod tests {
     async fn many_readers_share_the_budget_and_all_finish() {
         let readers = Arc::new(Readers::new());
         let (one, bytes) = file(3 * UNIT);
-        let mut streams: Vec<_> =
-            (0..600).map(|_| Box::pin(readers.stream(one.try_clone().expect("a handle"), 0, 10))).collect();
+        let one = served(one);
+        let mut streams: Vec<_> = (0..600).map(|_| Box::pin(readers.stream(one.clone(), 0, 10))).collect();
         assert_eq!(readers.step(), UNIT);
         // Those that nobody reads hold nothing, so the last gets its bytes.
         let last = streams.pop().expect("600 streams");

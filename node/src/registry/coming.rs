@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io,
     sync::{Arc, PoisonError, Weak},
     time::{Duration, Instant},
@@ -24,7 +23,7 @@ use waystation_proto::{
 use super::{body::Readers, parts::Content};
 use crate::{
     driver::handle::{Coming, ReplicaHandle},
-    store::{BlobReader, Store},
+    store::{ServedFile, Serving, Store},
 };
 
 /// What is known to be here of blobs that are on their way: however many clients read one along, the store is asked
@@ -55,7 +54,7 @@ pub struct Growing {
     blob: BlobRef,
     manifest: Digest,
     coming: Coming,
-    file: Option<File>,
+    file: Option<Arc<ServedFile>>,
     last: Arc<Look>,
     here: Ranges,
     /// Bytes that were here when the want began.
@@ -96,11 +95,7 @@ impl Growing {
         content: &Content<'_>,
         wanted: &Wanted,
     ) -> Result<Option<io::Result<Response>>, WantFailure> {
-        let first = match wanted {
-            Wanted::Whole => 0,
-            Wanted::Parts(parts) => parts.first().map_or(0, |part| part.start),
-        };
-        if matches!(self.readable(first).await?, Readable::All) {
+        if matches!(self.readable(wanted.first()).await?, Readable::All) {
             return Ok(None);
         }
         let (growing, readers) = (Arc::new(Mutex::new(self)), readers.clone());
@@ -156,7 +151,8 @@ impl Growing {
     /// read when all is here.
     async fn open(&mut self) -> bool {
         if self.file.is_none() {
-            self.file = self.store.open_growing(self.blob.hash).await.ok();
+            let file = self.store.open_growing(self.blob.hash).await.ok();
+            self.file = file.map(|file| Arc::new(ServedFile::sound(file)));
         }
         self.file.is_some()
     }
@@ -169,10 +165,10 @@ impl Growing {
         end: u64,
     ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
         let (file, end) = match self.readable(next).await.map_err(io::Error::other)? {
-            Readable::Until(here) => (self.file.as_ref().map(File::try_clone).transpose()?, end.min(here)),
-            Readable::All => match self.store.open_blob(self.blob.hash, self.blob.size).await? {
-                BlobReader::File(file, _) => (Some(file), end),
-                BlobReader::Memory(_) => (None, end),
+            Readable::Until(here) => (self.file.clone(), end.min(here)),
+            Readable::All => match self.store.serve_blob(self.blob.hash, self.blob.size, next).await? {
+                Serving::File(file) => (Some(file), end),
+                Serving::Memory(_) => (None, end),
             },
         };
         let file = file.ok_or_else(|| io::Error::other("the blob is not in a file"))?;

@@ -322,7 +322,7 @@ pub(super) const INLINE: u64 = 16 * 1024;
 /// BLAKE3's unit.
 const CHUNK: u64 = 1024;
 /// What the store verifies and fetches by.
-const GROUP: u64 = 16 * CHUNK;
+pub(super) const GROUP: u64 = 16 * CHUNK;
 /// Reads that the store is asked at once. It refuses more than about 32 on one blob, and other parts of
 /// the node ask it too.
 const MAX_READS: usize = 8;

@@ -1,11 +1,13 @@
 //! Reading held blobs, and never serving a file that rotted: before a file's bytes are first served after a
-//! start, and when its length or time of change are others than before, it is hashed again. A file that
-//! fails goes to `quarantine/` and its digests are forgotten, so that it is fetched or pushed again.
+//! start, and when its length or time of change are others than before, they are hashed again: all of them, or those
+//! that are asked for (`served.rs`). A file that fails goes to `quarantine/` and its digests are forgotten, so that it
+//! is fetched or pushed again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, Read},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -29,6 +31,8 @@ pub(super) struct Reading(Mutex<State>);
 struct State {
     /// Files that had the right bytes when they were as marked.
     checked: BTreeMap<Hash, Mark>,
+    /// Files of which parts were found right, and which.
+    parts: BTreeMap<Hash, (Mark, Ranges)>,
     /// One check at a time for each blob; who comes meanwhile waits for its outcome.
     turns: BTreeMap<Hash, Arc<tokio::sync::Mutex<()>>>,
     /// Blobs in files that were complete when the node started and have not been hashed since. True where
@@ -40,8 +44,9 @@ struct State {
     small_bytes: usize,
 }
 
+/// By what it is told whether a file has been changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark {
+pub(super) struct Mark {
     length: u64,
     modified: SystemTime,
 }
@@ -68,6 +73,29 @@ impl Reading {
 
     fn is_checked(&self, hash: &Hash, mark: Mark) -> bool {
         self.state().checked.get(hash) == Some(&mark)
+    }
+
+    /// Whether these bytes of a file have been found right, or all of it.
+    pub fn is_right(&self, hash: &Hash, mark: Mark, range: &Range<u64>) -> bool {
+        let state = self.state();
+        let parts = state.parts.get(hash).filter(|(of, _)| *of == mark);
+        state.checked.get(hash) == Some(&mark) || parts.is_some_and(|(_, parts)| parts.contains(range))
+    }
+
+    /// These bytes of a blob's file have been found right. What there is no room to remember is looked at again.
+    pub fn note(&self, hash: Hash, mark: Mark, size: u64, range: Range<u64>) {
+        let mut state = self.state();
+        if state.parts.len() >= MAX_PARTS && !state.parts.contains_key(&hash) {
+            state.parts.pop_first();
+        }
+        let (of, parts) = state.parts.entry(hash).or_insert_with(|| (mark, Ranges::new()));
+        if *of != mark || parts.iter().count() >= MAX_PIECES {
+            (*of, *parts) = (mark, Ranges::new());
+        }
+        parts.insert(range);
+        if parts.contains(&(0..size)) {
+            state.check(hash, mark);
+        }
     }
 
     fn turn(&self, hash: Hash) -> Arc<tokio::sync::Mutex<()>> {
@@ -109,11 +137,13 @@ impl State {
             self.checked.pop_first();
         }
         self.checked.insert(hash, mark);
+        self.parts.remove(&hash);
         self.old.remove(&hash);
     }
 
     fn forget(&mut self, hash: &Hash) {
         self.checked.remove(hash);
+        self.parts.remove(hash);
         self.old.remove(hash);
         if let Some(bytes) = self.small.remove(hash) {
             self.small_bytes -= bytes.len();
@@ -125,6 +155,11 @@ impl State {
 impl Mark {
     fn of(metadata: &fs::Metadata) -> io::Result<Self> {
         Ok(Mark { length: metadata.len(), modified: metadata.modified()? })
+    }
+
+    /// Whether the file has this length.
+    pub fn is_of(&self, size: u64) -> bool {
+        self.length == size
     }
 }
 
@@ -145,7 +180,7 @@ impl Inner {
     }
 
     /// The size of a blob of which all is here.
-    async fn complete(&self, hash: Hash) -> io::Result<Option<u64>> {
+    pub(super) async fn complete(&self, hash: Hash) -> io::Result<Option<u64>> {
         match self.outboards.size(&hash) {
             Some(size) => Ok(Some(size)),
             None => self.blobs.complete(hash).await,
@@ -286,7 +321,7 @@ impl Inner {
     }
 
     /// Opens a complete blob's file after hashing it.
-    async fn check(&self, hash: Hash, size: u64) -> io::Result<File> {
+    pub(super) async fn check(&self, hash: Hash, size: u64) -> io::Result<File> {
         let turn = self.reading.turn(hash);
         let _turn = turn.lock().await;
         if self.complete(hash).await? != Some(size) {
@@ -315,7 +350,7 @@ impl Inner {
 
     /// The file of a blob, ours or the store's. Ours first: what the store has may be a download that a
     /// push overtook.
-    async fn open_file(&self, hash: Hash) -> io::Result<Option<(File, Mark)>> {
+    pub(super) async fn open_file(&self, hash: Hash) -> io::Result<Option<(File, Mark)>> {
         let paths: [PathBuf; 2] = [self.dirs.file(&hash), self.dirs.data(&hash)];
         blocking(move || {
             for path in paths {
@@ -371,6 +406,10 @@ fn damaged(hash: &Hash) -> io::Error {
 
 /// Most files whose marks are remembered; a forgotten one is hashed again.
 const MAX_CHECKED: usize = 65_536;
+/// Most files of which it is remembered which parts were found right,
+const MAX_PARTS: usize = 256;
+/// and in how many pieces that may lie apart.
+const MAX_PIECES: usize = 1024;
 /// Most bytes of small blobs kept in memory. Manifests are asked for far more often than layers.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;
 /// Largest blob kept in memory of those in files: manifests with many layers.

@@ -675,4 +675,5 @@ async fn what_a_power_loss_took_from_a_download_is_noticed() {
 
 mod outboards;
 mod records;
+mod served;
 mod sweep;

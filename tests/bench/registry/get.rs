@@ -9,10 +9,14 @@ use super::{
     samples::{Samples, head, line, times},
 };
 
+/// Parts that are asked for, of a quarter of the blob together.
+const PARTS: usize = 32;
+
 #[derive(Default)]
 struct Result {
     cold: f64,
     first: f64,
+    parts: f64,
     repeated: Samples,
     cpu: Samples,
 }
@@ -37,6 +41,10 @@ pub fn measure(sizes: Sizes) {
         server.chill();
         result.cold = Client::new(&server.address).get(&target);
         server.start_again();
+        // Spread over the blob, none where another was, and none that begins where the server might cut it.
+        let starts: Vec<usize> = (0..PARTS).map(|n| n * (sizes.blob / PARTS) + 12_345).collect();
+        result.parts = Client::new(&server.address).get_parts(&target, &starts, sizes.blob / PARTS / 4);
+        server.start_again();
         result.first = Client::new(&server.address).get(&target);
         assert_eq!(Client::new(&server.address).digest_of(&target), name, "{}", server.name);
     }
@@ -55,6 +63,7 @@ pub fn measure(sizes: Sizes) {
         "server",
         "first, cold, MB/s",
         "first, warm, MB/s",
+        "first parts, warm, MB/s",
         "repeated, MB/s",
         "waystation is",
         "CPU s/GiB",
@@ -65,6 +74,7 @@ pub fn measure(sizes: Sizes) {
             server.name.to_owned(),
             format!("{:.0}", result.cold / 1e6),
             format!("{:.0}", result.first / 1e6),
+            format!("{:.0}", result.parts / 1e6),
             result.repeated.show(0),
             times(results[ours].repeated.median(), result.repeated.median()),
             result.cpu.show(2),

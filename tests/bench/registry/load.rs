@@ -82,6 +82,17 @@ impl Client {
         size as f64 / start.elapsed().as_secs_f64()
     }
 
+    /// GETs these parts, one after the other, and says how many bytes a second came.
+    pub fn get_parts(&mut self, target: &str, starts: &[usize], length: usize) -> f64 {
+        let (start, mut size) = (Instant::now(), 0);
+        for from in starts {
+            let range = format!("Range: bytes={from}-{}\r\n", from + length - 1);
+            let answer = self.send("GET", target, &range, &[], |bytes| size += bytes.len()).unwrap();
+            assert_eq!(answer.status, 206, "{target}");
+        }
+        size as f64 / start.elapsed().as_secs_f64()
+    }
+
     /// GETs something and says its digest.
     pub fn digest_of(&mut self, target: &str) -> String {
         let mut sha256 = Sha256::new();
