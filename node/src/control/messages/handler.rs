@@ -24,7 +24,7 @@ use libp2p::{
     },
 };
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, Sender, channel},
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -77,7 +77,7 @@ enum Line {
     Closed,
     Asked,
     Open {
-        outbox: UnboundedSender<Vec<u8>>,
+        outbox: Sender<Vec<u8>>,
         /// Ends when the stream breaks.
         writer: BoxFuture<'static, ()>,
         /// How many more have arrived.
@@ -139,7 +139,7 @@ impl Pending {
 impl Line {
     fn open(stream: Stream) -> Self {
         let (reader, writer) = stream.split();
-        let (outbox, letters) = unbounded_channel();
+        let (outbox, letters) = channel(DIRECT_MAX);
         let answers = stream::unfold(reader, |mut reader| async {
             frames::answers(&mut reader).await.map(|count| (count, reader))
         });
@@ -147,15 +147,19 @@ impl Line {
         Line::Open { outbox, writer, answers, sent: VecDeque::new() }
     }
 
-    /// Takes messages out of the queue; without effect while the line is not open.
-    fn take(&mut self, queue: &mut VecDeque<Letter>) {
-        if let Line::Open { outbox, sent, .. } = self {
-            for Letter { id, message } in queue.drain(..) {
-                sent.push_back(id);
-                // Where the writer has ended, that is about to be noticed.
-                let _ = outbox.send(message);
-            }
+    /// Takes messages out of the queue, as many as there is room for: none while the line is not open. True where it
+    /// took any.
+    fn take(&mut self, queue: &mut VecDeque<Letter>) -> bool {
+        let Line::Open { outbox, sent, .. } = self else { return false };
+        let before = queue.len();
+        while !queue.is_empty()
+            && let Ok(room) = outbox.try_reserve()
+            && let Some(Letter { id, message }) = queue.pop_front()
+        {
+            sent.push_back(id);
+            room.send(message);
         }
+        queue.len() < before
     }
 
     /// Messages that have arrived, or `Err` with those that may not have: the line is broken.
@@ -220,8 +224,12 @@ impl Handler {
             }
             return Poll::Ready(());
         }
-        self.line.take(&mut self.small);
-        match self.line.poll(cx) {
+        let mut line = self.line.poll(cx);
+        // The writer may have made room.
+        while line.is_pending() && self.line.take(&mut self.small) {
+            line = self.line.poll(cx);
+        }
+        match line {
             Poll::Ready(Ok(arrived)) => arrived.into_iter().for_each(|id| self.arrived(id)),
             Poll::Ready(Err(lost)) => lost.into_iter().for_each(|id| self.failed(id, Failure::Lost)),
             Poll::Pending => {
@@ -286,11 +294,11 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Purpose>,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
-                // One too many is dropped, and the other side sees it end.
-                if self.incoming.len() < INCOMING_MAX {
-                    self.incoming.push(frames::incoming(stream));
-                }
+            // One too many is dropped, and the other side sees it end.
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. })
+                if self.incoming.len() < INCOMING_MAX =>
+            {
+                self.incoming.push(frames::incoming(stream));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
@@ -313,7 +321,7 @@ impl ConnectionHandler for Handler {
 }
 
 /// Writes what comes, until the stream breaks.
-async fn write(mut stream: WriteHalf<Stream>, mut letters: UnboundedReceiver<Vec<u8>>) {
+async fn write(mut stream: WriteHalf<Stream>, mut letters: Receiver<Vec<u8>>) {
     while let Some(letter) = letters.recv().await {
         let mut next = Some(letter);
         // Those that wait together go together.
