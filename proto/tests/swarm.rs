@@ -246,14 +246,6 @@ impl Swarm {
         (self.now..until).step_by(200).for_each(|at| self.at(at, liar, Happening::Lie));
     }
 
-    /// From now on it is another blob that everybody wants.
-    fn turn_to(&mut self, blob: Hash) {
-        self.blob = blob;
-        for node in &mut self.nodes[1..] {
-            (node.have, node.done) = (Ranges::new(), None);
-        }
-    }
-
     fn tell_lie(&mut self) {
         let Some((liar, extent)) = self.liar.clone() else { return };
         let known = |n: &usize| self.nodes[liar].sessions.is_empty() || self.nodes[liar].sessions.contains(n);
@@ -566,7 +558,8 @@ fn lied_to(
         swarm.mesh(degree);
     }
     for (blob, within) in [(BLOB, within), (Hash([8; 32]), again)] {
-        swarm.turn_to(blob);
+        swarm.blob = blob;
+        swarm.nodes[1..].iter_mut().for_each(|node| (node.have, node.done) = (Ranges::new(), None));
         let (now, until) = (swarm.now, swarm.now + within);
         for (node, at) in (1..=each).flat_map(|node| (now..until).step_by(250).map(move |at| (node, at))) {
             swarm.at(at + node as u64 % 250, node, Happening::Tick);

@@ -235,6 +235,10 @@ fn a_damaged_blob_that_was_fetched_is_fetched_again() {
     fs::write(&large[0], bytes).unwrap();
     cluster[1].start_again();
     cluster.wait_until_connected();
+    // What was sent before the damage was met cannot be taken back: it is cut short.
+    let layer = image.layers.iter().find(|layer| layer.len() == 6 << 20).unwrap();
+    let path = format!("/v2/app/blobs/{}", digest(layer));
+    assert!(cluster[1].registry().http.get(&path).try_send().is_err(), "damage was served as whole");
     cluster[1].registry().assert_has("app", "v1", &image);
     assert!(cluster[1].log().contains("is damaged"));
     until_true("it counts as a whole copy again", || {

@@ -98,6 +98,11 @@ enum Work {
 }
 
 impl Plan<'_> {
+    /// Whether there might be more to be done for this blob if transfers of others ended.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.free == 0 || self.sources.iter().any(|source| source.is_busy)
+    }
+
     /// What this node is to fetch.
     pub(super) fn pieces(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();

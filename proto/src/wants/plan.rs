@@ -163,35 +163,37 @@ impl Wants {
         }
         let slow = plan.slow(&flights, &self.esteem);
         let stuck = plan.stuck(&flights);
-        let noted = plan.occupied;
+        let noted = plan.occupied.take();
         let idle = pieces.is_empty() && slow.is_empty() && stuck.is_empty();
         let again = idle.then(|| plan.look_again(&flights, &self.esteem));
-        let lacks_room = plan.free == 0 || plan.sources.iter().any(|source| source.is_busy);
+        let lacks_room = plan.lacks_room();
         if let Some(want) = self.wants.get_mut(&hash) {
             want.lacks_room = lacks_room;
             again.into_iter().for_each(|again| want.rest_until(again));
-        }
-        if let Some((occupied, known)) = noted
-            && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
-        {
-            crowd.note(now, occupied, known);
+            if let (Some((occupied, known)), Some(crowd)) = (noted, want.crowd.as_mut()) {
+                crowd.note(now, occupied, known);
+            }
         }
         for piece in pieces {
             self.launch(now, hash, piece, false, world, out);
         }
-        // What has come of it is kept.
+        self.leave(now, stuck, out);
+        for (fetch, piece) in slow {
+            if let Some(flight) = self.flights.get_mut(&fetch) {
+                flight.doubled = true;
+                self.launch(now, hash, piece, true, world, out);
+            }
+        }
+    }
+
+    /// Ends transfers that are stuck; what has come of them is kept.
+    fn leave(&mut self, now: Time, stuck: Vec<FetchId>, out: &mut Vec<Output>) {
         for fetch in stuck {
             if let Some(flight) = self.land(fetch) {
                 let bytes = flight.range.end - flight.range.start;
                 self.esteem.took(flight.from, bytes, now.since(flight.started));
                 self.doubt(now, &flight, out);
                 out.push(Output::CancelFetch { fetch });
-            }
-        }
-        for (fetch, piece) in slow {
-            if let Some(flight) = self.flights.get_mut(&fetch) {
-                flight.doubled = true;
-                self.launch(now, hash, piece, true, world, out);
             }
         }
     }
@@ -232,40 +234,36 @@ impl Wants {
         let many = self.is_among_many(now, want);
         let carefully = many || now < want.telling.settled_far;
         let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
-        // Slots that are full of what nobody waits for would make a client wait.
-        let (of_holder, in_all) = match want.class() {
-            Class::Client => (HOLDER_TRANSFERS_MAX, config.fetches_max),
-            Class::Background => (HOLDER_TRANSFERS_MAX * 3 / 4, config.fetches_max * 3 / 4),
+        let (of_holder, in_all) = slots(want.class(), config);
+        let lanes_max = |holder: &Holder, whole: bool, rate: Option<u64>| match rate {
+            _ if holder.far && whole && carefully => 1,
+            _ if many && !holder.far => LANES_TRADED,
+            Some(rate) if holder.far && shared => {
+                lanes_over(want.grid.cell_bytes() / rate.max(1)).min(lanes_max)
+            }
+            _ => lanes_max,
         };
-        let sources = sources(want, config.sharing).into_iter().filter_map(|(holder, has)| {
-            let node = holder.node;
-            let asked = self.esteem.asked(now, &node);
+        let of_sources = sources(want, config.sharing).into_iter();
+        let sources = of_sources.filter_map(|(holder, has)| {
+            let asked = self.esteem.asked(now, &holder.node);
             // What some neighbour has is not brought in again because that one failed once.
-            if asked.is_none() && (has.is_none() || holder.far || self.esteem.is_given_up(now, &node)) {
+            if asked.is_none() && (has.is_none() || holder.far || self.esteem.is_given_up(now, &holder.node))
+            {
                 return None;
             }
-            let busy = self.busy.get(&node).copied().unwrap_or(0);
-            let lanes = flights.iter().filter(|(_, flight)| flight.from == node).count();
-            let lanes_max = match (holder.far && has.is_none() && carefully, asked.flatten()) {
-                (true, _) => 1,
-                (false, _) if many && !holder.far => LANES_TRADED,
-                (false, Some(rate)) if holder.far && shared => {
-                    lanes_over(want.grid.cell_bytes() / rate.max(1)).min(lanes_max)
-                }
-                (false, _) => lanes_max,
-            };
-            let room = lanes_max.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
+            let busy = self.busy.get(&holder.node).copied().unwrap_or(0);
+            let lanes = flights.iter().filter(|(_, flight)| flight.from == holder.node).count();
+            let most = lanes_max(&holder, has.is_none(), asked.flatten());
+            let room = most.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
             let room = if asked.is_some() { room } else { 0 };
             Some(Source { holder, has, lanes, room, is_busy: busy >= of_holder, rate: asked.flatten() })
         });
         let sources: Vec<Source<'_>> = sources.collect();
         let free = in_all.saturating_sub(self.flights.len());
         // Where nobody may be asked for anything, nobody's share matters.
-        let shares = if free > 0 && sources.iter().any(|source| source.room > 0) {
-            let me = world.me();
-            want.sharers.shares(now, &hash, &me, world.site(&me), want.progressed)
-        } else {
-            Shares::default()
+        let shares = match free > 0 && sources.iter().any(|source| source.room > 0) {
+            true => want.sharers.shares(now, &hash, &world.me(), world.site(&world.me()), want.progressed),
+            false => Shares::default(),
         };
         Plan {
             now,
@@ -327,6 +325,15 @@ fn lanes_over(took: u64) -> usize {
         took if took >= CLAIMED.0 => 1,
         took if took >= CLAIMED.0 / 2 => 2,
         _ => usize::MAX,
+    }
+}
+
+/// How many transfers there may be from a holder, and in all. Slots that are full of what nobody waits for would make a
+/// client wait.
+fn slots(class: Class, config: &ReplicaConfig) -> (usize, usize) {
+    match class {
+        Class::Client => (HOLDER_TRANSFERS_MAX, config.fetches_max),
+        Class::Background => (HOLDER_TRANSFERS_MAX * 3 / 4, config.fetches_max * 3 / 4),
     }
 }
 
