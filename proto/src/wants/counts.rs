@@ -2,7 +2,7 @@
 
 use crate::cells::Cells;
 
-/// The digits of the sums, the lowest first: as many as [`Counts::MOST`] needs.
+/// The digits of the sums, the lowest first: [`DIGITS`] of them.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     digits: [Cells; DIGITS],
@@ -16,7 +16,7 @@ impl Counts {
         Counts { digits: core::array::from_fn(|_| Cells::none(cells)), in_all: 0 }
     }
 
-    /// One more set; sums beyond [`Counts::MOST`] stay there.
+    /// One more set; a sum that [`DIGITS`] cannot hold stays at the most that they can.
     pub(super) fn add(&mut self, set: &Cells) {
         let mut carried = set.clone();
         for digit in &mut self.digits {
