@@ -465,7 +465,7 @@ impl Replica {
             // What there is to tell is told with each plan.
             Timer::Sharing => {
                 self.sharing_timer = false;
-                self.wants.time_passed();
+                self.wants.stir();
             }
             Timer::Wants => {
                 self.wants_timer = false;

@@ -3,7 +3,6 @@
 //! time in `window`, and what is thought of holders in `esteem`. Which blobs an artifact needs is [`crate::artifacts`]'s
 //! business; who holds an artifact is the catalog's.
 
-mod again;
 mod counts;
 mod crowd;
 mod esteem;
@@ -181,10 +180,8 @@ impl Wants {
     /// A client stopped waiting. Its want goes with it unless others wait.
     pub fn abandon(&mut self, request: RequestId, out: &mut Vec<Output>) {
         self.wants.values_mut().for_each(|want| {
-            let blob = want.waiters.remove(&Waiter::Request(request));
-            if want.waiters.remove(&Waiter::Head(request)) || blob {
-                want.touch();
-            }
+            want.waiters.remove(&Waiter::Request(request));
+            want.waiters.remove(&Waiter::Head(request));
         });
         let idle = |want: &Want| want.waiters.is_empty() && want.stage != Stage::Sealing;
         let dropped: Vec<Hash> =
@@ -202,7 +199,6 @@ impl Wants {
         self.stirred.one(hash);
         want.doubtful = Ranges::new();
         want.stage = Stage::Fetching;
-        want.touch();
         want.arrived(hash, have, out);
     }
 
@@ -211,12 +207,7 @@ impl Wants {
         let Some(flight) = self.flights.get(&fetch) else { return };
         self.esteem.moved(now, flight.from);
         if let Some(want) = self.wants.get_mut(&flight.hash) {
-            want.moves(now);
-        }
-        // It counts as sending again, and may stop once more.
-        let silent = Esteem::silent_at(now);
-        for other in self.flights.values().filter(|other| other.from == flight.from) {
-            self.wants.entry(other.hash).and_modify(|want| want.is_due_by(silent));
+            want.progressed = now;
         }
     }
 
@@ -256,7 +247,6 @@ impl Wants {
             Fault::Local | Fault::Budget => {}
         }
         let want = self.wants.get_mut(&flight.hash)?;
-        want.touch();
         match fault {
             // Nobody's failure; a while, so that nothing goes round in circles.
             Fault::Budget => want.not_before = now + RETRY_BUDGET,
@@ -281,7 +271,6 @@ impl Wants {
     pub fn not_stored(&mut self, now: Time, hash: Hash, why: String, out: &mut Vec<Output>) -> Option<Ended> {
         self.stirred.one(hash);
         let want = self.wants.get_mut(&hash)?;
-        want.touch();
         // What was thought to be here may not be.
         want.stage = Stage::Probing;
         want.have = Ranges::new();
@@ -293,7 +282,6 @@ impl Wants {
     /// Some of a blob is gone again: it is fetched anew, soon, and not for ever.
     pub fn incomplete(&mut self, now: Time, hash: Hash, out: &mut Vec<Output>) {
         if let Some(want) = self.wants.get_mut(&hash).filter(|want| want.stage == Stage::Sealing) {
-            want.touch();
             want.failures = want.failures.saturating_add(1);
             want.stage = Stage::Probing;
             want.have = Ranges::new();
@@ -340,7 +328,7 @@ impl Wants {
         world: &impl Holders,
         out: &mut Vec<Output>,
     ) -> Vec<Ended> {
-        self.stirred.passed();
+        self.stirred.all();
         let mut hopeless = Vec::new();
         let urgent = self.wants.iter().filter(|(_, want)| want.is_urgent() && want.stage != Stage::Sealing);
         for (hash, want) in urgent {
@@ -416,17 +404,7 @@ impl Wants {
                 self.busy.remove(&flight.from);
             }
         }
-        let in_crowd = |want: &Want| want.telling.crowd || want.crowd.is_some();
-        if flight.far || !self.wants.get(&flight.hash).is_some_and(in_crowd) {
-            self.stirred.all();
-        } else {
-            // Where many trade, transfers end all the time. Others that trade are looked at soon in any case: at once
-            // only those that waited for its place.
-            self.stirred.one(flight.hash);
-            self.stirred.passed();
-            let others = self.wants.values_mut().filter(|want| want.lacks_room || !in_crowd(want));
-            others.for_each(Want::touch);
-        }
+        self.stirred.all();
         Some(flight)
     }
 
@@ -476,7 +454,6 @@ impl Wants {
         let (requests, closures) =
             core::mem::take(&mut want.waiters).into_iter().partition(Waiter::is_client);
         want.waiters = closures;
-        want.touch();
         if want.waiters.is_empty() {
             self.drop_want(&hash, &Extent::Dropped, out);
         }

@@ -141,7 +141,7 @@ const RANKED_MAX: usize = 1_024;
 /// News take up to 50 ms from one node to the next, and three such steps reach thousands.
 const PATIENCE: Span = Span::millis(250);
 /// A node with nothing to bring in looks for something again after this.
-pub(super) const CROWD_AGAIN: Span = Span::millis(10);
+const CROWD_AGAIN: Span = Span::millis(10);
 
 #[cfg(test)]
 mod tests {

@@ -93,20 +93,10 @@ impl Esteem {
         now < self.silent_from(node, started)
     }
 
-    /// When a holder that sends something now counts as silent, if that is all.
-    pub(super) fn silent_at(now: Time) -> Time {
-        now + DEAD
-    }
-
-    /// When that is, or was, for a transfer that was started then.
-    pub(super) fn silent_from(&self, node: &NodeId, started: Time) -> Time {
+    /// When it counts as silent, or did, for a transfer that was started then.
+    fn silent_from(&self, node: &NodeId, started: Time) -> Time {
         let moved = self.holders.get(node).map_or(started, |opinion| opinion.moved.max(started));
         moved + DEAD
-    }
-
-    /// Until when it is left alone, or was.
-    pub(super) fn until(&self, node: &NodeId) -> Time {
-        self.holders.get(node).map(|opinion| opinion.until).unwrap_or_default()
     }
 
     /// It did not send, or is gone.

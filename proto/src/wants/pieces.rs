@@ -26,8 +26,6 @@ pub(super) struct Source<'a> {
     /// Transfers of this blob under way from it, and how many more it may be asked for.
     pub(super) lanes: usize,
     pub(super) room: usize,
-    /// Whether it sends as much, of all blobs, as it may be asked for.
-    pub(super) is_busy: bool,
     pub(super) rate: Option<u64>,
 }
 
@@ -98,11 +96,6 @@ enum Work {
 }
 
 impl Plan<'_> {
-    /// Whether there might be more to be done for this blob if transfers of others ended.
-    pub(super) fn lacks_room(&self) -> bool {
-        self.free == 0 || self.sources.iter().any(|source| source.is_busy)
-    }
-
     /// What this node is to fetch.
     pub(super) fn pieces(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();

@@ -33,8 +33,6 @@ struct FarTraffic {
 #[derive(Debug, Default)]
 pub(super) struct Stirred {
     all: bool,
-    /// Time has passed: all for which something is due by then.
-    passed: bool,
     blobs: BTreeSet<Hash>,
     /// What was known of holders and members when all were looked at.
     known: Option<u64>,
@@ -50,29 +48,18 @@ impl Stirred {
     pub(super) fn all(&mut self) {
         self.all = true;
     }
-
-    /// Nothing but that it is later than before.
-    pub(super) fn passed(&mut self) {
-        self.passed = true;
-    }
 }
 
 impl Wants {
-    /// There is something new that may matter to every want.
+    /// Time has passed, or there is something new that may matter to every want.
     pub fn stir(&mut self) {
         self.stirred.all();
-    }
-
-    /// Time has passed, and nothing else: of wants for which nothing is due there is nothing to be found out. Whoever
-    /// calls [`Wants::stir`] instead gets the same, at a higher price.
-    pub fn time_passed(&mut self) {
-        self.stirred.passed();
     }
 
     /// Starts every transfer that can be started now: clients' wants first, and in order. Only wants for which
     /// something changed since the last time are looked at.
     pub fn plan(&mut self, now: Time, config: &ReplicaConfig, world: &impl Holders, out: &mut Vec<Output>) {
-        let (stirred, all_of_them) = self.stirred(world);
+        let stirred = self.stirred(world);
         if stirred.is_empty() {
             return;
         }
@@ -84,38 +71,20 @@ impl Wants {
             .collect();
         order.sort_unstable();
         for (_, _, hash) in order {
-            if all_of_them || self.has_to_be_planned(now, config, &hash) {
-                self.plan_one(now, config, world, hash, out);
-            }
+            self.plan_one(now, config, world, hash, out);
         }
         self.tell(now, config, &stirred, out);
     }
 
-    /// The wants to look at, and whether each of them in any case.
-    fn stirred(&mut self, world: &impl Holders) -> (Vec<Hash>, bool) {
-        let Stirred { all, passed, blobs, known } = core::mem::take(&mut self.stirred);
+    /// The wants to look at, sorted.
+    fn stirred(&mut self, world: &impl Holders) -> Vec<Hash> {
+        let Stirred { all, blobs, known } = core::mem::take(&mut self.stirred);
         let now_known = world.changes();
         self.stirred.known = now_known;
         if all || now_known.is_none() || now_known != known {
-            return (self.wants.keys().copied().collect(), true);
+            return self.wants.keys().copied().collect();
         }
-        if !passed {
-            return (blobs.into_iter().collect(), true);
-        }
-        for hash in blobs {
-            self.wants.entry(hash).and_modify(Want::touch);
-        }
-        (self.wants.keys().copied().collect(), false)
-    }
-
-    /// Whether something is due for a want. Whether bytes come from where all of it is, is noted in any case.
-    fn has_to_be_planned(&mut self, now: Time, config: &ReplicaConfig, hash: &Hash) -> bool {
-        let Some(want) = self.wants.get_mut(hash) else { return false };
-        if want.is_due(now) {
-            return true;
-        }
-        let full = self.flights.len() >= config.fetches_max;
-        !full && want.draw(now, self.flights.values().map(|flight| flight.from))
+        blobs.into_iter().collect()
     }
 
     fn plan_one(
@@ -136,7 +105,6 @@ impl Wants {
             }
             return;
         }
-        want.touch();
         // Who could send is not looked up for thousands of wants that have to wait anyway.
         if self.flights.len() >= config.fetches_max {
             return;
@@ -164,15 +132,10 @@ impl Wants {
         let slow = plan.slow(&flights, &self.esteem);
         let stuck = plan.stuck(&flights);
         let noted = plan.occupied.take();
-        let idle = pieces.is_empty() && slow.is_empty() && stuck.is_empty();
-        let again = idle.then(|| plan.look_again(&flights, &self.esteem));
-        let lacks_room = plan.lacks_room();
-        if let Some(want) = self.wants.get_mut(&hash) {
-            want.lacks_room = lacks_room;
-            again.into_iter().for_each(|again| want.rest_until(again));
-            if let (Some((occupied, known)), Some(crowd)) = (noted, want.crowd.as_mut()) {
-                crowd.note(now, occupied, known);
-            }
+        if let Some((occupied, known)) = noted
+            && let Some(crowd) = self.wants.get_mut(&hash).and_then(|want| want.crowd.as_mut())
+        {
+            crowd.note(now, occupied, known);
         }
         for piece in pieces {
             self.launch(now, hash, piece, false, world, out);
@@ -256,7 +219,7 @@ impl Wants {
             let most = lanes_max(&holder, has.is_none(), asked.flatten());
             let room = most.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
             let room = if asked.is_some() { room } else { 0 };
-            Some(Source { holder, has, lanes, room, is_busy: busy >= of_holder, rate: asked.flatten() })
+            Some(Source { holder, has, lanes, room, rate: asked.flatten() })
         });
         let sources: Vec<Source<'_>> = sources.collect();
         let free = in_all.saturating_sub(self.flights.len());

@@ -140,18 +140,6 @@ impl Sharers {
         self.sharers.values_mut().for_each(|sharer| sharer.is_news = false);
     }
 
-    /// When each of them has not been heard of for too long, unless it is heard of again.
-    pub(super) fn silences(&self) -> impl Iterator<Item = Time> {
-        self.sharers.values().map(Sharer::silent_from)
-    }
-
-    /// At which progress of others, or of this node from `mine` on, some of them are left behind; never where none.
-    pub(super) fn left_behind(&self, mine: Time) -> Time {
-        let latest = self.latest(mine);
-        let moments = self.sharers.values().flat_map(|s| [s.changed + s.patience, s.changed + s.usual()]);
-        moments.filter(|moment| *moment > latest).min().unwrap_or(Time(u64::MAX))
-    }
-
     /// How many they are.
     pub(super) fn len(&self) -> usize {
         self.sharers.len()

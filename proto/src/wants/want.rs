@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
-use super::{Holder, Holders, Order, Waiter, again::Again, crowd::Crowd, sharing::Sharers, sharing::number};
+use super::{Holder, Holders, Order, Waiter, crowd::Crowd, sharing::Sharers, sharing::number};
 use crate::{
     cells::Grid,
     event::{Class, Event, Output},
@@ -49,10 +49,6 @@ pub(super) struct Want {
     pub(super) telling: Telling,
     /// In a large site, once the neighbours have answered.
     pub(super) crowd: Option<Crowd>,
-    /// Until then nothing can be found out by looking at it, unless something happens.
-    again: Again,
-    /// Whether other wants' transfers were in the way when it was last looked at.
-    pub(super) lacks_room: bool,
 }
 
 /// Who might send all of a blob, best first.
@@ -130,37 +126,7 @@ impl Want {
             sharers: Sharers::default(),
             telling: Telling::default(),
             crowd: None,
-            again: Again::default(),
-            lacks_room: false,
         }
-    }
-
-    /// Something about it has changed: it is looked at when time has passed.
-    pub(super) fn touch(&mut self) {
-        self.again = Again::default();
-    }
-
-    /// It was looked at, and there is nothing to be done.
-    pub(super) fn rest_until(&mut self, again: Again) {
-        self.again = again;
-    }
-
-    /// Whether it has to be looked at.
-    pub(super) fn is_due(&self, now: Time) -> bool {
-        self.again.at <= now
-    }
-
-    /// Bytes are arriving.
-    pub(super) fn moves(&mut self, now: Time) {
-        self.progressed = now;
-        if self.again.progressed <= now {
-            self.touch();
-        }
-    }
-
-    /// Something is due then.
-    pub(super) fn is_due_by(&mut self, at: Time) {
-        self.again.at = self.again.at.min(at);
     }
 
     /// Somebody more wants it. True where that is the first client.
@@ -206,9 +172,8 @@ impl Want {
     }
 
     /// Looks whether anything comes from where all of it is, of other sites. Where nothing did for a while, all that is
-    /// this site's to bring is there, and what others have not begun with is taken over, little by little: true where
-    /// more than before.
-    pub(super) fn draw(&mut self, now: Time, from: impl Iterator<Item = NodeId>) -> bool {
+    /// this site's to bring is there, and what others have not begun with is taken over, little by little.
+    pub(super) fn draw(&mut self, now: Time, from: impl Iterator<Item = NodeId>) {
         let holders = self.possible_holders();
         let mut far = holders.iter().filter(|holder| holder.far).map(|holder| holder.node);
         let (any, mut from) = (far.next(), from);
@@ -218,9 +183,7 @@ impl Want {
         } else if any.is_some() && now.since(self.drew) >= IDLE_LINE {
             self.reach = (self.reach + 1).min(self.sharers.len());
             self.drew = now;
-            return true;
         }
-        false
     }
 
     /// Who is there and could send all of it, best first.
