@@ -37,22 +37,14 @@ fn a_node_that_works_is_found_to_and_others_are_seen_to_reach_it() {
     cluster[1].registry().assert_has("app", "v1", &image);
     // The second dialled the first, for the session and for the bytes.
     let (found, code) = doctor(&cluster[0], &[]);
-    for check in [
-        "node",
-        "clock",
-        "data-dir",
-        "disk-write",
-        "ports",
-        "mesh",
-        "key",
-        "sessions",
-        "reach-control",
-        "reach-data",
-    ] {
+    for check in
+        ["node", "clock", "data-dir", "ports", "mesh", "key", "sessions", "reach-control", "reach-data"]
+    {
         assert_eq!(level(&found, check), "ok", "{check}: {found:#?}");
     }
     assert!(found.iter().all(|finding| finding["level"] != "fail"), "{found:#?}");
-    // What the disk of this machine is like is not for this test to say.
+    // How fast the disk of this machine is, is not for this test to say.
+    assert_ne!(level(&found, "disk-write"), "fail", "{found:#?}");
     assert!(code <= 1, "{found:#?}");
     let reach = found.iter().find(|finding| finding["check"] == "reach-data").unwrap();
     assert!(reach["why"].as_str().unwrap().contains("site-1"), "says from where: {reach}");
