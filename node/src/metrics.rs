@@ -70,6 +70,10 @@ pub struct Metrics {
     pub records_refused: Counter,
     /// Bytes received from and sent to other nodes.
     pub plane_bytes: Family<PlaneBytesLabels, Counter>,
+    /// Control messages received and sent.
+    pub control_messages: Family<KindLabels, Counter>,
+    /// Their encoded bytes, without what the transport adds.
+    pub control_message_bytes: Family<KindLabels, Counter>,
     /// Holders whose bytes did not match the hash.
     pub holders_lied: Counter,
     /// Messages to members that were dropped because a queue was full.
@@ -172,6 +176,27 @@ pub struct PlaneBytesLabels {
     pub direction: Direction,
 }
 
+/// Control messages of one kind, one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// What they are for.
+    pub kind: Kind,
+    /// Which way.
+    pub direction: Direction,
+}
+
+labels!(
+    /// What control messages are for.
+    Kind {
+        Gossip = "gossip",
+        Records = "records",
+        Reconcile = "reconcile",
+        Request = "request",
+        Pulls = "pulls",
+        Progress = "progress",
+    }
+);
+
 /// One way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DirectionLabels {
@@ -233,6 +258,8 @@ impl Metrics {
             garbage_frames: Counter::default(),
             records_refused: Counter::default(),
             plane_bytes: Family::default(),
+            control_messages: Family::default(),
+            control_message_bytes: Family::default(),
             holders_lied: Counter::default(),
             messages_dropped: Counter::default(),
             artifacts_completed: Counter::default(),
@@ -309,6 +336,16 @@ impl Metrics {
             self.records_refused.clone(),
         );
         all.register("plane_bytes", "Bytes exchanged with other nodes", self.plane_bytes.clone());
+        all.register(
+            "control_messages",
+            "Messages exchanged with other nodes",
+            self.control_messages.clone(),
+        );
+        all.register(
+            "control_message_bytes",
+            "Their bytes, without what the transport adds",
+            self.control_message_bytes.clone(),
+        );
         all.register(
             "messages_dropped",
             "Messages to members dropped, a queue was full",

@@ -7,6 +7,8 @@ use std::sync::{
 
 use waystation_proto::wire::Message;
 
+use crate::metrics::Kind;
+
 /// Since the node started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlCounters {
@@ -41,10 +43,21 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Each kind.
+    pub fn kinds(&self) -> [(Kind, Tally); 6] {
+        [
+            (Kind::Gossip, self.gossip),
+            (Kind::Records, self.records),
+            (Kind::Reconcile, self.reconcile),
+            (Kind::Request, self.request),
+            (Kind::Pulls, self.pulls),
+            (Kind::Progress, self.progress),
+        ]
+    }
+
     /// Bytes of all kinds.
     pub fn bytes(&self) -> u64 {
-        let all = [self.gossip, self.records, self.reconcile, self.request, self.pulls, self.progress];
-        all.iter().map(|tally| tally.bytes).sum()
+        self.kinds().iter().map(|(_, tally)| tally.bytes).sum()
     }
 }
 

@@ -19,14 +19,14 @@ use waystation_proto::{
 };
 
 use crate::{
-    control::Control,
+    control::{Control, ControlCounters},
     data::{Data, FetchOrder},
     driver::{
         persister::{self, Job},
         timers::Timers,
         waiters::Waiters,
     },
-    metrics::{Direction, Metrics, Plane, PlaneBytesLabels},
+    metrics::{Direction, KindLabels, Metrics, Plane, PlaneBytesLabels},
     mirror::{Downloads, Order},
     store::{Fetching, Held, IngestError, Store},
 };
@@ -40,6 +40,8 @@ pub struct Effects {
     metrics: Metrics,
     /// Bytes of the planes that the metrics know of.
     counted: [u64; 4],
+    /// Control messages that they know of.
+    counted_messages: ControlCounters,
     answer: mpsc::Sender<Input>,
     /// Absent once nothing more is to be written.
     persist: Option<mpsc::Sender<Job>>,
@@ -76,6 +78,7 @@ impl Effects {
             downloads,
             metrics,
             counted: [0; 4],
+            counted_messages: ControlCounters::default(),
             answer,
             persist: Some(persist),
             persister: Some(persister),
@@ -234,7 +237,23 @@ impl Effects {
             counter.inc_by(news[n]);
             self.counted[n] = bytes;
         }
+        self.count_messages(&control);
         [news[0], news[1]]
+    }
+
+    fn count_messages(&mut self, control: &ControlCounters) {
+        for (direction, now, before) in [
+            (Direction::In, control.received, self.counted_messages.received),
+            (Direction::Out, control.sent, self.counted_messages.sent),
+        ] {
+            for ((kind, now), (_, before)) in now.kinds().into_iter().zip(before.kinds()) {
+                let labels = KindLabels { kind, direction };
+                let (messages, bytes) = (&self.metrics.control_messages, &self.metrics.control_message_bytes);
+                messages.get_or_create(&labels).inc_by(now.messages - before.messages);
+                bytes.get_or_create(&labels).inc_by(now.bytes - before.bytes);
+            }
+        }
+        self.counted_messages = *control;
     }
 
     /// Takes no more writes. Those under way have been answered when what this returns is done.
