@@ -61,7 +61,7 @@ pub use incoming::{Growth, Incoming};
 pub use index::{Index, WRITES_MAX};
 pub use partial::Origin;
 pub use room::Space;
-pub use served::{ServedFile, Serving};
+pub use served::{ServedFile, ServedPart, Serving};
 pub use sweep::{Fetching, Inventory};
 pub use uses::{Use, Uses};
 

@@ -13,13 +13,10 @@ use std::{
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ApiError, Code};
-use crate::store::{ByteStream, ServedFile};
+use crate::store::{ByteStream, ServedFile, ServedPart};
 
 /// The readers of large blobs. A slow client holds at most two steps of the budget and no thread: a step is
 /// read when the one before it has been taken.
@@ -80,13 +77,13 @@ struct Reader {
     file: Arc<ServedFile>,
     next: u64,
     end: u64,
-    ahead: Option<JoinHandle<io::Result<Bytes>>>,
+    ahead: Option<(ServedPart, OwnedSemaphorePermit)>,
 }
 
 impl Reader {
     /// The next step, and begins to read the one after it if the budget has room.
     async fn step(&mut self) -> Option<io::Result<Bytes>> {
-        let reading = match self.ahead.take() {
+        let (reading, permit) = match self.ahead.take() {
             Some(reading) => reading,
             None if self.next == self.end => return None,
             None => {
@@ -95,7 +92,7 @@ impl Reader {
                 self.read(length, permit.expect("the budget is never closed"))
             }
         };
-        let step = reading.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let step = reading.finish().await.map(|bytes| Bytes::from_owner(Step { bytes, _permit: permit }));
         if step.is_err() {
             self.next = self.end;
         } else if self.next < self.end && self.readers.free() > BUDGET / 2 {
@@ -113,13 +110,10 @@ impl Reader {
         usize::try_from(self.end - self.next).map_or(step, |left| left.min(step))
     }
 
-    fn read(&mut self, length: usize, permit: OwnedSemaphorePermit) -> JoinHandle<io::Result<Bytes>> {
-        let (file, from, end) = (self.file.clone(), self.next, self.end);
+    fn read(&mut self, length: usize, permit: OwnedSemaphorePermit) -> (ServedPart, OwnedSemaphorePermit) {
+        let reading = self.file.begin(self.next, length, self.end);
         self.next += length as u64;
-        tokio::spawn(async move {
-            let bytes = file.read(from, length, end).await?;
-            Ok(Bytes::from_owner(Step { bytes, _permit: permit }))
-        })
+        (reading, permit)
     }
 }
 

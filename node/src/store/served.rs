@@ -7,12 +7,12 @@ use std::{
     fs::File,
     io,
     num::NonZero,
-    os::unix::fs::FileExt,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
+use tokio::task::JoinHandle;
 use waystation_proto::Hash;
 
 use super::{
@@ -52,17 +52,11 @@ impl ServedFile {
         ServedFile { file: Mutex::new(Arc::new(file)), doubt: None }
     }
 
-    /// Bytes from `from` on, `length` of them: right ones. It is read on until `until` after that, as far as known.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` where the file is shorter; `InvalidData` where the blob is damaged, which is then put aside;
-    /// what the disk says.
-    pub async fn read(self: Arc<Self>, from: u64, length: usize, until: u64) -> io::Result<Vec<u8>> {
+    /// Begins to read `length` bytes from `from` on. It is read on until `until` after that, as far as known.
+    pub fn begin(self: &Arc<Self>, from: u64, length: usize, until: u64) -> ServedPart {
         let this = self.clone();
-        match blocking(move || this.verified(from, length, until)).await? {
-            Some(bytes) => Ok(bytes),
-            None => self.settle(from, length).await,
-        }
+        let bytes = tokio::task::spawn_blocking(move || this.verified(from, length, until));
+        ServedPart { file: self.clone(), from, length, bytes }
     }
 
     /// Reads and verifies. Nothing: the bytes are not what the tree says. Blocks.
@@ -116,6 +110,28 @@ impl ServedFile {
     }
 }
 
+/// Bytes of a blob on their way from its file.
+pub struct ServedPart {
+    file: Arc<ServedFile>,
+    from: u64,
+    length: usize,
+    bytes: JoinHandle<io::Result<Option<Vec<u8>>>>,
+}
+
+impl ServedPart {
+    /// The bytes, when they are there: right ones.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the file is shorter; `InvalidData` where the blob is damaged, which is then put aside;
+    /// what the disk says.
+    pub async fn finish(self) -> io::Result<Vec<u8>> {
+        match self.bytes.await.map_err(io::Error::other)?? {
+            Some(bytes) => Ok(bytes),
+            None => self.file.settle(self.from, self.length).await,
+        }
+    }
+}
+
 impl Doubt {
     fn is_settled(&self, from: u64, end: u64) -> bool {
         self.inner.reading.is_right(&self.hash, self.mark, &(from..end))
@@ -135,7 +151,7 @@ impl Inner {
         let served = Arc::new(ServedFile { file: Mutex::new(Arc::new(file)), doubt: Some(doubt) });
         // Where that is wrong, the blob can still come from elsewhere.
         let length = size.saturating_sub(first).min(GROUP) as usize;
-        served.clone().read(first, length, size).await?;
+        served.begin(first, length, size).finish().await?;
         Ok(Serving::File(served))
     }
 
@@ -159,27 +175,23 @@ impl Inner {
     }
 }
 
+/// Into memory that nothing was written to before, which the readers of `std` cannot do at a place of their own.
 fn exact(file: &File, from: u64, length: usize) -> io::Result<Vec<u8>> {
-    use std::io::Read;
     let mut bytes = Vec::with_capacity(length);
-    let mut at = At { file, from };
-    (&mut at).take(length as u64).read_to_end(&mut bytes)?;
-    if bytes.len() < length {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file is too short"));
+    while bytes.len() < length {
+        let at = from.saturating_add(bytes.len() as u64);
+        // More may be reserved, and read, than was asked for.
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+            Ok(0) => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file is too short"));
+            }
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    bytes.truncate(length);
     Ok(bytes)
-}
-
-/// Reads at a place that is not the file's own, which others share.
-struct At<'a> {
-    file: &'a File,
-    from: u64,
-}
-
-impl io::Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(buffer, self.from).inspect(|read| self.from += *read as u64)
-    }
 }
 
 /// Has the system bring from the disk what is about to be asked for. Where it will not, reading is slower.

@@ -44,16 +44,16 @@ async fn a_part_costs_itself_and_all_parts_are_the_whole() {
     let size = held.size;
     for (from, end) in [(7, 100), (3_000_000, 3_500_001), (16_384, 32_768), (size - 1, size), (5, 5)] {
         let served = file(&store, &held, from).await.expect("opened");
-        let read = served.read(from, (end - from) as usize, end).await.expect("right");
+        let read = served.begin(from, (end - from) as usize, end).finish().await.expect("right");
         assert!(read == content[from as usize..end as usize], "{from}..{end}");
     }
     assert!(!is_checked(&store, &held).await);
     let served = file(&store, &held, 0).await.expect("opened");
-    assert!(served.clone().read(size - 1, 2, size).await.is_err(), "there is no such byte");
+    assert!(served.begin(size - 1, 2, size).finish().await.is_err(), "there is no such byte");
     let mut all = Vec::new();
     while (all.len() as u64) < size {
         let length = (size as usize - all.len()).min(1_000_000);
-        all.extend(served.clone().read(all.len() as u64, length, size).await.expect("right"));
+        all.extend(served.begin(all.len() as u64, length, size).finish().await.expect("right"));
     }
     assert!(all == content);
     assert!(is_checked(&store, &held).await);
@@ -65,16 +65,16 @@ async fn what_rotted_is_given_to_nobody_and_what_is_right_before_it_is() {
     let rot = |dirs: &dirs::Dirs, held: &Held| flip(&dirs.file(&held.hash), ROTTEN);
     let (store, held, content) = restarted(&dir, rot).await;
     let served = file(&store, &held, 0).await.expect("its beginning is right");
-    let read = served.clone().read(0, 4_000_000, held.size).await.expect("right");
+    let read = served.begin(0, 4_000_000, held.size).finish().await.expect("right");
     assert!(read == content[..4_000_000]);
-    let after = served.clone().read(6_000_000, 10, held.size).await.expect("right");
+    let after = served.begin(6_000_000, 10, held.size).finish().await.expect("right");
     assert_eq!(after, content[6_000_000..6_000_010]);
     assert!(store.index().held(&held.digest).is_some());
-    let error = served.clone().read(4_900_000, 200_000, held.size).await.expect_err("not given");
+    let error = served.begin(4_900_000, 200_000, held.size).finish().await.expect_err("not given");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert_eq!(store.index().held(&held.digest), None);
     assert!(!store.0.dirs.file(&held.hash).exists(), "it was put aside");
-    let again = served.read(ROTTEN, 1, held.size).await;
+    let again = served.begin(ROTTEN, 1, held.size).finish().await;
     assert!(again.is_err(), "nor to who has it open");
 
     store.ingest(None, held.digest, NO_LIMIT, body(&content)).await.expect("taken in again");
@@ -97,7 +97,7 @@ async fn a_tree_that_rotted_costs_time_only() {
     let rot = |dirs: &dirs::Dirs, held: &Held| flip(&dirs.outboard(&held.hash), 0);
     let (store, held, content) = restarted(&dir, rot).await;
     let served = file(&store, &held, 0).await.expect("opened");
-    let read = served.read(1_000_000, 1_000_000, held.size).await.expect("right");
+    let read = served.begin(1_000_000, 1_000_000, held.size).finish().await.expect("right");
     assert!(read == content[1_000_000..2_000_000]);
     assert!(is_checked(&store, &held).await, "all of it was hashed");
 }
@@ -109,7 +109,7 @@ async fn a_file_that_is_cut_while_it_is_read_is_put_aside() {
     let served = file(&store, &held, 0).await.expect("opened");
     let path = store.0.dirs.file(&held.hash);
     fs::File::options().write(true).open(&path).expect("there").set_len(ROTTEN).expect("cut");
-    let error = served.read(6_000_000, 10, held.size).await.expect_err("not given");
+    let error = served.begin(6_000_000, 10, held.size).finish().await.expect_err("not given");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert_eq!(store.index().held(&held.digest), None);
 }
