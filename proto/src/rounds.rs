@@ -112,7 +112,7 @@ impl Rounds {
     }
 
     /// The members whose round is due; sets when their next one is. Both ends of a session compare the same,
-    /// so between sites one of them goes first and the other seldom has to.
+    /// so one of them goes first and the other seldom has to.
     pub fn due(
         &mut self,
         now: Time,
@@ -126,11 +126,9 @@ impl Rounds {
             return due;
         }
         for (peer, round) in self.of.iter_mut().filter(|(_, round)| round.at <= now) {
-            let interval = match (is_near(peer), me < peer) {
-                (true, _) => config.reconcile_interval,
-                (false, true) => config.far_reconcile_interval,
-                (false, false) => Span(config.far_reconcile_interval.0 * 4),
-            };
+            let interval =
+                if is_near(peer) { config.reconcile_interval } else { config.far_reconcile_interval };
+            let interval = if me < peer { interval } else { Span(interval.0 * 4) };
             let interval = Span(interval.0 << round.fruitless.saturating_sub(FORGIVEN).min(BACKOFF_MAX));
             round.at = now + Span(interval.0 / 2 + rng.u64(0..=interval.0));
             due.push(*peer);

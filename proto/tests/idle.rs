@@ -4,7 +4,7 @@ mod harness;
 
 use std::collections::BTreeSet;
 
-use harness::Node;
+use harness::{Node, node};
 use waystation_proto::{Input, ReplicaConfig, wire::Message};
 
 fn rounds(here: &Node) -> usize {
@@ -13,9 +13,16 @@ fn rounds(here: &Node) -> usize {
 
 #[test]
 fn an_idle_hour_wakes_a_node_seldom_and_catalogs_are_compared_as_often_as_ever() {
-    let mut here = Node::new(1);
+    let (first, second) = if node(1) < node(2) { (1, 2) } else { (2, 1) };
+    // One end of a session goes first, the other seldom has to.
+    idle_hour(first, second, 1);
+    idle_hour(second, first, 4);
+}
+
+fn idle_hour(me: u8, neighbour: u8, seldom: usize) {
+    let mut here = Node::new(me);
     here.tell(Input::Reachable { addresses: vec!["here:4717".into()] });
-    here.meet(2, "here");
+    here.meet(neighbour, "here");
     here.pass(60_000);
     here.sent.clear();
     let begin = here.now;
@@ -28,7 +35,7 @@ fn an_idle_hour_wakes_a_node_seldom_and_catalogs_are_compared_as_often_as_ever()
         let all = here.timers.len();
         assert!(all < 20, "{all} timers are set");
     }
-    let due = 3_600 / (ReplicaConfig::default().reconcile_interval.0 / 1_000) as usize;
+    let due = 3_600 / seldom / (ReplicaConfig::default().reconcile_interval.0 / 1_000) as usize;
     let compared = rounds(&here);
     assert!((due / 2..due * 2).contains(&compared), "{compared} comparisons where {due} are due");
     // Every 30 s it looks for sessions too many, and not always when it compares.

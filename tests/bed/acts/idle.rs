@@ -22,8 +22,10 @@ const ARTIFACTS_QUICK: usize = 500;
 const PUSHERS: usize = 4;
 const WATCHED: Duration = Duration::from_secs(600);
 const WATCHED_QUICK: Duration = Duration::from_secs(60);
-/// What the publishing set off is over after this long.
-const SETTLED: Duration = Duration::from_secs(30);
+/// What the publishing set off is over after this long: nodes that found one another by it end the sessions that they do
+/// not need after five idle minutes, a few at a time.
+const SETTLED: Duration = Duration::from_secs(480);
+const SETTLED_QUICK: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(900);
 const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
 
@@ -48,9 +50,11 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
             });
         });
     }
-    eprintln!("they do; watching");
-    thread::sleep(SETTLED);
-    let watched = if scene.quick { WATCHED_QUICK } else { WATCHED };
+    eprintln!("they do; waiting until they have settled");
+    let known = fleet.crossed();
+    let (settled, watched) = if scene.quick { (SETTLED_QUICK, WATCHED_QUICK) } else { (SETTLED, WATCHED) };
+    thread::sleep(settled);
+    eprintln!("watching");
     let look = || {
         let nodes = fleet
             .members()
@@ -62,6 +66,10 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     thread::sleep(watched);
     let after = look();
     let seconds = (after.2 - before.2).as_secs_f64();
+    let settling: Vec<f64> = (1..known.len())
+        .map(|site| before.0[site].since(known[site]))
+        .map(|crossed| (crossed.up + crossed.down) as f64 / 1e3)
+        .collect();
     let lines: Vec<f64> = (1..before.0.len())
         .map(|site| after.0[site].since(before.0[site]))
         .map(|crossed| (crossed.up + crossed.down) as f64 / seconds * MONTH_SECONDS / 1e6)
@@ -72,6 +80,8 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     let cpus: Vec<f64> = cpus.collect();
     let mut outcome = Outcome::default();
     outcome.add("artifacts known", artifacts as f64, "");
+    outcome.add("WAN of a site while settling", most(&settling), "kB");
+    outcome.add("settled for", settled.as_secs_f64(), "s");
     outcome.add("watched for", seconds, "s");
     outcome.add("WAN of a site in 30 days", most(&lines), "MB");
     outcome.add("LAN of a node", most(&links), "kbit/s");
