@@ -128,7 +128,7 @@ fn what_a_site_pushed_that_only_dials_out_is_pulled_elsewhere() {
 #[test]
 fn two_sites_that_only_dial_out_exchange_through_a_relay() {
     let Some(mut machines) = Machines::start(&["--relay"]) else { return };
-    let (here, there) = (machines.net.private(2), machines.net.private(3));
+    let (here, there) = (machines.net.hidden(2), machines.net.hidden(3));
     let (one, other) = (machines.add(here, "here", 4717), machines.add(there, "there", 4717));
     machines.grant(one);
     machines.wait_for_session(one, other);
@@ -143,6 +143,27 @@ fn two_sites_that_only_dial_out_exchange_through_a_relay() {
     until_true("what was sent is counted", || pushed.bytes_sent() >= 3_000_000);
     let peers = relay.cli(&["peers", "--json"]).expect(0).stdout;
     assert!(peers.contains("/p2p-circuit"), "{peers}");
+}
+
+#[test]
+fn two_sites_that_only_dial_out_meet_over_a_relay_and_exchange_without_it() {
+    let Some(mut machines) = Machines::start(&["--relay"]) else { return };
+    let (here, there) = (machines.net.private(2), machines.net.private(3));
+    let (one, other) = (machines.add(here, "here", 4717), machines.add(there, "there", 4717));
+    machines.grant(one);
+    machines.wait_for_session(one, other);
+    for node in [one, other] {
+        until_true("they reach one another without the relay", || {
+            machines.nodes[node].0.log().contains("a member met over a relay is reached without it")
+        });
+    }
+    let before = machines.nodes[0].1.crossed();
+    let image = Image::random(1, &[3_000_000]);
+    machines.push(one, "v1", &image);
+    machines.pull(other, "v1", &image);
+    assert!(machines.nodes[other].0.bytes_received() >= 3_000_000);
+    let crossed = machines.nodes[0].1.crossed() - before;
+    assert!(crossed < 500_000, "{crossed} bytes went over the relay's link");
 }
 
 /// What the doctor finds of both planes: how bad, and why.

@@ -52,6 +52,15 @@ impl Net {
 
     /// A machine that is 10.0.0.2 at home and reaches others as 198.51.100.n, but which nobody reaches.
     pub fn private(&mut self, n: u8) -> Host {
+        self.behind(n, &[])
+    }
+
+    /// The same behind a router that gives each connection another port, so that it can be met by nobody.
+    pub fn hidden(&mut self, n: u8) -> Host {
+        self.behind(n, &["--random-fully"])
+    }
+
+    fn behind(&mut self, n: u8, translation: &[&str]) -> Host {
         let router = self.space(&format!("router{n}")).expect("more namespaces");
         let host = self.space(&format!("private{n}")).expect("more namespaces");
         self.plug(&router, n);
@@ -59,7 +68,10 @@ impl Net {
         router.ip(&["address", "add", "10.0.0.1/24", "dev", "inside"]);
         router.ip(&["link", "set", "inside", "up"]);
         router.expect(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]);
-        router.expect(&["iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"]);
+        let masquerade = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"];
+        router.expect(&[&masquerade, translation].concat());
+        // As routers do: what nobody inside asked for is dropped without a word.
+        router.expect(&["iptables", "-A", "INPUT", "-i", "eth0", "-j", "DROP"]);
         host.ip(&["address", "add", "10.0.0.2/24", "dev", "eth0"]);
         host.ip(&["link", "set", "eth0", "multicast", "off", "up"]);
         host.ip(&["route", "add", "default", "via", "10.0.0.1"]);
@@ -115,6 +127,14 @@ impl Host {
             there.join()
         });
         moved.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Bytes that came and went over its link.
+    pub fn crossed(&self) -> u64 {
+        let table = self.on(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+        let link = table.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap();
+        let figures: Vec<u64> = link.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+        figures[0] + figures[8]
     }
 
     /// Drops all UDP that comes or goes, without a word.

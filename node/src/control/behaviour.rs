@@ -5,7 +5,7 @@ use std::{num::NonZeroU8, time::Duration};
 use libp2p::{
     Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
-    gossipsub, identify, mdns, noise, ping, relay,
+    dcutr, gossipsub, identify, mdns, noise, ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
@@ -26,6 +26,7 @@ pub(crate) struct Behaviour {
     streams: streams::Behaviour,
     relay: Toggle<relay::Behaviour>,
     relayed: relay::client::Behaviour,
+    punch: dcutr::Behaviour,
     pub(crate) dial_back: dial_back::Exchange,
 }
 
@@ -117,6 +118,7 @@ fn behaviour(
         streams,
         relay: config.relay.then(|| relay::Behaviour::new(keys.public().to_peer_id(), relay_config())).into(),
         relayed,
+        punch: dcutr::Behaviour::new(keys.public().to_peer_id()),
         dial_back: dial_back::exchange(),
     })
 }

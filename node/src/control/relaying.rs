@@ -11,7 +11,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, transport::ListenerId},
-    identify,
+    dcutr, identify,
     multiaddr::Protocol,
     relay,
     swarm::ConnectionId,
@@ -141,6 +141,16 @@ impl Slots {
             }));
         }
         told
+    }
+}
+
+/// Two nodes that met over a relay tried to reach one another without it. The straight connection is preferred from
+/// now on, and the one over the relay ends as one too many.
+pub(super) fn punched(event: &dcutr::Event) {
+    let peer = event.remote_peer_id;
+    match &event.result {
+        Ok(_) => tracing::info!(%peer, "a member met over a relay is reached without it"),
+        Err(error) => tracing::debug!(%peer, %error, "a member met over a relay is reached over it only"),
     }
 }
 

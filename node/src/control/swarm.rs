@@ -30,7 +30,7 @@ use super::{
     messages::{self, Frame},
     origins::Origins,
     peer::{Connection, Peer},
-    relaying::Slots,
+    relaying::{Slots, punched},
 };
 use crate::identity;
 
@@ -454,6 +454,7 @@ impl Session {
                 self.slots.identified(peer_id, connection_id, &info, &self.listening);
                 self.slots.fill(&mut self.swarm, Instant::now());
             }
+            BehaviourEvent::Punch(event) => punched(&event),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }) => {
                 tracing::info!(%peer, %failure, "peer does not answer, closing the connection");
                 self.swarm.close_connection(connection);
