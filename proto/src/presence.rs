@@ -255,8 +255,9 @@ pub const FRESH: Span = Span::secs(3);
 const AWAITED: Span = Span::secs(60);
 /// Artifacts that are looked after.
 const AWAITED_MAX: usize = 256;
-/// How often it is asked how many sessions with other sites a member has.
-const OUTSIDE_ASKED: Span = Span::secs(60);
+/// How often it is asked how many sessions with other sites a member has: it is looked at every half minute, so every one
+/// and a half, twice before what was said is no longer believed.
+const OUTSIDE_ASKED: Span = Span::secs(80);
 /// How long it is believed how many sessions with other sites a member has.
 const OUTSIDE_GOOD: Span = Span::secs(180);
 
