@@ -21,6 +21,11 @@ pub fn position(id: &RecordId) -> Position {
     Position::from_be_bytes(prefix.try_into().expect("16 bytes"))
 }
 
+/// The first half of a position, in whose order positions are as far as it tells them apart.
+pub(crate) fn number_of(position: Position) -> u64 {
+    (position >> 64) as u64
+}
+
 /// Which records are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
