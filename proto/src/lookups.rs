@@ -39,14 +39,14 @@ impl Lookups {
     pub(crate) fn add(&mut self, record: &Shared) {
         if record.key.kind == Kind::POLICY {
             let number = number_of(record.position());
-            self.policies
-                .insert(number, record.clone(), |one, other| one.position().cmp(&other.position()));
+            self.policies.insert(number, record.clone(), |one, other| one.position().cmp(&other.position()));
         }
         match record.said() {
             Said::Holding { manifest, state, .. } if *state != HoldingState::Gone => {
                 self.holding_changes += 1;
-                self.holders
-                    .insert(manifest.number(), record.clone(), |one, other| holding(one).cmp(&holding(other)));
+                self.holders.insert(manifest.number(), record.clone(), |one, other| {
+                    holding(one).cmp(&holding(other))
+                });
             }
             Said::Node { body, .. } => {
                 self.changes += 1;
@@ -84,8 +84,7 @@ impl Lookups {
                 self.nodes.remove(of_node(author), |other| other.author.cmp(author));
             }
             Said::Artifact(said) => {
-                self.artifacts
-                    .remove(of_digest(&said.manifest), |other| placed(other).cmp(&placed(record)));
+                self.artifacts.remove(of_digest(&said.manifest), |other| placed(other).cmp(&placed(record)));
                 if let Some(subject) = subject(said) {
                     self.referrers.remove(of_digest(subject), |other| about(other).cmp(&about(record)));
                 }
@@ -124,13 +123,16 @@ impl Lookups {
             Some((of, who, _)) => (of, who).cmp(&(manifest, node)),
             None => Less,
         };
-        let mut said = self.holders.range(of_digest(manifest), said_of_node).filter(|record| self.is_at_home(record));
+        let mut said =
+            self.holders.range(of_digest(manifest), said_of_node).filter(|record| self.is_at_home(record));
         said.next().and_then(held).map(|(_, state, _)| state)
     }
 
     fn of_artifact(&self, manifest: &Digest) -> impl Iterator<Item = &Shared> + use<'_> {
         let manifest = *manifest;
-        self.holders.range(of_digest(&manifest), move |record| holding(record).map_or(Less, |(of, ..)| of.cmp(&manifest)))
+        self.holders.range(of_digest(&manifest), move |record| {
+            holding(record).map_or(Less, |(of, ..)| of.cmp(&manifest))
+        })
     }
 
     /// Whether what a node told a site counts: not where it says to be on another one by now. What it tells the

@@ -82,7 +82,8 @@ impl Shares {
         }
         let of_share = |other: &Shared| share(other).cmp(&Some((record.author, group)));
         let lowest = || self.0.get(numbers(&record.author), of_share).filter(|_| most > 0);
-        self.0.count(numbers(&record.author), of_share) < most || lowest().is_some_and(|lowest| rank(lowest) < rank(record))
+        self.0.count(numbers(&record.author), of_share) < most
+            || lowest().is_some_and(|lowest| rank(lowest) < rank(record))
     }
 
     /// Counts a record that was taken in.
@@ -106,7 +107,9 @@ impl Shares {
             return None;
         }
         let of_share = |other: &Shared| share(other).cmp(&Some((author, group)));
-        self.0.get(numbers(&author), of_share).filter(|_| self.0.count(numbers(&author), of_share) > quota.of(group))
+        self.0
+            .get(numbers(&author), of_share)
+            .filter(|_| self.0.count(numbers(&author), of_share) > quota.of(group))
     }
 
     /// The highest counter that an author has used in a group. Its next record there has to have a higher

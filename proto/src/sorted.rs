@@ -94,11 +94,7 @@ impl<T> Sorted<T> {
         whole.iter().map(|piece| piece.items.len()).sum::<usize>() + to.1 - from.1
     }
 
-    fn bounds(
-        &self,
-        numbers: &Numbers,
-        place: &impl Fn(&T) -> Ordering,
-    ) -> ((usize, usize), (usize, usize)) {
+    fn bounds(&self, numbers: &Numbers, place: &impl Fn(&T) -> Ordering) -> ((usize, usize), (usize, usize)) {
         let from = self.first(numbers, place);
         (from, self.seek(numbers, |item| place(item) != Ordering::Greater).max(from))
     }
@@ -122,12 +118,7 @@ impl<T> Sorted<T> {
 
 impl<T: Clone> Sorted<T> {
     /// Puts an item in its place; returns the one that was there. Its number must sort as `order` does.
-    pub(crate) fn insert(
-        &mut self,
-        number: u64,
-        item: T,
-        order: impl Fn(&T, &T) -> Ordering,
-    ) -> Option<T> {
+    pub(crate) fn insert(&mut self, number: u64, item: T, order: impl Fn(&T, &T) -> Ordering) -> Option<T> {
         let (piece, at) = self.first(&(number..=number), &|other: &T| order(other, &item));
         // Past the last piece is at the end of it.
         let (piece, at) = match self.pieces.len() {
