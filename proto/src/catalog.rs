@@ -310,6 +310,11 @@ impl Catalog {
         self.node(node).map(|body| body.site.as_str())
     }
 
+    /// Where it stands among the nodes of that site, see [`weight`](crate::surplus::weight).
+    pub(crate) fn weight(&self, node: &NodeId) -> Option<[u8; 8]> {
+        self.lookups.weight(node)
+    }
+
     /// The number of that site, see [`site_number`](crate::body::site_number).
     pub(crate) fn site_number(&self, node: &NodeId) -> Option<u64> {
         self.lookups.site_number(node)

@@ -151,6 +151,14 @@ impl Lookups {
         self.nodes.get(of_node(node), |record| record.author.cmp(node))
     }
 
+    /// Where a node stands among those of the site that it says to be on, see [`crate::surplus::weight`].
+    pub(crate) fn weight(&self, node: &NodeId) -> Option<[u8; 8]> {
+        match self.record_of(node)?.said() {
+            Said::Node { weight, .. } => Some(*weight),
+            _ => None,
+        }
+    }
+
     /// The number of the site that a node says to be on.
     pub(crate) fn site_number(&self, node: &NodeId) -> Option<u64> {
         match self.record_of(node)?.said() {
