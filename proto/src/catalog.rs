@@ -11,14 +11,14 @@ use crate::{
     },
     event::{Change, Told},
     grant::{Action, Grant},
-    id::{Digest, NodeId, RepoName, Tag},
+    id::{Digest, NodeId, RepoName, Tag, first},
     lookups::Lookups,
     policy::PolicyBody,
     quota::{Quota, Shares},
-    reconcile::{Position, Sum, Within, position},
+    reconcile::{Position, Sum, Within, number_of, position},
     record::{Key, Kind, Record, RecordError, RecordId, holding_name, sighting_name},
     shared::{Said, Shared},
-    sorted::Sorted,
+    sorted::{Numbers, Sorted},
     sums::{Split, Sums},
     time::Wall,
 };
@@ -96,7 +96,8 @@ impl Catalog {
         self.unknown += usize::from(!record.key.kind.is_known());
         self.sums_of(&record).add(&id);
         let (author, kind) = (record.author, record.key.kind);
-        self.records.insert(record, |one, other| one.position().cmp(&other.position()));
+        let number = number_of(record.position());
+        self.records.insert(number, record, |one, other| one.position().cmp(&other.position()));
         if let Some(surplus) = self.shares.surplus(&limits.by_author, author, kind).cloned()
             && let Some(record) = self.take_out(&surplus)
         {
@@ -110,7 +111,7 @@ impl Catalog {
     pub fn share_grant(&self, record: &mut Shared) {
         let known = record.grant.as_ref().and_then(|grant| {
             let place = |other: &Arc<Grant>| name_of(other).cmp(&name_of(grant));
-            self.grants.get(place).filter(|known| !Arc::ptr_eq(known, grant)).cloned()
+            self.grants.get(only(grant), place).filter(|known| !Arc::ptr_eq(known, grant)).cloned()
         });
         if let Some(known) = known {
             record.rest_on(&known);
@@ -166,7 +167,8 @@ impl Catalog {
 
     /// Takes out what stands where this record does.
     fn take_out(&mut self, record: &Shared) -> Option<Shared> {
-        let record = self.records.remove(|other| other.position().cmp(&record.position()))?;
+        let (position, number) = (record.position(), number_of(record.position()));
+        let record = self.records.remove(number..=number, |other| other.position().cmp(&position))?;
         let id = record.id();
         self.sums_of(&record).remove(&id);
         self.shares.remove(&record);
@@ -200,7 +202,8 @@ impl Catalog {
     }
 
     fn at(&self, position: Position) -> Option<&Shared> {
-        self.records.get(|record| record.position().cmp(&position))
+        let number = number_of(position);
+        self.records.get(number..=number, |record| record.position().cmp(&position))
     }
 
     /// The record with an id, if it is still the one that counts.
@@ -226,7 +229,7 @@ impl Catalog {
             _ => Ordering::Equal,
         };
         let counts = move |record: &&Shared| within == Within::Site || record.site().is_none();
-        self.records.range(place).filter(counts).map(Shared::id)
+        self.records.range(number_of(from)..=number_of(to), place).filter(counts).map(Shared::id)
     }
 
     /// The sum over a part of the catalog.
@@ -277,7 +280,8 @@ impl Catalog {
 
     /// The grants of a node, the newest first.
     pub fn grants_of(&self, node: &NodeId) -> impl Iterator<Item = &Arc<Grant>> {
-        self.grants.range(|grant| grant.subject.cmp(node)).rev()
+        let number = first(&node.0);
+        self.grants.range(number..=number, |grant| grant.subject.cmp(node)).rev()
     }
 
     /// Who says to hold something of an artifact: the nodes of this node's site by what they tell the site, others by
@@ -304,6 +308,11 @@ impl Catalog {
     /// The site that a node says to be on.
     pub fn site_of(&self, node: &NodeId) -> Option<&str> {
         self.node(node).map(|body| body.site.as_str())
+    }
+
+    /// Where it stands among the nodes of that site, see [`weight`](crate::surplus::weight).
+    pub(crate) fn weight(&self, node: &NodeId) -> Option<[u8; 8]> {
+        self.lookups.weight(node)
     }
 
     /// The number of that site, see [`site_number`](crate::body::site_number).
@@ -375,8 +384,9 @@ impl Catalog {
         };
         for grant in own.into_iter().chain(&record.grant) {
             let place = |other: &Arc<Grant>| name_of(other).cmp(&name_of(grant));
-            if self.grants.get(place).is_none() {
-                self.grants.insert(grant.clone(), |one, other| name_of(one).cmp(&name_of(other)));
+            if self.grants.get(only(grant), place).is_none() {
+                let number = first(&grant.subject.0);
+                self.grants.insert(number, grant.clone(), |one, other| name_of(one).cmp(&name_of(other)));
             }
         }
     }
@@ -442,6 +452,12 @@ pub fn change_of(record: &Record) -> Result<Option<Change>, RecordError> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// The numbers by which a grant is found.
+fn only(grant: &Grant) -> Numbers {
+    let number = first(&grant.subject.0);
+    number..=number
 }
 
 /// Two grants of one serial are two grants.

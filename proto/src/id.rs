@@ -131,6 +131,15 @@ impl PartialOrd for Digest {
 }
 
 impl Digest {
+    /// A number in whose order digests are as far as it tells them apart.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Digest::Sha256(bytes) => first(bytes) >> 1,
+            // The others are all before these.
+            Digest::Sha512(bytes) => 1 << 63 | u64::from(bytes[0]) << 48,
+        }
+    }
+
     /// `sha256` or `sha512`.
     pub fn algorithm(&self) -> &'static str {
         match self {

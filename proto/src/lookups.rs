@@ -2,14 +2,15 @@
 //! artifacts are and what is about them. Keeps the records themselves in other orders, and copies nothing of them.
 //! Which records count is [`crate::catalog`]'s.
 
-use core::cmp::Ordering::{self, Equal, Less};
+use core::cmp::Ordering::{Equal, Less};
 
 use crate::{
     body::{ArtifactPlace, HoldingState, NodeBody},
     id::{Digest, NodeId, RepoName, first},
+    reconcile::number_of,
     record::Kind,
     shared::{Artifact, Said, Shared},
-    sorted::Sorted,
+    sorted::{Numbers, Sorted},
 };
 
 /// Records by what they say.
@@ -20,7 +21,7 @@ pub(crate) struct Lookups {
     /// How often one of these was added or taken out.
     holding_changes: u64,
     /// By author.
-    nodes: Sorted<Named>,
+    nodes: Sorted<Shared>,
     /// How often one of these was added or taken out.
     changes: u64,
     /// The same, by site and the order of its nodes.
@@ -33,44 +34,32 @@ pub(crate) struct Lookups {
     policies: Sorted<Shared>,
 }
 
-/// A record, and the beginning of its author's name: nodes are looked up all the time, and to look into a dozen records
-/// for it costs much more than to compare numbers that lie together.
-#[derive(Clone, Debug)]
-struct Named {
-    first: u64,
-    record: Shared,
-}
-
-impl Named {
-    fn of(record: &Shared) -> Self {
-        Named { first: first(&record.author.0), record: record.clone() }
-    }
-
-    fn order(&self, node: &NodeId) -> Ordering {
-        self.first.cmp(&first(&node.0)).then_with(|| self.record.author.cmp(node))
-    }
-}
-
 impl Lookups {
     /// A record counts now.
     pub(crate) fn add(&mut self, record: &Shared) {
         if record.key.kind == Kind::POLICY {
-            self.policies.insert(record.clone(), |one, other| one.position().cmp(&other.position()));
+            let number = number_of(record.position());
+            self.policies.insert(number, record.clone(), |one, other| one.position().cmp(&other.position()));
         }
         match record.said() {
-            Said::Holding { state, .. } if *state != HoldingState::Gone => {
+            Said::Holding { manifest, state, .. } if *state != HoldingState::Gone => {
                 self.holding_changes += 1;
-                self.holders.insert(record.clone(), |one, other| holding(one).cmp(&holding(other)));
+                self.holders.insert(manifest.number(), record.clone(), |one, other| {
+                    holding(one).cmp(&holding(other))
+                });
             }
-            Said::Node { .. } => {
+            Said::Node { body, .. } => {
                 self.changes += 1;
-                self.sites.insert(record.clone(), |one, other| sited(one).cmp(&sited(other)));
-                self.nodes.insert(Named::of(record), |one, other| one.order(&other.record.author));
+                let (site, node) = (number_of_site(&body.site), first(&record.author.0));
+                self.sites.insert(site, record.clone(), |one, other| sited(one).cmp(&sited(other)));
+                self.nodes.insert(node, record.clone(), |one, other| one.author.cmp(&other.author));
             }
             Said::Artifact(said) if said.place.is_some() => {
-                self.artifacts.insert(record.clone(), |one, other| placed(one).cmp(&placed(other)));
-                if subject(said).is_some() {
-                    self.referrers.insert(record.clone(), |one, other| about(one).cmp(&about(other)));
+                let number = said.manifest.number();
+                self.artifacts.insert(number, record.clone(), |one, other| placed(one).cmp(&placed(other)));
+                if let Some(subject) = subject(said) {
+                    let number = subject.number();
+                    self.referrers.insert(number, record.clone(), |one, other| about(one).cmp(&about(other)));
                 }
             }
             _ => {}
@@ -80,21 +69,25 @@ impl Lookups {
     /// A record that counted does not any more.
     pub(crate) fn remove(&mut self, record: &Shared) {
         if record.key.kind == Kind::POLICY {
-            self.policies.remove(|other| other.position().cmp(&record.position()));
+            let number = number_of(record.position());
+            self.policies.remove(number..=number, |other| other.position().cmp(&record.position()));
         }
         match record.said() {
-            Said::Holding { .. } => {
+            Said::Holding { manifest, .. } => {
                 self.holding_changes += 1;
-                self.holders.remove(|other| holding(other).cmp(&holding(record)));
+                self.holders.remove(of_digest(manifest), |other| holding(other).cmp(&holding(record)));
             }
-            Said::Node { .. } => {
+            Said::Node { body, .. } => {
                 self.changes += 1;
-                self.sites.remove(|other| sited(other).cmp(&sited(record)));
-                self.nodes.remove(|other| other.order(&record.author));
+                let author = &record.author;
+                self.sites.remove(of_site(&body.site), |other| sited(other).cmp(&sited(record)));
+                self.nodes.remove(of_node(author), |other| other.author.cmp(author));
             }
-            Said::Artifact(_) => {
-                self.artifacts.remove(|other| placed(other).cmp(&placed(record)));
-                self.referrers.remove(|other| about(other).cmp(&about(record)));
+            Said::Artifact(said) => {
+                self.artifacts.remove(of_digest(&said.manifest), |other| placed(other).cmp(&placed(record)));
+                if let Some(subject) = subject(said) {
+                    self.referrers.remove(of_digest(subject), |other| about(other).cmp(&about(record)));
+                }
             }
             _ => {}
         }
@@ -126,17 +119,20 @@ impl Lookups {
 
     /// What a node says to hold of an artifact.
     pub(crate) fn holding(&self, manifest: &Digest, node: &NodeId) -> Option<HoldingState> {
-        let of_node = |record: &Shared| match holding(record) {
+        let said_of_node = |record: &Shared| match holding(record) {
             Some((of, who, _)) => (of, who).cmp(&(manifest, node)),
             None => Less,
         };
-        let mut said = self.holders.range(of_node).filter(|record| self.is_at_home(record));
+        let mut said =
+            self.holders.range(of_digest(manifest), said_of_node).filter(|record| self.is_at_home(record));
         said.next().and_then(held).map(|(_, state, _)| state)
     }
 
     fn of_artifact(&self, manifest: &Digest) -> impl Iterator<Item = &Shared> + use<'_> {
         let manifest = *manifest;
-        self.holders.range(move |record| holding(record).map_or(Less, |(of, ..)| of.cmp(&manifest)))
+        self.holders.range(of_digest(&manifest), move |record| {
+            holding(record).map_or(Less, |(of, ..)| of.cmp(&manifest))
+        })
     }
 
     /// Whether what a node told a site counts: not where it says to be on another one by now. What it tells the
@@ -148,12 +144,24 @@ impl Lookups {
 
     /// What a node says about itself.
     pub(crate) fn node(&self, node: &NodeId) -> Option<&NodeBody> {
-        body(&self.nodes.get(|named| named.order(node))?.record)
+        body(self.record_of(node)?)
+    }
+
+    fn record_of(&self, node: &NodeId) -> Option<&Shared> {
+        self.nodes.get(of_node(node), |record| record.author.cmp(node))
+    }
+
+    /// Where a node stands among those of the site that it says to be on, see [`crate::surplus::weight`].
+    pub(crate) fn weight(&self, node: &NodeId) -> Option<[u8; 8]> {
+        match self.record_of(node)?.said() {
+            Said::Node { weight, .. } => Some(*weight),
+            _ => None,
+        }
     }
 
     /// The number of the site that a node says to be on.
     pub(crate) fn site_number(&self, node: &NodeId) -> Option<u64> {
-        match self.nodes.get(|named| named.order(node))?.record.said() {
+        match self.record_of(node)?.said() {
             Said::Node { site, .. } => Some(*site),
             _ => None,
         }
@@ -171,13 +179,13 @@ impl Lookups {
 
     /// Every node that has said something about itself.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
-        self.nodes.iter().filter_map(|Named { record, .. }| Some((&record.author, body(record)?)))
+        self.nodes.iter().filter_map(|record| Some((&record.author, body(record)?)))
     }
 
     /// The nodes of a site, in the order in which they keep sessions with others.
     pub(crate) fn nodes_of(&self, site: &str) -> impl Iterator<Item = (&NodeId, &NodeBody)> {
-        let of_site = |record: &Shared| site_of(record).cmp(&Some(site));
-        self.sites.range(of_site).filter_map(|record| Some((&record.author, body(record)?)))
+        let is_of_site = |record: &Shared| site_of(record).cmp(&Some(site));
+        self.sites.range(of_site(site), is_of_site).filter_map(|record| Some((&record.author, body(record)?)))
     }
 
     /// How many nodes have said something about themselves.
@@ -199,13 +207,14 @@ impl Lookups {
     fn sites_up_from<'a>(&'a self, first: Option<&'a Shared>) -> impl Iterator<Item = &'a str> {
         core::iter::successors(first.and_then(site_of), |last| {
             let later = |record: &Shared| if site_of(record) > Some(*last) { Equal } else { Less };
-            self.sites.get(later).and_then(site_of)
+            self.sites.get(number_of_site(last)..=u64::MAX, later).and_then(site_of)
         })
     }
 
     /// An artifact's hashes in a repository.
     pub(crate) fn artifact(&self, repository: &RepoName, manifest: &Digest) -> Option<&ArtifactPlace> {
-        match self.artifacts.get(|record| placed(record).cmp(&Some((manifest, repository))))?.said() {
+        let place = |record: &Shared| placed(record).cmp(&Some((manifest, repository)));
+        match self.artifacts.get(of_digest(manifest), place)?.said() {
             Said::Artifact(said) => said.place.as_ref(),
             _ => None,
         }
@@ -220,7 +229,7 @@ impl Lookups {
     pub(crate) fn repositories(&self, manifest: &Digest) -> impl Iterator<Item = &RepoName> {
         let manifest = *manifest;
         let of_artifact = move |record: &Shared| placed(record).map_or(Less, |(of, _)| of.cmp(&manifest));
-        self.artifacts.range(of_artifact).filter_map(|record| Some(placed(record)?.1))
+        self.artifacts.range(of_digest(&manifest), of_artifact).filter_map(|record| Some(placed(record)?.1))
     }
 
     /// The artifacts of a repository that say to be about this one.
@@ -233,8 +242,30 @@ impl Lookups {
         let of_subject = move |record: &Shared| {
             about(record).map_or(Less, |(of, within, _)| (of, within).cmp(&(&subject, &repository)))
         };
-        self.referrers.range(of_subject).filter_map(|record| Some(*about(record)?.2))
+        self.referrers.range(of_digest(&subject), of_subject).filter_map(|record| Some(*about(record)?.2))
     }
+}
+
+fn of_digest(digest: &Digest) -> Numbers {
+    let number = digest.number();
+    number..=number
+}
+
+fn of_node(node: &NodeId) -> Numbers {
+    let number = first(&node.0);
+    number..=number
+}
+
+fn of_site(site: &str) -> Numbers {
+    let number = number_of_site(site);
+    number..=number
+}
+
+/// The beginning of its name: in its order sites are as far as it tells them apart.
+fn number_of_site(site: &str) -> u64 {
+    let mut beginning = [0; 8];
+    beginning.iter_mut().zip(site.bytes()).for_each(|(place, byte)| *place = byte);
+    u64::from_be_bytes(beginning)
 }
 
 fn holding(record: &Shared) -> Option<(&Digest, &NodeId, bool)> {

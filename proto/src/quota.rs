@@ -6,7 +6,13 @@
 
 use core::cmp::Ordering;
 
-use crate::{id::NodeId, reconcile::Position, record::Kind, shared::Shared, sorted::Sorted};
+use crate::{
+    id::{NodeId, first},
+    reconcile::Position,
+    record::Kind,
+    shared::Shared,
+    sorted::{Numbers, Sorted},
+};
 
 /// Most records of one author, by kind. Kinds that need a grant have no quota: the root chose who writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,21 +81,22 @@ impl Shares {
             return true;
         }
         let of_share = |other: &Shared| share(other).cmp(&Some((record.author, group)));
-        let lowest = || self.0.get(of_share).filter(|_| most > 0);
-        self.0.count(of_share) < most || lowest().is_some_and(|lowest| rank(lowest) < rank(record))
+        let lowest = || self.0.get(numbers(&record.author), of_share).filter(|_| most > 0);
+        self.0.count(numbers(&record.author), of_share) < most
+            || lowest().is_some_and(|lowest| rank(lowest) < rank(record))
     }
 
     /// Counts a record that was taken in.
     pub fn add(&mut self, record: &Shared) {
         if Group::of(record.key.kind).is_some() {
-            self.0.insert(record.clone(), order);
+            self.0.insert(first(&record.author.0), record.clone(), order);
         }
     }
 
     /// Counts a record no more.
     pub fn remove(&mut self, record: &Shared) {
         if Group::of(record.key.kind).is_some() {
-            self.0.remove(|other| order(other, record));
+            self.0.remove(numbers(&record.author), |other| order(other, record));
         }
     }
 
@@ -100,7 +107,9 @@ impl Shares {
             return None;
         }
         let of_share = |other: &Shared| share(other).cmp(&Some((author, group)));
-        self.0.get(of_share).filter(|_| self.0.count(of_share) > quota.of(group))
+        self.0
+            .get(numbers(&author), of_share)
+            .filter(|_| self.0.count(numbers(&author), of_share) > quota.of(group))
     }
 
     /// The highest counter that an author has used in a group. Its next record there has to have a higher
@@ -116,8 +125,14 @@ impl Shares {
             Some(group) => share(other).cmp(&Some((author, group))),
             None => Ordering::Less,
         };
-        self.0.range(of_share)
+        self.0.range(numbers(&author), of_share)
     }
+}
+
+/// The numbers of what one author has.
+fn numbers(author: &NodeId) -> Numbers {
+    let number = first(&author.0);
+    number..=number
 }
 
 fn share(record: &Shared) -> Option<(NodeId, Group)> {

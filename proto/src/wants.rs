@@ -389,6 +389,7 @@ impl Wants {
         let Piece { range, holder: Holder { far, node: from, .. } } = piece;
         want.telling.news |= far;
         want.telling.news_far |= far;
+        want.flying += 1;
         *self.busy.entry(from).or_default() += 1;
         let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
         self.flights.insert(fetch, flight);
@@ -403,6 +404,9 @@ impl Wants {
             if *busy == 0 {
                 self.busy.remove(&flight.from);
             }
+        }
+        if let Some(want) = self.wants.get_mut(&flight.hash) {
+            want.flying = want.flying.saturating_sub(1);
         }
         self.stirred.all();
         Some(flight)

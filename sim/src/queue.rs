@@ -6,8 +6,9 @@ use crate::setup::Nanos;
 
 /// Things that are due at times.
 pub struct Queue<T> {
-    heap: BinaryHeap<Reverse<(Nanos, u64, u32)>>,
-    /// The heap moves its entries about, so what is large lies still.
+    /// When, in which turn, and which slot, as one number: what is compared and moved about all the time is small.
+    heap: BinaryHeap<Reverse<u128>>,
+    /// What is large lies still.
     slots: Vec<Option<T>>,
     free: Vec<u32>,
     sequence: u64,
@@ -30,12 +31,12 @@ impl<T> Queue<T> {
         });
         self.slots[slot as usize] = Some(what);
         self.sequence += 1;
-        self.heap.push(Reverse((at, self.sequence, slot)));
+        self.heap.push(Reverse(entry(at, self.sequence, slot)));
     }
 
     /// When the next thing is due.
     pub fn next(&self) -> Option<Nanos> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        self.heap.peek().map(|Reverse(entry)| (entry >> TURN_BITS) as Nanos)
     }
 
     /// The next thing, if it is due by then, and when it is due.
@@ -43,7 +44,9 @@ impl<T> Queue<T> {
         if self.next()? > by {
             return None;
         }
-        let Reverse((at, sequence, slot)) = self.heap.pop()?;
+        let Reverse(entry) = self.heap.pop()?;
+        let (at, turn) = ((entry >> TURN_BITS) as Nanos, entry as u64);
+        let (sequence, slot) = (turn >> SLOT_BITS, (turn & SLOT_MASK) as u32);
         self.current = sequence;
         self.free.push(slot);
         self.slots[slot as usize].take().map(|what| (at, what))
@@ -71,6 +74,16 @@ impl<T> Queue<T> {
         self.heap.is_empty()
     }
 }
+
+fn entry(at: Nanos, sequence: u64, slot: u32) -> u128 {
+    u128::from(at) << TURN_BITS | u128::from(sequence << SLOT_BITS | u64::from(slot))
+}
+
+/// Of the turn and the slot together.
+const TURN_BITS: u32 = 64;
+/// Of the slot: 268 million things may wait, and 68,000 million may ever be added.
+const SLOT_BITS: u32 = 28;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
 #[cfg(test)]
 mod tests {

@@ -49,12 +49,19 @@ impl Replica {
                 &mut connected.near
             }) += 1;
             if site.is_some_and(|site| site == here) {
-                home.push((peer, weight(here, &peer)));
+                home.extend(self.catalog.weight(&peer).map(|weight| (peer, weight)));
             }
         }
         let whole = self.catalog.nodes_of(here).all(|(node, _)| *node == me || self.membership.is_up(node));
         let crowded = self.catalog.nodes_of(here).count() > self.config.site_sessions + 1;
-        Company { of: None, connected, mine: weight(here, &me), home, whole, crowded }
+        Company { of: None, connected, mine: self.weight_here(&me), home, whole, crowded }
+    }
+
+    /// Where a node stands, or would, among those of this site.
+    pub(super) fn weight_here(&self, node: &NodeId) -> [u8; 8] {
+        let here = &self.config.site;
+        let known = self.catalog.weight(node).filter(|_| self.catalog.site_of(node) == Some(here.as_str()));
+        known.unwrap_or_else(|| weight(here, node))
     }
 
     /// How many sessions there are.

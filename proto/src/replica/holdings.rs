@@ -22,7 +22,6 @@ use crate::{
     id::{Digest, NodeId},
     record::{Key, Kind},
     shared::{Said, Shared},
-    surplus::weight,
     time::{Now, Span, Time},
     wire::{Message, batches},
     writes::{Origin, Pending},
@@ -163,7 +162,8 @@ impl Replica {
             return false;
         }
         let mut others = self.catalog.nodes_of(site).map(|(node, _)| node);
-        others.all(|node| *node == me || !is_there(node) || weight(site, &me) < weight(site, node))
+        let mine = self.weight_here(&me);
+        others.all(|node| *node == me || !is_there(node) || mine < self.weight_here(node))
     }
 
     /// The nodes of the site that say to have all of an artifact.
@@ -323,7 +323,7 @@ impl Replica {
 
     /// What this node is to tell the mesh of an artifact now, if that is anything new.
     fn summary_due(&self, now: Time, manifest: &Digest) -> Option<SummaryBody> {
-        let (me, site) = (self.me(), &self.config.site);
+        let me = self.me();
         let here = self.complete_here(manifest);
         if self.catalog.holding(manifest, &me) != Some(HoldingState::Complete) {
             return None;
@@ -338,7 +338,8 @@ impl Replica {
         }
         let body = SummaryBody { state: HoldingState::Complete, copies: number(here.len()) };
         if let Some(mine) = told.get(&me) {
-            let first = told.keys().all(|node| weight(site, &me) <= weight(site, node));
+            let own = self.weight_here(&me);
+            let first = told.keys().all(|node| own <= self.weight_here(node));
             let most = told.values().max();
             let fewer = first && most.is_some_and(|most| *most < body.copies);
             return (*mine > body.copies || fewer).then_some(body);
@@ -347,7 +348,8 @@ impl Replica {
         let wanted = self.keeper.counted(manifest).unwrap_or_default().max(TELLERS);
         let missing = wanted.saturating_sub(there(LONG)).max(usize::from(there(SHORT) == 0));
         let others = here.iter().filter(|node| !told.contains_key(*node) && !self.is_away(now, node, SHORT));
-        let before = others.filter(|node| weight(site, node) < weight(site, &me)).count();
+        let own = self.weight_here(&me);
+        let before = others.filter(|node| self.weight_here(node) < own).count();
         (before < missing).then_some(body)
     }
 

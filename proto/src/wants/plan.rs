@@ -3,7 +3,10 @@
 //! origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
 //! `pieces`.
 
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::cell::OnceCell;
 
 use super::{
@@ -19,6 +22,7 @@ use crate::{
     config::{ReplicaConfig, Sharing},
     event::{Class, FetchId, Output},
     id::Hash,
+    ranges::Ranges,
     time::{Span, Time},
 };
 
@@ -96,7 +100,7 @@ impl Wants {
         out: &mut Vec<Output>,
     ) {
         let Some(want) = self.wants.get_mut(&hash) else { return };
-        if want.have.missing(want.size).is_empty() {
+        if want.have.contains(&(0..want.size)) {
             want.stage = Stage::Sealing;
             out.push(Output::Seal { hash, size: want.size, digest: want.digest });
             // Of those that are left in a large site each may do more.
@@ -111,20 +115,22 @@ impl Wants {
         }
         want.look_up(world);
         want.join_crowd(now, &hash, world);
-        want.draw(now, self.flights.values().map(|flight| flight.from));
+        want.draw(now, |node| self.busy.contains_key(node));
         let Some(want) = self.wants.get(&hash) else { return };
-        let of_blob = self.flights.iter().filter(|(_, flight)| flight.hash == hash);
-        let flights: Vec<(FetchId, &Flight)> = of_blob.map(|(fetch, flight)| (*fetch, flight)).collect();
+        let flights = flights_of(&self.flights, &hash, want);
         if self.is_nothing_to_do(now, want, &flights) {
             return;
         }
         let turnout = self.turnout(now, want);
-        let Some(want) = self.wants.get_mut(&hash) else { return };
-        if let Some(crowd) = want.crowd.as_mut() {
+        if let Some(want) = self.wants.get_mut(&hash)
+            && let Some(crowd) = want.crowd.as_mut()
+        {
             crowd.rank(turnout, want.grid.count());
         }
         let Some(want) = self.wants.get(&hash) else { return };
-        let mut plan = self.plan_for(now, config, world, (hash, want), (&flights, turnout));
+        let Some(mut plan) = self.plan_for(now, config, world, (hash, want), (&flights, turnout)) else {
+            return;
+        };
         let mut pieces = plan.pieces();
         if pieces.is_empty() && flights.is_empty() {
             pieces.extend(plan.others_work());
@@ -178,6 +184,8 @@ impl Wants {
         want.telling.crowd && (!begun || want.sharers.neighbours(now) >= CROWD)
     }
 
+    /// What a choice goes by; nothing where there is none to be made: nobody has room for a request, and none is under
+    /// way.
     fn plan_for<'a>(
         &'a self,
         now: Time,
@@ -185,50 +193,40 @@ impl Wants {
         world: &impl Holders,
         (hash, want): (Hash, &'a Want),
         (flights, turnout): (&[(FetchId, &Flight)], Turnout),
-    ) -> Plan<'a> {
-        let mut open = want.missing();
-        let mut far = 0;
-        for (_, flight) in flights {
-            far += usize::from(flight.far);
-            open.remove(flight.range.clone());
+    ) -> Option<Plan<'a>> {
+        let (of_holder, in_all) = slots(want.class(), config);
+        let free = in_all.saturating_sub(self.flights.len());
+        if flights.is_empty() && free == 0 {
+            return None;
         }
+        let far = flights.iter().filter(|(_, flight)| flight.far).count();
         let shared = want.sharers.are_getting();
-        let lanes_max = if shared { config.lanes.max(LANES_SHARED) } else { config.lanes };
         let many = self.is_among_many(now, want);
         let carefully = many || now < want.telling.settled_far;
         let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
-        let (of_holder, in_all) = slots(want.class(), config);
-        let lanes_max = |holder: &Holder, whole: bool, rate: Option<u64>| match rate {
-            _ if holder.far && whole && carefully => 1,
-            _ if many && !holder.far => LANES_TRADED,
-            Some(rate) if holder.far && shared => {
-                lanes_over(want.grid.cell_bytes() / rate.max(1)).min(lanes_max)
-            }
-            _ => lanes_max,
+        let lanes = Lanes {
+            most: if shared { config.lanes.max(LANES_SHARED) } else { config.lanes },
+            of_holder,
+            shared,
+            many,
+            carefully,
         };
-        let of_sources = sources(want, config.sharing).into_iter();
-        let sources = of_sources.filter_map(|(holder, has)| {
-            let asked = self.esteem.asked(now, &holder.node);
-            // What some neighbour has is not brought in again because that one failed once.
-            if asked.is_none() && (has.is_none() || holder.far || self.esteem.is_given_up(now, &holder.node))
-            {
-                return None;
-            }
-            let busy = self.busy.get(&holder.node).copied().unwrap_or(0);
-            let lanes = flights.iter().filter(|(_, flight)| flight.from == holder.node).count();
-            let most = lanes_max(&holder, has.is_none(), asked.flatten());
-            let room = most.saturating_sub(lanes).min(of_holder.saturating_sub(busy));
-            let room = if asked.is_some() { room } else { 0 };
-            Some(Source { holder, has, lanes, room, rate: asked.flatten() })
-        });
-        let sources: Vec<Source<'_>> = sources.collect();
-        let free = in_all.saturating_sub(self.flights.len());
+        let sources = self.sources(now, want, config.sharing, (flights, &lanes));
+        let has_room = |source: &Source<'_>| {
+            source.room > 0 && if source.holder.far { free_far > 0 } else { free_near > 0 }
+        };
+        let has_room = sources.iter().any(has_room);
+        if flights.is_empty() && !has_room {
+            return None;
+        }
+        let mut open = if has_room { want.missing() } else { Ranges::new() };
+        flights.iter().for_each(|(_, flight)| open.remove(flight.range.clone()));
         // Where nobody may be asked for anything, nobody's share matters.
         let shares = match free > 0 && sources.iter().any(|source| source.room > 0) {
             true => want.sharers.shares(now, &hash, &world.me(), world.site(&world.me()), want.progressed),
             false => Shares::default(),
         };
-        Plan {
+        Some(Plan {
             now,
             want,
             sharing: config.sharing,
@@ -245,7 +243,37 @@ impl Wants {
             turnout,
             occupied: None,
             cared_for: OnceCell::new(),
+        })
+    }
+
+    /// Those who may be asked, and for how much; nobody where none of them has room and nothing is under way.
+    fn sources<'a>(
+        &self,
+        now: Time,
+        want: &'a Want,
+        sharing: Sharing,
+        (flights, lanes): (&[(FetchId, &Flight)], &Lanes),
+    ) -> Vec<Source<'a>> {
+        let busy_with = |holder: &Holder| self.busy.get(&holder.node).copied().unwrap_or(0);
+        let all = having(want, sharing);
+        // Most of the time they are asked for as much as they may be.
+        if flights.is_empty() && all.iter().all(|(holder, _)| busy_with(holder) >= lanes.of_holder) {
+            return Vec::new();
         }
+        let sources = all.into_iter().filter_map(|(holder, has)| {
+            let asked = self.esteem.asked(now, &holder.node);
+            // What some neighbour has is not brought in again because that one failed once.
+            if asked.is_none() && (has.is_none() || holder.far || self.esteem.is_given_up(now, &holder.node))
+            {
+                return None;
+            }
+            let begun = flights.iter().filter(|(_, flight)| flight.from == holder.node).count();
+            let most = lanes.most_of(want, &holder, has.is_none(), asked.flatten());
+            let room = lanes.of_holder.saturating_sub(busy_with(&holder));
+            let room = if asked.is_some() { most.saturating_sub(begun).min(room) } else { 0 };
+            Some(Source { holder, has, lanes: begun, room, rate: asked.flatten() })
+        });
+        sources.collect()
     }
 
     /// Transfers of a blob that may be begun from other sites and from neighbours, beside those under way.
@@ -281,6 +309,34 @@ impl Wants {
     }
 }
 
+/// How many transfers there may be at a time.
+struct Lanes {
+    /// Of a blob from one holder, where nothing else is said.
+    most: usize,
+    /// From one holder, over all blobs.
+    of_holder: usize,
+    /// Whether others get the blob too,
+    shared: bool,
+    /// and many neighbours among them.
+    many: bool,
+    /// Whether to ask for little where all of it is.
+    carefully: bool,
+}
+
+impl Lanes {
+    /// Transfers of a blob at a time from a holder, who has all of it or not, and sends at this rate.
+    fn most_of(&self, want: &Want, holder: &Holder, whole: bool, rate: Option<u64>) -> usize {
+        match rate {
+            _ if holder.far && whole && self.carefully => 1,
+            _ if self.many && !holder.far => LANES_TRADED,
+            Some(rate) if holder.far && self.shared => {
+                lanes_over(want.grid.cell_bytes() / rate.max(1)).min(self.most)
+            }
+            _ => self.most,
+        }
+    }
+}
+
 /// Transfers at a time from one holder where a cell takes so many milliseconds: what is on its way over a thin line is
 /// nobody else's to fetch.
 fn lanes_over(took: u64) -> usize {
@@ -289,6 +345,19 @@ fn lanes_over(took: u64) -> usize {
         took if took >= CLAIMED.0 / 2 => 2,
         _ => usize::MAX,
     }
+}
+
+/// Transfers of one blob that are under way.
+fn flights_of<'a>(
+    all: &'a BTreeMap<FetchId, Flight>,
+    hash: &Hash,
+    want: &Want,
+) -> Vec<(FetchId, &'a Flight)> {
+    if want.flying == 0 {
+        return Vec::new();
+    }
+    let of_blob = all.iter().filter(|(_, flight)| flight.hash == *hash);
+    of_blob.map(|(fetch, flight)| (*fetch, flight)).collect()
 }
 
 /// How many transfers there may be from a holder, and in all. Slots that are full of what nobody waits for would make a
@@ -301,7 +370,7 @@ fn slots(class: Class, config: &ReplicaConfig) -> (usize, usize) {
 }
 
 /// Everybody who has some of a blob.
-fn sources(want: &Want, sharing: Sharing) -> Vec<Having<'_>> {
+fn having(want: &Want, sharing: Sharing) -> Vec<Having<'_>> {
     let mut all: Vec<Having<'_>> = want.possible_holders().iter().map(|holder| (*holder, None)).collect();
     let whole = want.possible_holders();
     let told = want.sharers.iter().filter(|(_, sharer)| sharing == Sharing::Swarm || !sharer.is_getting());

@@ -44,6 +44,8 @@ pub(super) struct Want {
     /// How many other sites come before this one for what it brings in from there: none at first, more where those
     /// that do are slow.
     pub(super) reach: usize,
+    /// Transfers of it under way.
+    pub(super) flying: usize,
     /// Others that are getting it.
     pub(super) sharers: Sharers,
     pub(super) telling: Telling,
@@ -123,6 +125,7 @@ impl Want {
             idle_since: now,
             drew: now,
             reach: 0,
+            flying: 0,
             sharers: Sharers::default(),
             telling: Telling::default(),
             crowd: None,
@@ -173,14 +176,14 @@ impl Want {
 
     /// Looks whether anything comes from where all of it is, of other sites. Where nothing did for a while, all that is
     /// this site's to bring is there, and what others have not begun with is taken over, little by little.
-    pub(super) fn draw(&mut self, now: Time, from: impl Iterator<Item = NodeId>) {
-        let holders = self.possible_holders();
-        let mut far = holders.iter().filter(|holder| holder.far).map(|holder| holder.node);
-        let (any, mut from) = (far.next(), from);
-        let draws = from.any(|node| any == Some(node) || far.clone().any(|holder| holder == node));
-        if draws || !self.is_settled(now) {
+    ///
+    /// `sends` says whether anything comes from a node.
+    pub(super) fn draw(&mut self, now: Time, sends: impl Fn(&NodeId) -> bool) {
+        let far = || self.possible_holders().iter().filter(|holder| holder.far);
+        let any = far().next().is_some();
+        if !self.is_settled(now) || far().any(|holder| sends(&holder.node)) {
             self.drew = now;
-        } else if any.is_some() && now.since(self.drew) >= IDLE_LINE {
+        } else if any && now.since(self.drew) >= IDLE_LINE {
             self.reach = (self.reach + 1).min(self.sharers.len());
             self.drew = now;
         }
