@@ -64,7 +64,8 @@ where
             request.map(|body| Body::new(Kept { body: Some(Body::new(body)), ended: its, is_coming }));
         let answer = async move {
             let mut answer = router.oneshot(request).await?;
-            if !ended.load(Ordering::Relaxed) && !(is_coming && is_short) {
+            let stays = ended.load(Ordering::Relaxed) || (is_coming && is_short);
+            if !stays {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)
