@@ -17,6 +17,7 @@ mod pace;
 mod parts;
 mod reply;
 mod token;
+mod unread;
 mod uploads;
 
 #[cfg(test)]

@@ -574,6 +574,8 @@ impl Inner {
             }
         }
         self.blobs.shutdown().await;
+        // The least of it, so last.
+        self.partials.stop().await;
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::unread::Heard;
 use crate::access::{Peer, limits::Limits, tls::Tls};
 
 /// Serves `router` until `shutdown`, then lets requests under way finish for at most [`DRAIN`].
@@ -147,7 +148,8 @@ where
         .max_header_list_size(HEADER_MAX as u32)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW);
-    let served = builder.serve_connection(TokioIo::new(Patient::new(io)), TowerToHyperService::new(router));
+    let served =
+        builder.serve_connection(TokioIo::new(Patient::new(io)), TowerToHyperService::new(Heard(router)));
     let mut served = std::pin::pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,

@@ -331,6 +331,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_coming_when_the_node_stops_is_gone_on_with() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let all = large();
+        let store = Store::open(dir.path()).await.expect("opened").store;
+        let mut incoming = store.incoming(&repository(), sha256(&all)).await.expect("begun");
+        incoming.comes_from(Origin { size: Some(1_000_000), etag: None });
+        let cut = incoming.append(body(&[&all[..600_000]], false), 1 << 30).await;
+        assert!(matches!(cut, Err(IngestError::Interrupted(_))), "{cut:?}");
+        store.shutdown().await;
+        let kept = std::fs::read_dir(store.0.dirs.partial()).expect("a directory").count();
+        assert_eq!(kept, 2, "the file and its note, before anything is dropped");
+        drop((incoming, store));
+        let store = Store::open(dir.path()).await.expect("opened").store;
+        let incoming = store.incoming(&repository(), sha256(&all)).await.expect("begun");
+        assert_eq!(incoming.length(), 600_000);
+    }
+
+    #[tokio::test]
     async fn only_what_is_as_noted_is_gone_on_with() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path()).await.expect("opened").store;

@@ -23,6 +23,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use waystation_proto::{Digest, Hash, RepoName};
 
 use super::{
@@ -34,6 +35,9 @@ use super::{
 pub(super) struct Partials {
     dir: PathBuf,
     known: Mutex<BTreeMap<String, Rest>>,
+    /// The tasks that note, and what has them do it for the last time.
+    noters: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// One of them.
@@ -129,7 +133,8 @@ impl Partials {
             (name, Rest { busy: false, bytes, since: now.checked_sub(age).unwrap_or(now) })
         });
         let known = Mutex::new(known.collect());
-        let partials = Arc::new(Partials { dir, known });
+        let partials =
+            Arc::new(Partials { dir, known, noters: TaskTracker::new(), stop: CancellationToken::new() });
         partials.sweep(now, BYTES_MAX);
         Ok(partials)
     }
@@ -145,6 +150,15 @@ impl Partials {
         let noted = AtomicU64::new(rest.bytes);
         let partials = self.clone();
         Some(Arc::new(Claim { partials, name, repository: repository.clone(), digest, noted }))
+    }
+
+    /// Has what is coming noted for the last time, so that the next run goes on from there.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.noters.close();
+        if tokio::time::timeout(LAST, self.noters.wait()).await.is_err() {
+            tracing::debug!("the disk is slow; the last seconds of some downloads will come again");
+        }
     }
 
     /// Removes what has rested too long, and the oldest of what rests until there are at most so many bytes.
@@ -268,12 +282,14 @@ impl Noter {
     ) -> io::Result<Self> {
         // Opened anew, so that an error of the disk is told here and to whoever writes.
         let file = OpenOptions::new().read(true).open(claim.path())?;
+        let (noters, stop) = (claim.partials.noters.clone(), claim.partials.stop.clone());
         let mut noting = Noting { claim, origin, file, hasher, noted: have };
         let (end, mut ended) = oneshot::channel();
-        let task = tokio::spawn(async move {
+        let task = noters.spawn(async move {
             loop {
                 let forgotten = tokio::select! {
                     forgotten = &mut ended => Some(forgotten.is_ok()),
+                    () = stop.cancelled() => Some(false),
                     () = tokio::time::sleep(EVERY) => None,
                 };
                 if forgotten == Some(true) {
@@ -372,6 +388,8 @@ const NOTE: &str = ".json";
 const NOTE_MAX: u64 = 4096;
 /// How often a note is written: what came after the last one is lost in a crash.
 const EVERY: Duration = Duration::from_secs(5);
+/// How long the node's end waits for the last notes.
+const LAST: Duration = Duration::from_secs(3);
 /// New bytes that make it worth a note.
 const LEAST: u64 = 256 * 1024;
 /// For how long one is kept that nobody asks for.

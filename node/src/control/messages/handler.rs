@@ -13,7 +13,7 @@ use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
     futures::{
-        AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt,
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt,
         future::BoxFuture,
         io::WriteHalf,
         stream::{self, BoxStream, FuturesUnordered, SelectAll},
@@ -64,7 +64,7 @@ pub(crate) struct Handler {
     small: VecDeque<Letter>,
     /// Each for a stream of its own.
     large: VecDeque<Letter>,
-    large_sent: FuturesUnordered<BoxFuture<'static, (MessageId, io::Result<()>)>>,
+    large_sent: FuturesUnordered<BoxFuture<'static, (MessageId, Result<(), Failure>)>>,
     incoming: SelectAll<BoxStream<'static, Frame>>,
     pending: Pending,
     told: VecDeque<Told>,
@@ -153,6 +153,7 @@ impl Line {
         let Line::Open { outbox, sent, .. } = self else { return false };
         let before = queue.len();
         while !queue.is_empty()
+            && sent.len() < SENT_MAX
             && let Ok(room) = outbox.try_reserve()
             && let Some(Letter { id, message }) = queue.pop_front()
         {
@@ -220,7 +221,7 @@ impl Handler {
         if let Poll::Ready(Some((id, result))) = self.large_sent.poll_next_unpin(cx) {
             match result {
                 Ok(()) => self.arrived(id),
-                Err(_) => self.failed(id, Failure::Lost),
+                Err(failure) => self.failed(id, failure),
             }
             return Poll::Ready(());
         }
@@ -234,6 +235,9 @@ impl Handler {
             Poll::Ready(Err(lost)) => lost.into_iter().for_each(|id| self.failed(id, Failure::Lost)),
             Poll::Pending => {
                 let late = std::task::ready!(self.pending.poll_late(cx));
+                // Sent after all it would come twice, and these queues would have no bound.
+                self.small.retain(|letter| letter.id != late);
+                self.large.retain(|letter| letter.id != late);
                 self.told.push_back(Told::Failed(late, Failure::TimedOut));
             }
         }
@@ -337,17 +341,25 @@ async fn write(mut stream: WriteHalf<Stream>, mut letters: Receiver<Vec<u8>>) {
     }
 }
 
-/// Sends a message on a stream of its own.
-async fn send_one(mut stream: Stream, letter: Letter) -> (MessageId, io::Result<()>) {
+/// Sends a message on a stream of its own, which ends with what is waited for the answer: whoever takes none of it
+/// must not have it kept for ever.
+async fn send_one<T: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: T,
+    letter: Letter,
+) -> (MessageId, Result<(), Failure>) {
     let sent = async {
         frames::write(&mut stream, &letter.message).await?;
         stream.close().await?;
         match frames::answers(&mut stream).await {
             Some(_) => Ok(()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
         }
     };
-    (letter.id, sent.await)
+    let sent = match tokio::time::timeout(TIMEOUT, sent).await {
+        Ok(sent) => sent.map_err(|_| Failure::Lost),
+        Err(_) => Err(Failure::TimedOut),
+    };
+    (letter.id, sent)
 }
 
 /// Larger messages have a stream of their own.
@@ -356,6 +368,9 @@ const SMALL_MAX: usize = 16 * 1024;
 /// Streams of the other side: its line, its large messages, and as many that it has given up.
 const INCOMING_MAX: usize = 2 * DIRECT_MAX + 32;
 
+/// On the line at a time, and as many that were given up: who answers none of them gets no more.
+const SENT_MAX: usize = 2 * DIRECT_MAX;
+
 /// For the answer to a message, which may be 1 MiB on a thin link.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -363,7 +378,42 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 mod tests {
     use std::future::poll_fn;
 
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_has_nothing_kept_for_it() {
+        // Room for part of a large message; the other side reads none of it, and stays.
+        let (near, _far) = tokio::io::duplex(1024);
+        let sending = send_one(near.compat(), Letter::new(MessageId(1), vec![0; 100_000]));
+        let sent = tokio::time::timeout(10 * TIMEOUT, sending).await;
+        assert_eq!(sent.expect("it ends"), (MessageId(1), Err(Failure::TimedOut)));
+
+        // What waits for a line that does not open, or for room on it.
+        let mut handler = Handler { line: Line::Asked, ..Handler::default() };
+        for (id, length) in [(2, 10), (3, SMALL_MAX + 1)] {
+            handler.on_behaviour_event(Letter::new(MessageId(id), vec![0; length]));
+            poll_fn(|cx| handler.advance(cx)).await;
+            assert!(matches!(handler.told.pop_back(), Some(Told::Failed(_, Failure::TimedOut))));
+        }
+        assert_eq!((handler.small.len(), handler.large.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_is_not_answered_takes_no_more() {
+        let (outbox, mut letters) = channel(DIRECT_MAX);
+        let (writer, answers) = (std::future::pending().boxed(), stream::pending().boxed());
+        let mut line = Line::Open { outbox, writer, answers, sent: VecDeque::new() };
+        let mut queue: VecDeque<Letter> =
+            (0..1000).map(|id| Letter::new(MessageId(id), Vec::new())).collect();
+        for _ in 0..1000 {
+            line.take(&mut queue);
+            // The other side reads all of it.
+            while letters.try_recv().is_ok() {}
+        }
+        assert_eq!(queue.len(), 1000 - SENT_MAX);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_answered_in_time_is_given_up_once_and_the_rest_is_not() {
