@@ -77,6 +77,8 @@ pub struct Scene {
     pub bytes: usize,
     pub layers: &'static [usize],
     pub quick: bool,
+    /// How long idle nodes are watched.
+    pub idle: Duration,
     /// Differs between runs.
     pub seed: u64,
 }
@@ -202,7 +204,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "idle",
-        about: "4 sites of 5 nodes with 5,000 artifacts known, for 10 minutes (quick: 1)",
+        about: "4 sites of 5 nodes with 5,000 artifacts known, watched for 10 minutes unless said otherwise (quick: 1)",
         topology: "idle.toml",
         layers: &[],
         act: acts::idle::act,

@@ -25,7 +25,7 @@ mod spaces;
 mod usage;
 mod wire;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use clap::Parser;
 use waystation_topology::Topology;
@@ -52,6 +52,10 @@ struct Options {
     /// Short waits: a cut of 15 s, an idle minute, 500 artifacts.
     #[arg(long)]
     quick: bool,
+    /// Minutes for which idle nodes are watched. Sessions with other sites are looked after every 20 and 50 minutes, all at
+    /// about the same time: ten minutes see all of it or nothing.
+    #[arg(long, default_value_t = 10)]
+    idle: u64,
     /// Three cases of 20 MiB once, that they work: fails where bytes are wrong or lines carry less than they must.
     #[arg(long)]
     short: bool,
@@ -124,7 +128,8 @@ fn measure(case: &Case, options: &Options, report: &mut Report) {
                 let topology = Topology::load(&topology_file(case.topology)).map_err(|e| e.to_string())?;
                 let (seed, layers, quick) = (1 + run as u64, case.layers, options.quick);
                 eprintln!("{} ({}), {mebibytes} MiB, run {} of {runs}", case.name, sharing.name(), run + 1);
-                let scene = Scene { topology, sharing, bytes, layers, quick, seed };
+                let idle = Duration::from_secs(60 * if quick { 1 } else { options.idle });
+                let scene = Scene { topology, sharing, bytes, layers, quick, idle, seed };
                 let outcome = (case.act)(&scene).map_err(|skipped| skipped.0).inspect_err(|why| {
                     eprintln!("\n!!! NOT TESTED: {}: {why} !!!\n", case.name);
                 })?;

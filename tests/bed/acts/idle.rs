@@ -20,8 +20,6 @@ use crate::{
 const ARTIFACTS: usize = 5_000;
 const ARTIFACTS_QUICK: usize = 500;
 const PUSHERS: usize = 4;
-const WATCHED: Duration = Duration::from_secs(600);
-const WATCHED_QUICK: Duration = Duration::from_secs(60);
 /// What the publishing set off is over after this long: nodes that found one another by it end the sessions that they do
 /// not need after five idle minutes, a few at a time.
 const SETTLED: Duration = Duration::from_secs(480);
@@ -52,7 +50,7 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
     }
     eprintln!("they do; waiting until they have settled");
     let known = fleet.crossed();
-    let (settled, watched) = if scene.quick { (SETTLED_QUICK, WATCHED_QUICK) } else { (SETTLED, WATCHED) };
+    let settled = if scene.quick { SETTLED_QUICK } else { SETTLED };
     thread::sleep(settled);
     eprintln!("watching");
     let look = || {
@@ -63,7 +61,7 @@ pub fn act(scene: &Scene) -> Result<Outcome, Skipped> {
         (fleet.crossed(), nodes.collect::<Vec<_>>(), Instant::now())
     };
     let before = look();
-    thread::sleep(watched);
+    thread::sleep(scene.idle);
     let after = look();
     let seconds = (after.2 - before.2).as_secs_f64();
     let settling: Vec<f64> = (1..known.len())
