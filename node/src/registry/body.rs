@@ -183,7 +183,7 @@ fn units(length: usize) -> u32 {
 }
 
 /// Memory that all readers share.
-const BUDGET: usize = 32 * 1024 * 1024;
+const BUDGET: usize = 24 * 1024 * 1024;
 /// The longest step: longer ones were measured not to be faster.
 const STEP: usize = 1024 * 1024;
 /// The shortest step, in which the budget is counted: all connections of a listener have room for one.
