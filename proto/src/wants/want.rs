@@ -189,9 +189,10 @@ impl Want {
         }
     }
 
-    /// Who is there and could send all of it, best first.
-    pub(super) fn holders(&self, world: &impl Holders) -> Vec<Holder> {
-        self.of(world, self.manifests.iter().flat_map(|manifest| world.holders(manifest)))
+    /// Whether anybody is there who could send all of it and of whom that is true.
+    pub(super) fn has_holder(&self, world: &impl Holders, is_good: impl Fn(Holder) -> bool) -> bool {
+        self.told_by.iter().filter_map(|node| world.member(node)).any(&is_good)
+            || self.manifests.iter().any(|manifest| world.holders(manifest).into_iter().any(&is_good))
     }
 
     /// Finds out who might, unless nothing has changed since the last time.
