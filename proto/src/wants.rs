@@ -8,7 +8,6 @@ mod crowd;
 mod esteem;
 mod pieces;
 mod plan;
-mod row;
 mod sharing;
 mod telling;
 mod want;
