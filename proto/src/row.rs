@@ -78,6 +78,13 @@ impl<V> Row<V> {
         Some(self.all.remove(at).1)
     }
 
+    pub(crate) fn remove_first(&mut self) {
+        if !self.is_empty() {
+            self.numbers.remove(0);
+            self.all.remove(0);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
@@ -118,7 +125,7 @@ mod tests {
     proptest! {
         /// Names that differ in their last byte only are told apart, and sorted, as others are.
         #[test]
-        fn a_row_is_a_map(steps in prop::collection::vec((0_u8..4, 0_u8..3, 0_u8..3, any::<u32>()), 0..60)) {
+        fn a_row_is_a_map(steps in prop::collection::vec((0_u8..5, 0_u8..3, 0_u8..3, any::<u32>()), 0..60)) {
             let (mut row, mut map) = (Row::default(), BTreeMap::new());
             for (step, begin, end, value) in steps {
                 let mut name = [7; 32];
@@ -131,6 +138,10 @@ mod tests {
                         row.get_or_insert_with(node, || value),
                         map.entry(node).or_insert(value)
                     ),
+                    3 => {
+                        row.remove_first();
+                        map.pop_first();
+                    }
                     _ => row.values_mut().chain(map.values_mut()).for_each(|one| *one = one.wrapping_add(1)),
                 }
                 prop_assert!(row.iter().eq(map.iter()) && row.iter_mut().eq(map.iter_mut()));

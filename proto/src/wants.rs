@@ -33,6 +33,7 @@ use crate::{
     event::{Class, Event, Fault, FetchId, Output, RequestId, WantFailure},
     id::{Digest, Hash, NodeId},
     ranges::Ranges,
+    row::Row,
     time::{Span, Time},
     wire::Extent,
 };
@@ -43,7 +44,7 @@ pub struct Wants {
     wants: BTreeMap<Hash, Want>,
     flights: BTreeMap<FetchId, Flight>,
     /// Transfers under way from each holder.
-    busy: BTreeMap<NodeId, usize>,
+    busy: Row<usize>,
     esteem: Esteem,
     window: Window,
     rounds: Rounds,
@@ -392,7 +393,7 @@ impl Wants {
         want.telling.news |= far;
         want.telling.news_far |= far;
         want.flying += 1;
-        *self.busy.entry(from).or_default() += 1;
+        *self.busy.get_or_insert_with(from, || 0) += 1;
         let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
         self.flights.insert(fetch, flight);
         let addresses = world.addresses(&from);

@@ -59,6 +59,8 @@ struct Possible {
     /// What was known of holders and members then; nothing where it has to be found out anew.
     of: Option<u64>,
     holders: Vec<Holder>,
+    /// The same, by name.
+    names: Vec<NodeId>,
 }
 
 /// What the others have been told of a want.
@@ -200,7 +202,10 @@ impl Want {
         let known = world.changes();
         if known.is_none() || known != self.possible.of {
             let of_artifacts = self.manifests.iter().flat_map(|manifest| world.with_session(manifest));
-            self.possible = Possible { of: known, holders: self.of(world, of_artifacts) };
+            let holders = self.of(world, of_artifacts);
+            let mut names: Vec<NodeId> = holders.iter().map(|holder| holder.node).collect();
+            names.sort_unstable();
+            self.possible = Possible { of: known, holders, names };
         }
     }
 
@@ -221,6 +226,11 @@ impl Want {
     /// Who might have at the last look, best first.
     pub(super) fn possible_holders(&self) -> &[Holder] {
         &self.possible.holders
+    }
+
+    /// Whether that is one of them.
+    pub(super) fn may_have(&self, node: &NodeId) -> bool {
+        self.possible.names.binary_search(node).is_ok()
     }
 
     fn of(&self, world: &impl Holders, of_artifacts: impl Iterator<Item = Holder>) -> Vec<Holder> {
