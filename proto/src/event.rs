@@ -378,7 +378,7 @@ pub enum Output {
         /// What to give back.
         timer: Timer,
     },
-    /// Make records durable. Answered by `Persisted` or `PersistFailed`.
+    /// Make records durable. Answered by `Persisted` or `PersistFailed`; those of [`WriteId::UNANSWERED`] need not be.
     Persist {
         /// Which write.
         write: WriteId,
@@ -483,6 +483,12 @@ pub enum Output {
 /// A write of records; chosen by the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
+
+impl WriteId {
+    /// Writes of which nothing follows, whether they become durable or not: an answer is not needed, and changes nothing.
+    /// Any number of them have this name.
+    pub const UNANSWERED: WriteId = WriteId(0);
+}
 
 /// Content of an upstream: a manifest or a blob, by the repository through which clients see it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -43,6 +43,7 @@ pub mod record;
 pub mod replica;
 pub mod retention;
 pub mod rounds;
+mod row;
 pub mod shared;
 mod sorted;
 mod sums;

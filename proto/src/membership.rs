@@ -10,6 +10,7 @@ use crate::{
     event::{Class, DialTarget, Output},
     id::NodeId,
     presence::Presence,
+    row::Row,
     surplus::{Share, Surplus},
     time::{Span, Time},
 };
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Membership {
     /// Since when each is up.
-    sessions: BTreeMap<NodeId, Time>,
+    sessions: Row<Time>,
     /// How often one began or ended.
     changes: u64,
     /// Join addresses and what the local network told of.
@@ -133,7 +134,7 @@ impl Membership {
 
     /// Whether a member has a session.
     pub fn is_up(&self, node: &NodeId) -> bool {
-        self.sessions.contains_key(node)
+        self.sessions.contains(node)
     }
 
     /// Whether a member can be asked for something at that time: it has a session, and answered if somebody
@@ -263,7 +264,7 @@ impl Membership {
         let mut next = self.company_lasts().into_iter().chain(room.far_from).min();
         for (address, place) in &mut self.places {
             let known = |is: &dyn Fn(&NodeId) -> bool| place.node.as_ref().is_some_and(is);
-            let connected = known(&|node| self.sessions.contains_key(node));
+            let connected = known(&|node| self.sessions.contains(node));
             let apart = known(&|node| self.surplus.is_apart(now, node));
             let wanted = !connected && !apart && (!place.fleeting || room.site > 0);
             if wanted && place.attempt.start(now) {

@@ -9,6 +9,7 @@ use crate::{
     alarm::sooner,
     event::{FetchId, Input, Output},
     id::{Digest, NodeId},
+    row::Row,
     time::{Span, Time},
     wire::Message,
 };
@@ -16,7 +17,7 @@ use crate::{
 /// Who is there, as far as is known.
 #[derive(Debug, Default)]
 pub struct Presence {
-    members: BTreeMap<NodeId, Member>,
+    members: Row<Member>,
     /// Transfers under way, from whom, and since when.
     flights: BTreeMap<FetchId, (NodeId, Time)>,
     /// Artifacts that a client has asked for not long ago.

@@ -402,7 +402,6 @@ impl Replica {
                     self.apply(now, record, out);
                 }
             }
-            Origin::Others => {}
         }
         out.extend(pending.then.map(Output::Catalog));
         out.extend(pending.request.map(|request| Output::Notify(Event::Written { request })));

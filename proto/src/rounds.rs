@@ -1,10 +1,7 @@
 //! When this node's catalog is compared with which member's: seldom when nothing happens, soon after news,
 //! and ever more seldom where it does not help. How catalogs are compared is [`crate::reconcile`]'s business.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, vec::Vec};
 use core::ops::RangeInclusive;
 
 use crate::{
@@ -12,13 +9,14 @@ use crate::{
     config::ReplicaConfig,
     id::NodeId,
     record::RecordId,
+    row::Row,
     time::{Span, Time},
 };
 
 /// When the next round with each member is due.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    of: BTreeMap<NodeId, Round>,
+    of: Row<Round>,
     /// Nothing is due before.
     soonest: Option<Time>,
 }

@@ -8,7 +8,6 @@ mod crowd;
 mod esteem;
 mod pieces;
 mod plan;
-mod row;
 mod sharing;
 mod telling;
 mod want;
@@ -34,6 +33,7 @@ use crate::{
     event::{Class, Event, Fault, FetchId, Output, RequestId, WantFailure},
     id::{Digest, Hash, NodeId},
     ranges::Ranges,
+    row::Row,
     time::{Span, Time},
     wire::Extent,
 };
@@ -44,7 +44,7 @@ pub struct Wants {
     wants: BTreeMap<Hash, Want>,
     flights: BTreeMap<FetchId, Flight>,
     /// Transfers under way from each holder.
-    busy: BTreeMap<NodeId, usize>,
+    busy: Row<usize>,
     esteem: Esteem,
     window: Window,
     rounds: Rounds,
@@ -334,18 +334,21 @@ impl Wants {
         for (hash, want) in urgent {
             // A session may be up in name only for long after a link broke. Whoever has just failed twice is
             // as good as gone, unless bytes have come: then patience is the better answer. A liar is gone.
-            let begun = !want.have.is_empty() || self.flights.values().any(|flight| flight.hash == *hash);
+            let begun = !want.have.is_empty() || want.flying > 0;
             let is_gone = |node: &NodeId| {
                 self.esteem.is_liar(now, node) || (!begun && self.esteem.is_given_up(now, node))
             };
             let there = |node: &NodeId| world.member(node).is_some();
-            let sharers = want.sharers.iter().filter(|(node, sharer)| sharer.is_hearsay || there(node));
-            let holders = want.holders(world).into_iter().chain(sharers.map(|(_, sharer)| sharer.holder));
             let barred = !world.far_allowed(Class::Client);
-            let mut holders = holders.filter(|holder| !(holder.far && barred));
-            let nobody = holders.all(|holder| is_gone(&holder.node));
+            let may_send = |holder: Holder| !(is_gone(&holder.node) || holder.far && barred);
+            // To find out who has all of it takes longest, so that comes last.
+            let nobody = || {
+                let mut sharers =
+                    want.sharers.iter().filter(|(node, sharer)| sharer.is_hearsay || there(node));
+                !sharers.any(|(_, sharer)| may_send(sharer.holder)) && !want.has_holder(world, may_send)
+            };
             let stalled = now.since(want.progressed) >= config.want_patience;
-            if nobody && now.since(want.asked) >= config.probe_patience {
+            if now.since(want.asked) >= config.probe_patience && nobody() {
                 hopeless.push((*hash, WantFailure::NoHolder));
             } else if stalled || (want.failures >= FAILURES_MAX && !begun) {
                 hopeless.push((*hash, WantFailure::Stalled));
@@ -390,7 +393,7 @@ impl Wants {
         want.telling.news |= far;
         want.telling.news_far |= far;
         want.flying += 1;
-        *self.busy.entry(from).or_default() += 1;
+        *self.busy.get_or_insert_with(from, || 0) += 1;
         let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
         self.flights.insert(fetch, flight);
         let addresses = world.addresses(&from);

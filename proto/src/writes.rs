@@ -61,8 +61,6 @@ pub enum Origin {
     Own,
     /// Others', on which this node may act as soon as it knows them (grants): applied when durable.
     Relied,
-    /// Others', applied when they came.
-    Others,
     /// Notes of this node's for itself: neither applied nor told.
     Local,
     /// This node's own, of use after a restart: put aside when durable, and told only if they stay true.
@@ -193,8 +191,7 @@ impl Writes {
     /// Whether something on its way to disk, and not applied yet, wins over a record or is that record. To
     /// take that record in would put it on disk after, hence over, the winner.
     pub fn outdo(&self, record: &Shared) -> bool {
-        let unapplied = self.pending.values().filter(|pending| pending.origin != Origin::Others);
-        let mut records = unapplied.flat_map(|pending| &pending.records);
+        let mut records = self.pending.values().flat_map(|pending| &pending.records);
         records.any(|known| known.key == record.key && !record.beats(known))
     }
 

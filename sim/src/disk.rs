@@ -2,7 +2,7 @@
 //! every write that was under way, and some of the blobs that were not complete.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -52,6 +52,8 @@ pub struct Disk {
     records: Records,
     complete: BTreeMap<Hash, u64>,
     partial: BTreeMap<Hash, Ranges>,
+    /// Records that are durable from a time on, which nobody looks at before then; by time.
+    coming: VecDeque<(Nanos, Vec<Shared>)>,
     /// Records become durable in the order in which they were asked for, and so do blobs.
     records_until: Nanos,
     blobs_until: Nanos,
@@ -85,6 +87,7 @@ impl Disk {
             records: BTreeMap::new(),
             complete: BTreeMap::new(),
             partial: BTreeMap::new(),
+            coming: VecDeque::new(),
             records_until: 0,
             blobs_until: 0,
             full: false,
@@ -119,11 +122,17 @@ impl Disk {
 
     /// Whether the write that is due now fails.
     pub fn fails(&mut self, permille: u64) -> bool {
-        self.full || (permille > 0 && happens(&mut self.rng, permille))
+        self.full || self.breaks(permille)
+    }
+
+    /// Whether a write fails that has room.
+    pub fn breaks(&mut self, permille: u64) -> bool {
+        permille > 0 && happens(&mut self.rng, permille)
     }
 
     /// Whether it takes no more from now on.
-    pub fn set_full(&mut self, full: bool) {
+    pub fn set_full(&mut self, now: Nanos, full: bool) {
+        self.settle(now);
         self.full = full;
     }
 
@@ -143,19 +152,44 @@ impl Disk {
     }
 
     /// What is durable now.
-    pub fn image(&self) -> Image {
+    pub fn image(&mut self, now: Nanos) -> Image {
+        self.settle(now);
         Image { records: self.records(), complete: self.complete.clone() }
     }
 
     /// Has only what the image has.
     pub fn replace(&mut self, image: Image) {
         self.wipe();
-        self.keep(image.records);
+        self.put(image.records);
         self.complete = image.complete;
     }
 
     /// Makes records durable: each replaces what was kept under its key.
-    pub fn keep(&mut self, records: Vec<Shared>) {
+    pub fn keep(&mut self, now: Nanos, records: Vec<Shared>) {
+        self.settle(now);
+        self.put(records);
+    }
+
+    /// Makes records durable at that time, see [`Disk::kept_at`], which nobody waits for: no moment of its own is needed.
+    pub fn keep_later(&mut self, now: Nanos, at: Nanos, records: Vec<Shared>) {
+        self.coming.push_back((at, records));
+        if self.coming.len() >= COMING_MAX {
+            self.settle(now);
+        }
+    }
+
+    /// Makes durable what is so by now.
+    pub fn settle(&mut self, now: Nanos) {
+        while self.coming.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, records)) = self.coming.pop_front()
+        {
+            if !self.full {
+                self.put(records);
+            }
+        }
+    }
+
+    fn put(&mut self, records: Vec<Shared>) {
         for record in records {
             self.leave(record.position());
             self.records.insert(record.position(), record);
@@ -163,7 +197,8 @@ impl Disk {
     }
 
     /// Drops what is kept under these keys.
-    pub fn forget(&mut self, keys: &[Key]) {
+    pub fn forget(&mut self, now: Nanos, keys: &[Key]) {
+        self.settle(now);
         for key in keys {
             let position = Position::from_be_bytes(key.prefix());
             self.leave(position);
@@ -177,12 +212,12 @@ impl Disk {
         }
     }
 
-    /// How many records are kept.
+    /// How many records are kept, as far as was [settled](Disk::settle).
     pub fn count(&self) -> usize {
         self.common.0.records.len() - self.gone.len() + self.records.len()
     }
 
-    /// Every record kept, those that are common first, each by key.
+    /// Every record kept, as far as was [settled](Disk::settle), those that are common first, each by key.
     pub fn records(&self) -> Vec<Shared> {
         let common = self.common.0.records.iter().filter(|(position, _)| !self.gone.contains(position));
         let mut records = by_key(common.map(|(_, record)| record));
@@ -246,7 +281,9 @@ impl Disk {
     }
 
     /// The machine stops: what was under way is gone, and half of the incomplete blobs.
-    pub fn crash(&mut self) {
+    pub fn crash(&mut self, now: Nanos) {
+        self.settle(now);
+        self.coming.clear();
         (self.records_until, self.blobs_until) = (0, 0);
         let rng = &mut self.rng;
         self.partial.retain(|_, _| rng.bool());
@@ -256,6 +293,7 @@ impl Disk {
     pub fn wipe(&mut self) {
         self.common = Common::default();
         self.gone.clear();
+        self.coming.clear();
         self.records.clear();
         self.complete.clear();
         self.partial.clear();
@@ -269,6 +307,8 @@ fn by_key<'a>(records: impl Iterator<Item = &'a Shared>) -> Vec<Shared> {
     records
 }
 
+/// Writes that become durable together, as far as they are: to touch a disk for each costs more than the writes.
+const COMING_MAX: usize = 64;
 /// How long making something durable takes.
 const SYNC: std::ops::Range<Nanos> = MILLISECOND..20 * MILLISECOND;
 /// How many times that while a disk is slow.
@@ -276,7 +316,11 @@ const SLOWNESS: u64 = 100;
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+    use waystation_proto::{MeshId, NodeId};
+
     use super::*;
+    use crate::rogue;
 
     #[test]
     fn a_blob_does_not_wait_for_records_that_wait_for_company() {
@@ -284,5 +328,27 @@ mod tests {
         let (records, blob) = (disk.kept_at(0, 500 * MILLISECOND), disk.sealed_at(0));
         assert!(records >= 500 * MILLISECOND && blob < 20 * MILLISECOND, "{records}, {blob}");
         assert!(disk.kept_at(0, 0) > records && disk.sealed_at(0) > blob, "each in the order of asking");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_durable_when_it_would_have_been_otherwise() {
+        let root = SigningKey::from_bytes(&[7; 32]);
+        let mesh = MeshId::of_root(&NodeId(root.verifying_key().to_bytes()));
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(|number| rogue::unknown(&mesh, &root, number));
+        let mut disk = Disk::new(fastrand::Rng::with_seed(1));
+        disk.keep_later(0, 10, vec![first.clone()]);
+        disk.forget(5, std::slice::from_ref(&first.key));
+        assert_eq!(disk.count(), 0, "is on its way");
+        disk.keep(20, vec![second]);
+        assert_eq!(disk.count(), 2, "and came after what was forgotten");
+        disk.keep_later(20, 30, vec![third.clone()]);
+        disk.crash(29);
+        disk.settle(30);
+        assert_eq!(disk.count(), 2, "what is on its way is lost");
+        disk.keep_later(30, 40, vec![third]);
+        disk.set_full(41, true);
+        disk.keep_later(41, 50, vec![fourth]);
+        disk.settle(60);
+        assert_eq!(disk.count(), 3, "a full disk takes nothing");
     }
 }

@@ -115,9 +115,9 @@ impl Host {
     }
 
     /// Stops at once. Returns its own words, which it had told others.
-    pub fn crash(&mut self) -> Vec<Shared> {
+    pub fn crash(&mut self, now: Nanos) -> Vec<Shared> {
         self.peers.clear();
-        self.disk.crash();
+        self.disk.crash(now);
         let own = |replica: Replica| {
             let records = replica.catalog().iter().filter(|record| record.author == self.id);
             records.cloned().collect()

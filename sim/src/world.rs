@@ -301,6 +301,7 @@ impl World {
         }
         self.now = self.now.max(end);
         self.settle_lines();
+        self.hosts.iter_mut().for_each(|host| host.disk.settle(self.now));
     }
 
     /// What exists.

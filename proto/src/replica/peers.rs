@@ -6,7 +6,7 @@ use super::{PERSIST_WITHIN, Replica, candidates::Candidates};
 use crate::{
     body::HoldingState,
     catalog::{Applied, Limits},
-    event::{Change, Event, Output},
+    event::{Change, Event, Output, WriteId},
     id::{Digest, NodeId},
     membership::{Candidate, Connected, Membership, Sorts},
     presence::FRESH,
@@ -207,14 +207,15 @@ impl Replica {
         self.pass_on(from, &news, out);
         // Some may have made room for others since.
         news.retain(|record: &Shared| self.catalog.same_key(record) == Some(record));
-        for (records, origin, within) in
-            [(news, Origin::Others, PERSIST_WITHIN), (relied, Origin::Relied, Span::default())]
-        {
-            if !records.is_empty() {
-                let pending = Pending { records: records.clone(), request: None, origin, then: None };
-                let write = self.writes.start(pending);
-                out.push(Output::Persist { write, records, within });
-            }
+        // They count already, and nobody is told that they do: what is lost with a crash comes again.
+        if !news.is_empty() {
+            out.push(Output::Persist { write: WriteId::UNANSWERED, records: news, within: PERSIST_WITHIN });
+        }
+        if !relied.is_empty() {
+            let pending =
+                Pending { records: relied.clone(), request: None, origin: Origin::Relied, then: None };
+            let write = self.writes.start(pending);
+            out.push(Output::Persist { write, records: relied, within: Span::default() });
         }
     }
 

@@ -1,18 +1,17 @@
 //! What this node has come to think of holders: how fast they send, and which are left alone for a while
 //! because they failed or lied. Only its own experience counts, and it fades.
 
-use alloc::collections::BTreeMap;
-
 use super::sharing::DISTRUST;
 use crate::{
     id::NodeId,
+    row::Row,
     time::{Span, Time},
 };
 
 /// What is thought of each holder that was asked.
 #[derive(Debug, Default)]
 pub(super) struct Esteem {
-    holders: BTreeMap<NodeId, Opinion>,
+    holders: Row<Opinion>,
 }
 
 #[derive(Debug, Default)]
@@ -161,10 +160,10 @@ impl Esteem {
     }
 
     fn of(&mut self, node: NodeId) -> &mut Opinion {
-        if self.holders.len() >= HOLDERS_MAX && !self.holders.contains_key(&node) {
-            self.holders.pop_first();
+        if self.holders.len() >= HOLDERS_MAX && !self.holders.contains(&node) {
+            self.holders.remove_first();
         }
-        self.holders.entry(node).or_default()
+        self.holders.get_or_insert_with(node, Opinion::default)
     }
 }
 

@@ -115,7 +115,7 @@ impl Wants {
         }
         want.look_up(world);
         want.join_crowd(now, &hash, world);
-        want.draw(now, |node| self.busy.contains_key(node));
+        want.draw(now, |node| self.busy.contains(node));
         let Some(want) = self.wants.get(&hash) else { return };
         let flights = flights_of(&self.flights, &hash, want);
         if self.is_nothing_to_do(now, want, &flights) {
@@ -267,9 +267,14 @@ impl Wants {
             {
                 return None;
             }
-            let begun = flights.iter().filter(|(_, flight)| flight.from == holder.node).count();
+            let busy = busy_with(&holder);
+            // Of whom nothing comes nothing of this comes, which is most of them.
+            let begun = match busy {
+                0 => 0,
+                _ => flights.iter().filter(|(_, flight)| flight.from == holder.node).count(),
+            };
             let most = lanes.most_of(want, &holder, has.is_none(), asked.flatten());
-            let room = lanes.of_holder.saturating_sub(busy_with(&holder));
+            let room = lanes.of_holder.saturating_sub(busy);
             let room = if asked.is_some() { most.saturating_sub(begun).min(room) } else { 0 };
             Some(Source { holder, has, lanes: begun, room, rate: asked.flatten() })
         });
@@ -372,9 +377,8 @@ fn slots(class: Class, config: &ReplicaConfig) -> (usize, usize) {
 /// Everybody who has some of a blob.
 fn having(want: &Want, sharing: Sharing) -> Vec<Having<'_>> {
     let mut all: Vec<Having<'_>> = want.possible_holders().iter().map(|holder| (*holder, None)).collect();
-    let whole = want.possible_holders();
     let told = want.sharers.iter().filter(|(_, sharer)| sharing == Sharing::Swarm || !sharer.is_getting());
-    let members = told.filter(|(node, _)| !whole.iter().any(|holder| holder.node == **node));
+    let members = told.filter(|(node, _)| !want.may_have(node));
     match sharing {
         Sharing::Origin if all.iter().any(|(holder, _)| holder.far) => all.retain(|(holder, _)| holder.far),
         Sharing::Origin => {}

@@ -3,10 +3,11 @@
 //! same numbers, and says what is on its way. Where two know different things, a part comes twice, and nothing
 //! worse happens. What is fetched from whom is `plan`'s.
 
-use super::{Holder, counts::Counts, row::Row};
+use super::{Holder, counts::Counts};
 use crate::{
     cells::{Cells, Grid},
     id::{Hash, NodeId},
+    row::Row,
     time::{Span, Time},
     wire::Extent,
 };

@@ -59,6 +59,8 @@ struct Possible {
     /// What was known of holders and members then; nothing where it has to be found out anew.
     of: Option<u64>,
     holders: Vec<Holder>,
+    /// The same, by name.
+    names: Vec<NodeId>,
 }
 
 /// What the others have been told of a want.
@@ -189,9 +191,10 @@ impl Want {
         }
     }
 
-    /// Who is there and could send all of it, best first.
-    pub(super) fn holders(&self, world: &impl Holders) -> Vec<Holder> {
-        self.of(world, self.manifests.iter().flat_map(|manifest| world.holders(manifest)))
+    /// Whether anybody is there who could send all of it and of whom that is true.
+    pub(super) fn has_holder(&self, world: &impl Holders, is_good: impl Fn(Holder) -> bool) -> bool {
+        self.told_by.iter().filter_map(|node| world.member(node)).any(&is_good)
+            || self.manifests.iter().any(|manifest| world.holders(manifest).into_iter().any(&is_good))
     }
 
     /// Finds out who might, unless nothing has changed since the last time.
@@ -199,7 +202,10 @@ impl Want {
         let known = world.changes();
         if known.is_none() || known != self.possible.of {
             let of_artifacts = self.manifests.iter().flat_map(|manifest| world.with_session(manifest));
-            self.possible = Possible { of: known, holders: self.of(world, of_artifacts) };
+            let holders = self.of(world, of_artifacts);
+            let mut names: Vec<NodeId> = holders.iter().map(|holder| holder.node).collect();
+            names.sort_unstable();
+            self.possible = Possible { of: known, holders, names };
         }
     }
 
@@ -220,6 +226,11 @@ impl Want {
     /// Who might have at the last look, best first.
     pub(super) fn possible_holders(&self) -> &[Holder] {
         &self.possible.holders
+    }
+
+    /// Whether that is one of them.
+    pub(super) fn may_have(&self, node: &NodeId) -> bool {
+        self.possible.names.binary_search(node).is_ok()
     }
 
     fn of(&self, world: &impl Holders, of_artifacts: impl Iterator<Item = Holder>) -> Vec<Holder> {

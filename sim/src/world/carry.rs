@@ -173,7 +173,7 @@ impl World {
                 self.hosts[host].lies_every = every.max(1);
             }
             Action::Disk { state, .. } => {
-                self.hosts[host].disk.set_full(state == DiskState::Full);
+                self.hosts[host].disk.set_full(self.now, state == DiskState::Full);
                 self.hosts[host].disk.set_slow(state == DiskState::Slow);
             }
             Action::Remember { .. } => self.put_aside(host),

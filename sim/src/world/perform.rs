@@ -1,8 +1,8 @@
 //! What each output of a replica does to the world.
 
 use waystation_proto::{
-    Event, Input, NodeId, Output,
-    event::{PullFailure, Refusal},
+    Event, Input, NodeId, Output, Shared,
+    event::{PullFailure, Refusal, WriteId},
 };
 
 use super::{GRANT_REQUESTS, Occurrence, Operating, World};
@@ -29,7 +29,7 @@ impl World {
                 self.at(at, Occurrence::Timer { host, life, timer });
             }
             Output::Persist { write, records, within } => {
-                self.on_disk(host, within.0 * MILLISECOND, Operating::Persist(write, records));
+                self.persist(host, (write, records), within.0 * MILLISECOND);
             }
             Output::Seal { hash, size, digest } => {
                 let good = integrity::seal(&self.hosts[host], &self.content, &hash, size, digest);
@@ -60,12 +60,26 @@ impl World {
             }
             Output::Notify(event) => self.notify(host, event),
             Output::Hangup { peer } => self.hang_up(host, &peer),
-            Output::Forget { keys } => self.hosts[host].disk.forget(&keys),
+            Output::Forget { keys } => self.hosts[host].disk.forget(self.now, &keys),
         }
     }
 
     pub(super) fn number(&self, node: &NodeId) -> Option<usize> {
         self.numbers.get(node).copied()
+    }
+
+    fn persist(&mut self, host: usize, (write, records): (WriteId, Vec<Shared>), within: Nanos) {
+        if write != WriteId::UNANSWERED {
+            self.on_disk(host, within, Operating::Persist(write, records));
+            return;
+        }
+        let failures = if self.healed { 0 } else { self.options.disk_failures };
+        let disk = &mut self.hosts[host].disk;
+        let at = disk.kept_at(self.now, within);
+        // Nobody hears whether it came to something.
+        if !disk.breaks(failures) {
+            disk.keep_later(self.now, at, records);
+        }
     }
 
     pub(super) fn on_disk(&mut self, host: usize, within: Nanos, operation: Operating) {
@@ -87,7 +101,7 @@ impl World {
                 Input::PersistFailed { write, why: why() }
             }
             Operating::Persist(write, records) => {
-                disk.keep(records);
+                disk.keep(self.now, records);
                 Input::Persisted { write }
             }
             Operating::Seal(hash, _) if disk.fails(failures) => Input::SealFailed { hash, why: why() },

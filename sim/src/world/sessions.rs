@@ -121,7 +121,7 @@ impl World {
             return;
         }
         let peers: Vec<(usize, u64)> = self.hosts[host].peers.iter().collect();
-        let own = self.hosts[host].crash();
+        let own = self.hosts[host].crash(self.now);
         self.own_words.insert(host, own);
         self.gossip.stop(host);
         self.drop_fetches(host, silent);

@@ -42,7 +42,7 @@ impl World {
             Fault::Cut { cut, ms } => self.cut(cut, ms * MILLISECOND),
             Fault::Clock { host, seconds } => self.hosts[host].set_clock(seconds),
             Fault::Full { host, ms } => {
-                self.hosts[host].disk.set_full(true);
+                self.hosts[host].disk.set_full(self.now, true);
                 self.at(self.now + ms * MILLISECOND, Occurrence::Eases(host));
             }
             Fault::Slow { host, ms } => {
@@ -90,7 +90,7 @@ impl World {
 
     /// A copy of a disk is put aside.
     pub(super) fn put_aside(&mut self, host: usize) {
-        self.trouble.images.insert(host, self.hosts[host].disk.image());
+        self.trouble.images.insert(host, self.hosts[host].disk.image(self.now));
     }
 
     pub(super) fn crash_with(&mut self, host: usize, down_ms: u64, silent: bool, disk: DiskAfter) {
@@ -151,7 +151,7 @@ impl World {
 
     /// A disk is as it should be again.
     pub(super) fn ease(&mut self, host: usize) {
-        self.hosts[host].disk.set_full(false);
+        self.hosts[host].disk.set_full(self.now, false);
         self.hosts[host].disk.set_slow(false);
     }
 

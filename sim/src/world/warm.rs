@@ -82,12 +82,12 @@ impl World {
             for host in self.hosts.iter_mut().filter(|host| !later.contains(&host.number)) {
                 let of_site = sites.get(host.site()).cloned().unwrap_or_default();
                 host.disk.begin_with(common.clone());
-                host.disk.keep(of_site);
+                host.disk.keep(0, of_site);
             }
             return;
         }
         for (host, record) in before.records {
-            self.hosts[host].disk.keep(vec![record]);
+            self.hosts[host].disk.keep(0, vec![record]);
         }
     }
 
