@@ -181,20 +181,42 @@ impl Draft {
         }
     }
 
-    /// The blocks and lanes of [`Self::receive`]. Says how the body ended.
+    /// The lanes of [`Self::receive`]. Says how the body ended. When this returns nobody writes any more, also where it
+    /// fails: the file may be gone on with at once.
     async fn run(
         &mut self,
         first: Step,
         body: &mut Receiver,
         flushing: &mut Option<JoinHandle<io::Result<()>>>,
     ) -> Result<Result<(), IngestError>, IngestError> {
-        let what = format!("{} could not be written", self.path.display());
-        let failed = |error| storage(&what, error);
         let mut digest = Lane::new(self.hasher.digest.take(), DigestHasher::work);
         let (file, path, length) = (self.file.clone(), self.path.clone(), self.length.clone());
         let (grown, claim) = (self.grown.clone(), self.claim.clone());
         let mut tail =
             Lane::new(Tail { file, path, length, direct: None, grown, _claim: claim }, Tail::append);
+        let ended = self.feed(&mut digest, &mut tail, first, body, flushing).await;
+        if ended.is_err() {
+            digest.halt().await;
+            tail.halt().await;
+        }
+        let end = ended?;
+        let failed = |error| storage(&self.unwritten(), error);
+        tail.end().map_err(failed)?;
+        self.hasher.digest = digest.end().map_err(failed)?;
+        Ok(end)
+    }
+
+    /// Collects the body in blocks and hands them to both lanes, until it has ended and they rest.
+    async fn feed(
+        &mut self,
+        digest: &mut Lane<DigestHasher>,
+        tail: &mut Lane<Tail>,
+        first: Step,
+        body: &mut Receiver,
+        flushing: &mut Option<JoinHandle<io::Result<()>>>,
+    ) -> Result<Result<(), IngestError>, IngestError> {
+        let what = self.unwritten();
+        let failed = |error| storage(&what, error);
         let mut blocks = Blocks::new(self.length());
         let Step { pieces, mut end } = first;
         let mut pieces = VecDeque::from(pieces);
@@ -221,8 +243,6 @@ impl Draft {
                 && pieces.is_empty()
                 && let Some(end) = end
             {
-                self.hasher.digest = digest.end().map_err(failed)?;
-                tail.end().map_err(failed)?;
                 return Ok(end);
             }
             let room = blocks.has_room(most);
@@ -276,6 +296,11 @@ impl Draft {
         let file = self.file.clone();
         *flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         Ok(())
+    }
+
+    /// What is said where the file takes no bytes.
+    fn unwritten(&self) -> String {
+        format!("{} could not be written", self.path.display())
     }
 
     /// The end of a draft that the disk could not take: the system forgets what it failed to write and says
@@ -498,3 +523,46 @@ const DIRECT_FROM: u64 = 8 * 1024 * 1024;
 /// How much is written before the disk is told to begin.
 const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::stream;
+    use tokio::runtime;
+
+    use super::*;
+
+    #[test]
+    fn nobody_writes_any_more_once_it_is_told_that_the_disk_is_full() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (dirs, _) = Dirs::open(dir.path()).expect("opened");
+        let draft = Draft::fleeting(dir.path().join("draft"), &Digest::Sha256([0; 32])).expect("made");
+        let (dirs, file) = (Arc::new(dirs), draft.file.clone());
+        // The only thread that may block does, so that writing has to wait for it.
+        let runtime = runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("built");
+        let (release, held) = mpsc::sync_channel::<()>(1);
+        runtime.spawn_blocking(move || held.recv());
+        let full = dirs.clone();
+        let pieces = stream::iter(0..2).map(move |n| {
+            if n == 1 {
+                *full.room.pretended.lock().expect("no panic") = Some(0);
+            }
+            Ok(Bytes::from(vec![n; MAX_BLOCK]))
+        });
+        let mut body = Receiver::new(pieces.boxed(), u64::MAX, u64::MAX, &Arc::default(), &dirs);
+        let received = runtime.spawn(async move {
+            let (_, result) = draft.receive(Step::nothing(), &mut body).await;
+            (result, Arc::strong_count(&file))
+        });
+        let (result, users) = runtime.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            drop(release);
+            received.await.expect("no panic")
+        });
+        assert!(matches!(result, Err(IngestError::Full(_))), "{result:?}");
+        assert_eq!(users, 1, "somebody still has the file");
+    }
+}

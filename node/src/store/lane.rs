@@ -59,6 +59,15 @@ impl<S: Send + 'static> Lane<S> {
         Ok(())
     }
 
+    /// Leaves undone what nobody has begun with, and waits until nobody works any more.
+    pub async fn halt(&mut self) {
+        self.shared.waiting().clear();
+        if let Some(job) = self.job.take() {
+            // Whatever came of it, there is no use for it.
+            let _ = job.await;
+        }
+    }
+
     /// What the work left, once the lane rests.
     pub fn end(self) -> io::Result<S> {
         self.state.ok_or_else(|| io::Error::other("work was left undone"))
