@@ -20,6 +20,7 @@ pub mod explain;
 pub mod gc;
 pub mod home;
 pub mod identity;
+mod memory;
 pub mod mesh;
 pub mod metrics;
 pub mod mirror;

@@ -70,7 +70,7 @@ struct Inner {
     node: NodeId,
     config: RegistryConfig,
     metrics: Metrics,
-    readers: Arc<Readers>,
+    readers: Readers,
     growing: GrowingReaders,
     looks: Looks,
     mirror: Mirror,
@@ -121,7 +121,7 @@ impl Registry {
         config: RegistryConfig,
         metrics: Metrics,
     ) -> Self {
-        let (readers, growing) = (Arc::new(Readers::new()), GrowingReaders::new());
+        let (readers, growing) = (Readers::new(), GrowingReaders::new());
         let looks = Looks::default();
         let access = Access::anonymous(config.anonymous, &metrics);
         let inner = Inner { store, replica, node, config, metrics, readers, growing, looks, mirror };

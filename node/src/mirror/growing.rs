@@ -8,44 +8,26 @@ use futures_util::{Stream, stream};
 use tokio::sync::Semaphore;
 
 use super::downloads::Download;
+use crate::memory::{Bounds, Memory, Room, Share};
 
-/// The readers of downloads: they share a budget of memory.
+/// The readers of downloads.
 #[derive(Clone)]
 pub struct GrowingReaders {
-    budget: Arc<Semaphore>,
+    memory: Memory,
     /// Reads at a time: threads that others need too.
     reads: Arc<Semaphore>,
 }
 
 impl GrowingReaders {
-    /// No readers, the whole budget.
+    /// No readers, all of the memory.
     pub fn new() -> Self {
-        let (budget, reads) = (Arc::new(Semaphore::new(UNITS)), Arc::new(Semaphore::new(READS_MAX)));
-        GrowingReaders { budget, reads }
+        let memory = Memory::new(Bounds { all: BUDGET, longest: STEP, unit: UNIT, kept: BUDGET / 2 });
+        GrowingReaders { memory, reads: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
-    /// Bytes of one read: never so much of what is left that a few slow clients keep the others waiting.
-    fn step(&self) -> u64 {
-        (self.budget.available_permits() as u64 * UNIT / 64).clamp(UNIT, STEP)
-    }
-
-    /// Bytes `start..end` of a download of `size` bytes, as they come.
-    pub fn stream(
-        &self,
-        download: Arc<Download>,
-        size: u64,
-        start: u64,
-        end: u64,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
-        let reader = Reader { readers: self.clone(), download, size, next: start, end };
-        stream::unfold(Some(reader), |reader| async move {
-            let mut reader = reader?;
-            match reader.step().await {
-                Some(Ok(bytes)) => Some((Ok(bytes), Some(reader))),
-                Some(Err(error)) => Some((Err(error), None)),
-                None => None,
-            }
-        })
+    /// The reader for one more answer.
+    pub fn reader(&self) -> GrowingReader {
+        GrowingReader { reads: self.reads.clone(), share: Arc::new(self.memory.share()) }
     }
 }
 
@@ -55,15 +37,43 @@ impl Default for GrowingReaders {
     }
 }
 
-struct Reader {
-    readers: GrowingReaders,
+/// What is read for one answer, one part after the other. Clones are the same.
+#[derive(Clone)]
+pub struct GrowingReader {
+    reads: Arc<Semaphore>,
+    share: Arc<Share>,
+}
+
+impl GrowingReader {
+    /// Bytes `start..end` of a download of `size` bytes, as they come.
+    pub fn stream(
+        &self,
+        download: Arc<Download>,
+        size: u64,
+        start: u64,
+        end: u64,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+        let part = Reading { reader: self.clone(), download, size, next: start, end };
+        stream::unfold(Some(part), |part| async move {
+            let mut part = part?;
+            match part.step().await {
+                Some(Ok(bytes)) => Some((Ok(bytes), Some(part))),
+                Some(Err(error)) => Some((Err(error), None)),
+                None => None,
+            }
+        })
+    }
+}
+
+struct Reading {
+    reader: GrowingReader,
     download: Arc<Download>,
     size: u64,
     next: u64,
     end: u64,
 }
 
-impl Reader {
+impl Reading {
     /// The next bytes, or nothing at the end.
     async fn step(&mut self) -> Option<io::Result<Bytes>> {
         if self.next >= self.end {
@@ -73,20 +83,17 @@ impl Reader {
             Ok(available) => available,
             Err(error) => return Some(Err(error)),
         };
-        let length = (available.min(self.end) - self.next).min(self.readers.step());
-        // At most STEP / UNIT, so it fits.
-        let units = length.div_ceil(UNIT) as u32;
-        // Never closed, so it is always given.
-        let permit = self.readers.budget.clone().acquire_many_owned(units).await.ok();
-        let _turn = self.readers.reads.acquire().await;
-        let (file, from) = (self.download.growth.file.clone(), self.next);
+        let here = usize::try_from(available.min(self.end) - self.next).unwrap_or(usize::MAX);
+        let room = self.reader.share.room(here).await;
+        let _turn = self.reader.reads.acquire().await;
+        let (file, from, length) = (self.download.growth.file.clone(), self.next, room.bytes.min(here));
         let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+            let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, from)?;
-            Ok(Bytes::from_owner(Piece { bytes, _permit: permit }))
+            Ok(Bytes::from_owner(Piece { bytes, _room: room }))
         });
         let read = read.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        self.next += length;
+        self.next += length as u64;
         Some(read)
     }
 
@@ -117,10 +124,10 @@ impl Reader {
     }
 }
 
-/// Bytes that count against the budget until they have been sent.
+/// Bytes that take their room until they have been sent.
 struct Piece {
     bytes: Vec<u8>,
-    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -135,29 +142,11 @@ fn ended() -> io::Error {
 
 /// How many bytes at the end of what is asked for are not handed out before the digest is known to fit.
 pub const HELD_BACK: u64 = 64 * 1024;
-/// Bytes of one read at most.
-const STEP: u64 = 256 * 1024;
-/// What the budget is counted in, in bytes,
-const UNIT: u64 = 16 * 1024;
-/// and how many there are of bytes that have not been sent: 16 MiB.
-const UNITS: usize = 1024;
+/// Memory for bytes that have not been sent.
+const BUDGET: usize = 16 * 1024 * 1024;
+/// Bytes of one read at most,
+const STEP: usize = 256 * 1024;
+/// and what that is counted in. As many as a node answers requests at a time are half of the memory.
+const UNIT: usize = 8 * 1024;
 /// Threads that read at a time.
 const READS_MAX: usize = 16;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_that_stop_reading_leave_room_for_others() {
-        let readers = GrowingReaders::new();
-        let mut held = 0;
-        // Each has two reads on its way at most.
-        while readers.budget.available_permits() > 0 {
-            let units = readers.step().div_ceil(UNIT) as u32;
-            readers.budget.try_acquire_many(units).expect("there is room").forget();
-            held += 1;
-        }
-        assert!(held / 2 >= 100, "{held}");
-    }
-}

@@ -145,7 +145,7 @@ impl Registry {
             let (blob, manifest) = missing(content.digest, link)?;
             let (store, replica) = (self.inner.store.clone(), self.inner.replica.clone());
             let coming = Growing::begin(&self.inner.looks, store, replica, blob, manifest).await;
-            let answered = coming.answer(&self.inner.readers, content, wanted).await;
+            let answered = coming.answer(self.inner.readers.reader(), content, wanted).await;
             if let Some(response) = answered.map_err(|failure| not_come(failure, content.digest))? {
                 return Ok(response);
             }
@@ -179,10 +179,10 @@ impl Registry {
         match self.inner.store.serve_blob(held.hash, held.size, wanted.first()).await? {
             Serving::Memory(bytes) => content.get(wanted, move |part| Ok(Body::from(slice(&bytes, part)?))),
             Serving::File(file) => {
-                let readers = self.inner.readers.clone();
+                let reader = self.inner.readers.reader();
                 let (registry, hash, digest) = (self.clone(), held.hash, held.digest);
                 content.get(wanted, move |part| {
-                    let stream = readers.stream(file.clone(), part.start, part.length());
+                    let stream = reader.stream(file.clone(), part.start, part.length());
                     let registry = registry.clone();
                     Ok(Body::from_stream(stream.inspect(move |step| {
                         if step.as_ref().is_err_and(is_lost) {

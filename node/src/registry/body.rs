@@ -1,68 +1,39 @@
 //! Bodies: of requests, as streams that end when a client stops sending, and of large blobs, read from disk
-//! step by step. All readers share one budget of memory; the step shrinks with their number.
+//! step by step, into memory that all readers share.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ApiError, Code};
-use crate::store::{ByteStream, ServedFile, ServedPart};
+use crate::{
+    memory::{Bounds, Memory, Room, Share},
+    store::{ByteStream, ServedFile, ServedPart},
+};
 
-/// The readers of large blobs. A slow client holds at most two steps of the budget and no thread: a step is
+/// The readers of large blobs. A slow client holds at most two steps of their memory and no thread: a step is
 /// read when the one before it has been taken.
 pub struct Readers {
-    budget: Arc<Semaphore>,
-    active: AtomicUsize,
+    memory: Memory,
 }
 
 impl Readers {
-    /// No readers, the whole budget.
+    /// No readers, all of the memory.
     pub fn new() -> Self {
-        Readers { budget: Arc::new(Semaphore::new(BUDGET / UNIT)), active: AtomicUsize::new(0) }
+        Readers { memory: Memory::new(Bounds { all: BUDGET, longest: STEP, unit: UNIT, kept: KEPT }) }
     }
 
-    /// The bytes of `file` from `start` on, `length` of them. Fails where the file is shorter or damaged.
-    pub fn stream(
-        self: &Arc<Self>,
-        file: Arc<ServedFile>,
-        start: u64,
-        length: u64,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let reader = Reader { readers: self.clone(), file, next: start, end: start + length, ahead: None };
-        stream::unfold(reader, |mut reader| async move {
-            let step = reader.step().await?;
-            Some((step, reader))
-        })
+    /// The reader for one more answer.
+    pub fn reader(&self) -> Reader {
+        Reader { share: Arc::new(self.memory.share()) }
     }
 
-    /// Waits until no reader holds anything of the budget.
+    /// Waits until no reader holds anything of the memory.
     #[cfg(test)]
     pub async fn idle(&self) {
-        drop(self.budget.acquire_many((BUDGET / UNIT) as u32).await);
-    }
-
-    /// Bytes of one step: as many as all readers can hold two of at a time, but never so much of what is left
-    /// that a few slow clients keep the others waiting. In whole units.
-    fn step(&self) -> usize {
-        let readers = self.active.load(Ordering::Relaxed).max(1);
-        let share = (BUDGET / 2 / readers).min(self.free() / 16);
-        share.clamp(UNIT, STEP) / UNIT * UNIT
-    }
-
-    /// Bytes of the budget that nobody holds.
-    fn free(&self) -> usize {
-        self.budget.available_permits() * UNIT
+        self.memory.idle().await;
     }
 }
 
@@ -72,61 +43,83 @@ impl Default for Readers {
     }
 }
 
-struct Reader {
-    readers: Arc<Readers>,
-    file: Arc<ServedFile>,
-    next: u64,
-    end: u64,
-    ahead: Option<(ServedPart, OwnedSemaphorePermit)>,
+/// What is read for one answer, one part after the other. Clones are the same.
+#[derive(Clone)]
+pub struct Reader {
+    share: Arc<Share>,
 }
 
 impl Reader {
-    /// The next step, and begins to read the one after it if the budget has room.
+    /// The bytes of `file` from `start` on, `length` of them. Fails where the file is shorter or damaged.
+    pub fn stream(
+        &self,
+        file: Arc<ServedFile>,
+        start: u64,
+        length: u64,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<> {
+        let part = Reading { share: self.share.clone(), file, next: start, end: start + length, ahead: None };
+        stream::unfold(part, |mut part| async move {
+            let step = part.step().await?;
+            Some((step, part))
+        })
+    }
+}
+
+struct Reading {
+    share: Arc<Share>,
+    file: Arc<ServedFile>,
+    next: u64,
+    end: u64,
+    ahead: Option<(ServedPart, Room)>,
+}
+
+impl Reading {
+    /// The next step, and begins to read the one after it if there is room.
     async fn step(&mut self) -> Option<io::Result<Bytes>> {
-        let (reading, permit) = match self.ahead.take() {
+        let (reading, room) = match self.ahead.take() {
             Some(reading) => reading,
             None if self.next == self.end => return None,
             None => {
-                let length = self.length();
-                let permit = self.readers.budget.clone().acquire_many_owned(units(length)).await;
-                self.read(length, permit.expect("the budget is never closed"))
+                let room = self.share.room(self.wanted()).await;
+                self.read(room)
             }
         };
-        let step = reading.finish().await.map(|bytes| Bytes::from_owner(Step { bytes, _permit: permit }));
+        let step = reading.finish().await.map(|bytes| Bytes::from_owner(Step { bytes, _room: room }));
         if step.is_err() {
             self.next = self.end;
-        } else if self.next < self.end && self.readers.free() > BUDGET / 2 {
-            let length = self.length();
-            if let Ok(permit) = self.readers.budget.clone().try_acquire_many_owned(units(length)) {
-                self.ahead = Some(self.read(length, permit));
-            }
+        } else if self.next < self.end
+            && let Some(room) = self.share.more(self.wanted())
+        {
+            self.ahead = Some(self.read(room));
         }
         Some(step)
     }
 
-    fn length(&self) -> usize {
-        // Steps end between units, which are what files are verified by.
-        let step = self.readers.step() - (self.next % UNIT as u64) as usize;
-        usize::try_from(self.end - self.next).map_or(step, |left| left.min(step))
+    /// Bytes between the start of the next one's unit and the end: files are verified by units, so those before it are
+    /// read too.
+    fn wanted(&self) -> usize {
+        usize::try_from(self.end - self.next).unwrap_or(usize::MAX).saturating_add(self.within())
     }
 
-    fn read(&mut self, length: usize, permit: OwnedSemaphorePermit) -> (ServedPart, OwnedSemaphorePermit) {
+    /// How far into its unit the next byte is.
+    fn within(&self) -> usize {
+        (self.next % UNIT as u64) as usize
+    }
+
+    fn read(&mut self, room: Room) -> (ServedPart, Room) {
+        // Steps end between units.
+        let step = room.bytes - self.within();
+        let length = usize::try_from(self.end - self.next).map_or(step, |left| left.min(step));
         let reading = self.file.begin(self.next, length, self.end);
         self.next += length as u64;
-        (reading, permit)
+        (reading, room)
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.readers.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that count against the budget until the last of them has been sent.
+/// Bytes that take their room until the last of them has been sent.
 struct Step {
     bytes: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for Step {
@@ -177,16 +170,14 @@ pub fn too_large(limit: u64) -> ApiError {
     ApiError::new(413, Code::SizeInvalid, format!("larger than this node's limit of {limit} bytes"))
 }
 
-fn units(length: usize) -> u32 {
-    // At most STEP / UNIT, so it fits.
-    length.div_ceil(UNIT) as u32
-}
-
-/// Memory that all readers share.
-const BUDGET: usize = 24 * 1024 * 1024;
+/// Memory that all readers share,
+const BUDGET: usize = KEPT + 8 * 1024 * 1024;
+/// and how much of it is for the shortest steps alone, of as many requests as a node answers at a time unless it is
+/// configured otherwise.
+const KEPT: usize = 1024 * UNIT;
 /// The longest step: longer ones were measured not to be faster.
 const STEP: usize = 1024 * 1024;
-/// The shortest step, in which the budget is counted: all connections of a listener have room for one.
+/// The shortest step: what blobs are verified by.
 const UNIT: usize = 16 * 1024;
 /// How long a client may send nothing in the middle of a body.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -218,15 +209,22 @@ mod tests {
 
     #[tokio::test]
     async fn slow_clients_do_not_keep_others_waiting() {
-        let readers = Arc::new(Readers::new());
+        let readers = Readers::new();
+        let (file, _) = file(3 * STEP);
+        let file = served(file);
         let mut slow = Vec::new();
-        for n in 0..80 {
-            let (file, _) = file(3 * STEP);
-            let mut stream = Box::pin(readers.stream(served(file), 0, 3 * STEP as u64));
+        for n in 0..crate::access::config::LimitsConfig::default().requests {
+            let mut stream = Box::pin(readers.reader().stream(file.clone(), 0, 3 * STEP as u64));
             let first = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
             let first = first.unwrap_or_else(|_| panic!("client {n} waits")).expect("not empty");
-            // Taken, and not sent any further.
-            slow.push((first.expect("readable"), stream));
+            // Taken, as is all that comes at once, and not sent any further.
+            let mut taken = vec![first.expect("readable")];
+            while taken.len() < 2
+                && let Ok(Some(more)) = tokio::time::timeout(Duration::ZERO, stream.next()).await
+            {
+                taken.push(more.expect("readable"));
+            }
+            slow.push((taken, stream));
         }
         drop(slow);
         readers.idle().await;
@@ -234,32 +232,29 @@ mod tests {
 
     #[tokio::test]
     async fn parts_and_ends() {
-        let readers = Arc::new(Readers::new());
+        let readers = Readers::new();
         let size = 2 * STEP + 100;
         for (start, length) in [(0, size), (0, 0), (STEP - 1, 2), (size - 1, 1), (5, STEP), (size, 0)] {
             let (file, bytes) = file(size);
-            let stream = readers.stream(served(file), start as u64, length as u64);
+            let stream = readers.reader().stream(served(file), start as u64, length as u64);
             let got = collect(Box::pin(stream)).await.expect("readable");
             assert!(got == bytes[start..start + length], "{start} {length}");
         }
         let (short, _) = file(10);
-        assert!(collect(Box::pin(readers.stream(served(short), 5, 6))).await.is_err());
-        assert_eq!(readers.active.load(Ordering::Relaxed), 0);
-        assert_eq!(readers.budget.available_permits(), BUDGET / UNIT);
+        assert!(collect(Box::pin(readers.reader().stream(served(short), 5, 6))).await.is_err());
+        readers.idle().await;
     }
 
     #[tokio::test]
     async fn many_readers_share_the_budget_and_all_finish() {
-        let readers = Arc::new(Readers::new());
+        let readers = Readers::new();
         let (one, bytes) = file(3 * UNIT);
         let one = served(one);
-        let mut streams: Vec<_> = (0..600).map(|_| Box::pin(readers.stream(one.clone(), 0, 10))).collect();
-        assert_eq!(readers.step(), UNIT);
+        let mut streams: Vec<_> =
+            (0..600).map(|_| Box::pin(readers.reader().stream(one.clone(), 0, 10))).collect();
         // Those that nobody reads hold nothing, so the last gets its bytes.
         let last = streams.pop().expect("600 streams");
         assert_eq!(collect(last).await.expect("readable"), bytes[..10]);
-        drop(streams);
-        assert_eq!(readers.step(), STEP);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use waystation_proto::{
     ranges::Ranges,
 };
 
-use super::{body::Readers, parts::Content};
+use super::{body::Reader, parts::Content};
 use crate::{
     driver::handle::{Coming, ReplicaHandle},
     store::{ServedFile, Serving, Store},
@@ -91,17 +91,17 @@ impl Growing {
     /// Why the blob does not come.
     pub async fn answer(
         mut self,
-        readers: &Arc<Readers>,
+        reader: Reader,
         content: &Content<'_>,
         wanted: &Wanted,
     ) -> Result<Option<io::Result<Response>>, WantFailure> {
         if matches!(self.readable(wanted.first()).await?, Readable::All) {
             return Ok(None);
         }
-        let (growing, readers) = (Arc::new(Mutex::new(self)), readers.clone());
+        let growing = Arc::new(Mutex::new(self));
         Ok(Some(
             content.get(wanted, move |part| {
-                Ok(Body::from_stream(stream(growing.clone(), readers.clone(), part)))
+                Ok(Body::from_stream(stream(growing.clone(), reader.clone(), part)))
             }),
         ))
     }
@@ -157,10 +157,10 @@ impl Growing {
         self.file.is_some()
     }
 
-    /// A reader of bytes from `next` on, not beyond `end`.
-    async fn reader(
+    /// Bytes from `next` on, not beyond `end`.
+    async fn bytes(
         &mut self,
-        readers: &Arc<Readers>,
+        reader: &Reader,
         next: u64,
         end: u64,
     ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
@@ -172,7 +172,7 @@ impl Growing {
             },
         };
         let file = file.ok_or_else(|| io::Error::other("the blob is not in a file"))?;
-        Ok(readers.stream(file, next, end - next).boxed())
+        Ok(reader.stream(file, next, end - next).boxed())
     }
 }
 
@@ -192,31 +192,31 @@ async fn look(store: &Store, blob: &BlobRef, last: &Look, every: Duration) -> Ra
 /// The bytes of a part, as they come. Fails where they do not: the client is cut short then and knows.
 fn stream(
     growing: Arc<Mutex<Growing>>,
-    readers: Arc<Readers>,
+    reader: Reader,
     part: Part,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let begin = (part.start, None::<BoxStream<'static, io::Result<Bytes>>>);
-    stream::try_unfold(begin, move |(next, mut reader)| {
-        let (growing, readers) = (growing.clone(), readers.clone());
+    stream::try_unfold(begin, move |(next, mut here)| {
+        let (growing, reader) = (growing.clone(), reader.clone());
         async move {
-            let mut bytes = read(&mut reader).await?;
+            let mut bytes = read(&mut here).await?;
             if bytes.is_none() && next < part.end {
                 // Parts are read one after another, so nobody else waits for the lock.
-                reader = Some(growing.lock().await.reader(&readers, next, part.end).await?);
-                bytes = read(&mut reader).await?;
+                here = Some(growing.lock().await.bytes(&reader, next, part.end).await?);
+                bytes = read(&mut here).await?;
             }
             Ok(bytes.map(|bytes| {
                 let after = next + bytes.len() as u64;
-                (bytes, (after, reader))
+                (bytes, (after, here))
             }))
         }
         .boxed()
     })
 }
 
-async fn read(reader: &mut Option<BoxStream<'static, io::Result<Bytes>>>) -> io::Result<Option<Bytes>> {
-    match reader {
-        Some(reader) => reader.next().await.transpose(),
+async fn read(here: &mut Option<BoxStream<'static, io::Result<Bytes>>>) -> io::Result<Option<Bytes>> {
+    match here {
+        Some(here) => here.next().await.transpose(),
         None => Ok(None),
     }
 }

@@ -228,9 +228,9 @@ impl Registry {
         match blob {
             Blob::Held(held) => self.answer_blob(&held, content, wanted).await,
             Blob::Coming(download, size) => {
-                let readers = self.inner.growing.clone();
+                let reader = self.inner.growing.reader();
                 content.get(wanted, move |part| {
-                    let stream = readers.stream(download.clone(), size, part.start, part.end);
+                    let stream = reader.stream(download.clone(), size, part.start, part.end);
                     Ok(Body::from_stream(stream))
                 })
             }

@@ -19,11 +19,11 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, Request},
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture, stream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::{mpsc, watch};
@@ -260,8 +260,12 @@ fn write(store: &Store, input: Input) {
 async fn call(router: Router, request: Request<Body>) -> Answer {
     let response = router.oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, 64 << 20).await.expect("a body");
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    // As a connection takes it: what has been sent is not kept.
+    let (mut pieces, mut body) = (body.into_data_stream(), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        body.extend_from_slice(&piece.expect("a body"));
+    }
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.into() }
 }
 
 fn request(line: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
