@@ -1,6 +1,8 @@
-//! Bodies of HTTP/1.1 requests that were answered before all of them was read, as one without a login is. Closing a
+//! Bodies of requests that were answered before all of them was read, as one without a login is. Closing an HTTP/1.1
 //! connection with unread bytes resets it, and the answer is lost with it; so they are taken and thrown away for a
-//! while (RFC 9112, section 9.6), and where there may be many the client is told that the connection ends.
+//! while (RFC 9112, section 9.6), and where there may be many the client is told that the connection ends. A stream of
+//! HTTP/2 may be reset once the answer is on its way (RFC 9113, section 8.1), but there are clients, such as curl 7.88,
+//! that then forget the answer.
 
 use std::{
     convert::Infallible,
@@ -53,10 +55,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let router = self.0.clone();
-        if request.version() >= Version::HTTP_2 || request.body().is_end_stream() {
+        if request.body().is_end_stream() {
             return router.oneshot(request).boxed();
         }
-        let is_coming = !request.headers().contains_key(header::EXPECT);
+        let is_stream = request.version() >= Version::HTTP_2;
+        let is_coming = is_stream || !request.headers().contains_key(header::EXPECT);
         let is_short = request.body().size_hint().upper().is_some_and(|length| length <= SHORT);
         let ended = Arc::new(AtomicBool::new(false));
         let its = ended.clone();
@@ -64,7 +67,7 @@ where
             request.map(|body| Body::new(Kept { body: Some(Body::new(body)), ended: its, is_coming }));
         let answer = async move {
             let mut answer = router.oneshot(request).await?;
-            let stays = ended.load(Ordering::Relaxed) || (is_coming && is_short);
+            let stays = is_stream || ended.load(Ordering::Relaxed) || (is_coming && is_short);
             if !stays {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -207,6 +210,45 @@ mod tests {
         let text = answer(&mut client, "who is it?").await;
         assert!(text.starts_with("HTTP/1.1 401") && text.contains("connection: close"), "{text}");
         assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+        shutdown.cancel();
+        server.await.expect("no panic");
+    }
+
+    /// A frame of HTTP/2, on the connection's only stream or none.
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// Kind and flags of frames, up to the first of this kind and these flags.
+    async fn frames_until(client: &mut TcpStream, last: (u8, u8)) -> Vec<(u8, u8)> {
+        let mut seen = Vec::new();
+        while seen.last() != Some(&last) {
+            let mut head = [0; 9];
+            client.read_exact(&mut head).await.expect("a frame");
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            client.read_exact(&mut vec![0; length]).await.expect("its payload");
+            seen.push((head[3], head[4]));
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_http_2_ends_when_its_client_has_sent_all() {
+        let (mut client, shutdown, server) = started().await;
+        let (data, headers, reset, settings, ping) = (0, 1, 3, 4, 6);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
+        // PUT http://a/, by the static table.
+        let put = frame(headers, 4, 1, b"\x02\x03PUT\x84\x86\x01\x01a");
+        client.write_all(&[preface, &frame(settings, 0, 0, &[]), &put].concat()).await.expect("sent");
+        frames_until(&mut client, (data, 1)).await;
+        // The answer is here; now comes the body that it left unread.
+        for n in 0..3 {
+            client.write_all(&frame(data, u8::from(n == 2), 1, &[0; 16_000])).await.expect("taken");
+        }
+        client.write_all(&frame(ping, 0, 0, &[0; 8])).await.expect("sent");
+        let seen = frames_until(&mut client, (ping, 1)).await;
+        assert!(seen.iter().all(|(kind, _)| *kind != reset), "some clients lose the answer: {seen:?}");
         shutdown.cancel();
         server.await.expect("no panic");
     }
