@@ -177,7 +177,8 @@ impl<'a> Run<'a> {
     }
 
     fn beat(&mut self, node: usize) {
-        let peers: Vec<usize> = self.sessions[node].iter().map(|(peer, _)| *peer).collect();
+        let mut peers: Vec<usize> = self.sessions[node].iter().map(|(peer, _)| *peer).collect();
+        peers.sort_unstable();
         let beat = self.gossip.beat(node, &peers);
         for peer in beat.changed {
             self.note(Kind::Graft, self.params.wire.graft);
