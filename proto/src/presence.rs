@@ -252,6 +252,11 @@ const GONE: Span = Span::secs(60);
 const PROBE_AGAIN: Span = Span::secs(5);
 /// A member that was heard so recently is not asked when a client waits.
 pub const FRESH: Span = Span::secs(3);
+/// A member of another site that said nothing for so long is asked whether it is there, by one end of the session: with
+/// what else passes between two sites a probe an hour. One of the same site is heard of every half minute.
+pub const QUIET: Span = Span::secs(40 * 60);
+/// And then by the other end of the session, where the first did not ask.
+pub const QUIET_FOR_BOTH: Span = Span::secs(42 * 60);
 /// How long after a client asked holders of the artifact are looked after; it is told within that.
 const AWAITED: Span = Span::secs(60);
 /// Artifacts that are looked after.

@@ -442,7 +442,7 @@ impl Replica {
                 self.dial(now, out);
                 self.dial_for_closures(now, out);
                 self.probe_silent(now, out);
-                self.part_with_surplus(now, out);
+                self.look_after_sessions(now, out);
             }
             Timer::Reconcile => {
                 let (catalog, site) = (&self.catalog, &self.config.site);

@@ -144,6 +144,28 @@ fn a_session_in_name_only_is_ended() {
     assert_eq!(here.hung_up, [node(2)]);
 }
 
+#[test]
+fn a_link_that_broke_in_the_night_is_noticed_though_nothing_was_to_be_said() {
+    let mut here = Node::new(1);
+    here.meet(2, "there");
+    here.pass(20_000);
+    here.mute.insert(node(2));
+    here.pass(44 * 60_000);
+    assert_eq!(here.hung_up, [node(2)]);
+}
+
+#[test]
+fn one_end_asks_whether_a_quiet_session_is_still_there() {
+    let (first, second) = if node(1) < node(2) { (1, 2) } else { (2, 1) };
+    for (me, other, asked) in [(first, second, 1), (second, first, 0)] {
+        let mut here = Node::new(me);
+        here.meet(other, "there");
+        here.pass(41 * 60_000);
+        assert_eq!((probes(&here), here.probed), (0, asked), "as seen by {me}");
+        assert_eq!(here.hung_up, []);
+    }
+}
+
 /// The records that came with a message to a member.
 fn told(here: &Node, to: u8) -> Vec<waystation_proto::Shared> {
     let of = |(peer, message): &(waystation_proto::NodeId, Message)| match message {

@@ -9,7 +9,7 @@ use crate::{
     event::{Change, Event, Output, WriteId},
     id::{Digest, NodeId},
     membership::{Candidate, Connected, Membership, Sorts},
-    presence::FRESH,
+    presence::{FRESH, QUIET, QUIET_FOR_BOTH},
     quota::Quota,
     reconcile::{self, Summary, Within},
     record::{Kind, RecordError, RecordId},
@@ -347,8 +347,9 @@ impl Replica {
         records.peek().is_some()
     }
 
-    /// Offers to end sessions that are too many, and asks those of the site who keep them for all.
-    pub(super) fn part_with_surplus(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// Offers to end sessions that are too many, asks those of the site who keep them for all, and those of other sites
+    /// that said nothing for long whether they are there.
+    pub(super) fn look_after_sessions(&mut self, now: Now, out: &mut Vec<Output>) {
         if !self.membership.surplus.is_due(now.time) {
             return;
         }
@@ -357,6 +358,10 @@ impl Replica {
         let (near, far): (Vec<NodeId>, Vec<NodeId>) = peers.into_iter().partition(|peer| self.is_near(peer));
         for peer in self.home_by_weight().into_iter().take(2 * GATEWAYS) {
             out.extend(self.membership.presence.ask_outside(now.time, peer));
+        }
+        for peer in &far {
+            let quiet = if me < *peer { QUIET } else { QUIET_FOR_BOTH };
+            out.extend(self.membership.presence.probe(now.time, *peer, quiet));
         }
         for (share, peers) in [(Share::near(&self.config), near), (far_share, far)] {
             let presence = &self.membership.presence;

@@ -182,6 +182,8 @@ pub struct Node {
     pub timers: Vec<(Time, Timer)>,
     /// Members behind a link that broke without a word.
     pub mute: BTreeSet<NodeId>,
+    /// Probes that were answered.
+    pub probed: usize,
 }
 
 /// A transfer that was asked for.
@@ -230,6 +232,7 @@ impl Node {
             hung_up: Vec::new(),
             timers: Vec::new(),
             mute: BTreeSet::new(),
+            probed: 0,
         };
         node.tell(Input::Restore { records, held });
         node.tell(Input::Reachable { addresses: vec![format!("node-{n}:4717")] });
@@ -326,6 +329,7 @@ impl Node {
         match output {
             Output::Send { to, message: Message::Probe { nonce } } if !self.mute.contains(&to) => {
                 let message = Message::ProbeAnswer { nonce, outside: 0 };
+                self.probed += 1;
                 return Some(Input::Received { from: to, message });
             }
             Output::Send { to, message } => self.sent.push((to, message)),
