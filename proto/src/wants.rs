@@ -225,6 +225,7 @@ impl Wants {
         let mut arrived = Ranges::new();
         arrived.insert(flight.range);
         want.arrived(flight.hash, &arrived, out);
+        self.rounds.came(want);
         self.cancel_overtaken(now, (flight.hash, flight.started), out);
     }
 

@@ -594,6 +594,6 @@ fn a_member_that_says_to_have_a_blob_and_gives_nothing_costs_little() {
 fn a_member_that_says_to_bring_a_blob_for_ever_is_believed_once() {
     for lie in &lies(SIZE)[..2] {
         lied_to(5, 0, lie, (23_000, 2_000), 1_200);
-        lied_to(60, 18, lie, (25_000, 4_000), 3_300);
+        lied_to(60, 18, lie, (25_000, 4_000), 3_900);
     }
 }

@@ -81,7 +81,7 @@ struct Reach {
 
 /// Cells by how soon they are to come: found one by one, because few are taken at a time.
 struct FirstFirst {
-    places: Vec<(usize, usize, u64, usize)>,
+    places: Vec<(usize, usize)>,
     taken: usize,
 }
 
@@ -107,6 +107,10 @@ impl Plan<'_> {
         if self.want.crowd.is_some() {
             self.bring(&mut reach, open_bytes, &mut pieces);
         }
+        if self.many {
+            self.trade(&reach, open_bytes, &mut pieces);
+            return pieces;
+        }
         let cells = self.in_order(&reach);
         self.take(&reach, cells.into_iter(), open_bytes, &mut pieces);
         pieces
@@ -124,9 +128,52 @@ impl Plan<'_> {
             self.occupied = Some((occupied, self.cared_for().0.len()));
         }
         let first = |cell| self.want.crowd.as_ref().map_or(0, |crowd| crowd.before(cell));
-        let cells =
-            FirstFirst::of(self.able(&outside).iter().map(|cell| (cell / WINDOW, first(cell), 0, cell)));
+        let cells = FirstFirst::of(self.able(&outside).iter().map(|cell| (first(cell), cell)));
         self.take(&outside, cells, open_bytes, pieces);
+    }
+
+    /// Where many neighbours get it too, each of them that sends nothing is asked for what fewest have of what it has.
+    /// Whoever asked for the rarest first would ask those few who have it, as all others do, and leave the rest idle.
+    fn trade(&mut self, reach: &Reach, open_bytes: u64, pieces: &mut Vec<Piece>) {
+        let copies = self.want.sharers.copies_near(&self.want.grid);
+        let turns = self.turns();
+        let neighbours = self.want.telling.asked.len().max(1) as u64;
+        let near = self.sources.iter().enumerate().filter(|(_, source)| !source.holder.far);
+        let mut order: Vec<(u64, usize)> =
+            near.map(|(at, source)| (self.shares.with(&source.holder.node), at)).collect();
+        order.sort_unstable();
+        for (place, (with, at)) in order.into_iter().enumerate() {
+            let source = &self.sources[at];
+            if self.free == 0 || !self.has_room_for(source) {
+                continue;
+            }
+            let can_come = |cell: &usize| {
+                reach.may_ask(source, *cell)
+                    && self.open.within(&self.want.grid.bytes(*cell..*cell + 1)).is_some()
+            };
+            let is_its_turn = |cell: &usize| {
+                let turn = mix(with ^ mix(*cell as u64)) % neighbours;
+                turn < turns.saturating_mul(copies.of(*cell).max(1) as u64)
+            };
+            let in_order = self.want.is_urgent() && place % IN_ORDER == 0;
+            let how_soon = |cell: &usize| {
+                let first = if in_order { *cell } else { usize::MAX };
+                (first, copies.of(*cell), self.shares.chance(*cell))
+            };
+            let cells = reach.near.iter().filter(|cell| can_come(cell) && is_its_turn(cell));
+            let first = cells.min_by_key(how_soon);
+            pieces.extend(first.and_then(|cell| self.piece_from(at, reach, cell, open_bytes)));
+        }
+    }
+
+    /// How many of its neighbours ask whoever has a part for it at a time. At first that is all that it has for any of
+    /// them: if all asked at once, nobody would have it until all have.
+    fn turns(&self) -> u64 {
+        let want = self.want;
+        match want.have.len() < AT_FIRST * want.grid.cell_bytes() {
+            true => TURNS + self.now.since(want.sharers.latest(want.progressed)).0 / TURN.0 * TURNS,
+            false => u64::MAX,
+        }
     }
 
     /// Something that is another's to fetch, because this node has nothing else to do.
@@ -167,18 +214,13 @@ impl Plan<'_> {
         let sharers = &self.want.sharers;
         if !self.want.is_urgent() && sharers.are_getting() {
             let copies = sharers.copies(&self.want.grid);
-            FirstFirst::of(able.iter().map(|cell| (0, copies.of(cell), 0, cell)))
-        } else if self.many {
-            // Where all ask for the same next, few have anything for others. So only about in order.
-            let copies = sharers.copies(&self.want.grid);
-            let place = |cell| (cell / WINDOW, copies.of(cell), self.shares.chance(cell), cell);
-            FirstFirst::of(able.iter().map(place))
+            FirstFirst::of(able.iter().map(|cell| (copies.of(cell), cell)))
         } else if !reach.taken_over.is_empty() {
             // From the other end than those that come before this site, so that both meet once.
             let turned = |cell| if reach.taken_over.contains(cell) { usize::MAX - cell } else { cell };
-            FirstFirst::of(able.iter().map(|cell| (turned(cell), 0, 0, cell)))
+            FirstFirst::of(able.iter().map(|cell| (turned(cell), cell)))
         } else {
-            FirstFirst::of(able.iter().map(|cell| (0, 0, 0, cell)))
+            FirstFirst::of(able.iter().map(|cell| (0, cell)))
         }
     }
 
@@ -285,9 +327,13 @@ impl Plan<'_> {
 
     /// A request that begins with what is open of a cell, if somebody may be asked for it.
     fn piece_at(&mut self, reach: &Reach, cell: usize, open_bytes: u64) -> Option<Piece> {
-        let bytes = self.want.grid.bytes(cell..cell + 1);
-        let mut range = self.open.within(&bytes)?;
         let at = self.best(reach, cell)?;
+        self.piece_from(at, reach, cell, open_bytes)
+    }
+
+    /// The same of this source.
+    fn piece_from(&mut self, at: usize, reach: &Reach, cell: usize, open_bytes: u64) -> Option<Piece> {
+        let mut range = self.open.within(&self.want.grid.bytes(cell..cell + 1))?;
         let piece = self.piece_bytes(&self.sources[at], open_bytes);
         let mut next = cell + 1;
         // As far as the same source may be asked for what follows.
@@ -411,7 +457,7 @@ fn twice(flight: &Flight, rate: u64, more: Span) -> Time {
 }
 
 impl FirstFirst {
-    fn of(places: impl Iterator<Item = (usize, usize, u64, usize)>) -> Self {
+    fn of(places: impl Iterator<Item = (usize, usize)>) -> Self {
         FirstFirst { places: places.collect(), taken: 0 }
     }
 }
@@ -425,10 +471,10 @@ impl Iterator for FirstFirst {
             self.places.sort_unstable_by(|one, other| other.cmp(one));
         }
         if self.taken >= FEW {
-            return self.places.pop().map(|place| place.3);
+            return self.places.pop().map(|place| place.1);
         }
         let first = self.places.iter().enumerate().min_by_key(|(_, place)| **place)?.0;
-        Some(self.places.swap_remove(first).3)
+        Some(self.places.swap_remove(first).1)
     }
 }
 
@@ -465,8 +511,15 @@ const FIRST_NEAR: u64 = 2 * 1024 * 1024;
 const FIRST_FAR: u64 = 512 * 1024;
 /// From so many on it is quicker to put all in order.
 const FEW: usize = 8;
-/// Cells within which a crowd gets what is read in order in any order: half of most blobs.
-const WINDOW: usize = 256;
+/// One in so many neighbours of a crowd is asked for what a client reads next, so that it gets something soon. Where all
+/// ask for the same next, few have anything for others.
+const IN_ORDER: usize = 4;
+/// How many parts a node has that has got its first ones.
+const AT_FIRST: u64 = 2;
+/// Neighbours that ask for a part at a time before then,
+const TURNS: u64 = 3;
+/// and as many more each time that nothing has come to anybody for this long.
+const TURN: Span = Span::millis(50);
 /// A node that has had nothing to do for this long takes over what is another's of its site,
 pub(super) const IDLE: Span = Span::millis(500);
 /// or another site's.

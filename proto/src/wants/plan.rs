@@ -1,6 +1,6 @@
-//! Which bytes are asked of whom now. What a client waits for goes first and in order (in a large site about in order),
-//! the rest by how few have it; a neighbour's copy before one of another site, a piece of one that is itself still fetching before the
-//! origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
+//! Which bytes are asked of whom now. What a client waits for goes first and in order (in a large site a part of it is
+//! asked for in order), the rest by how few have it; a neighbour's copy before one of another site, a piece of one that is
+//! itself still fetching before the origin's. Here is gathered what that goes by, for those wants for which something changed; the choice is in
 //! `pieces`.
 
 use alloc::{
@@ -173,8 +173,7 @@ impl Wants {
         if !want.crowd.as_ref().is_some_and(|crowd| crowd.has_just_looked(now)) {
             return false;
         }
-        let far = flights.iter().filter(|(_, flight)| flight.far).count();
-        let (_, free_near) = self.free(self.is_among_many(now, want), true, far, flights.len() - far);
+        let (_, free_near) = self.free(want, (self.is_among_many(now, want), true), flights);
         free_near == 0 && flights.iter().all(|(_, flight)| now.since(flight.started) < LATE)
     }
 
@@ -199,11 +198,10 @@ impl Wants {
         if flights.is_empty() && free == 0 {
             return None;
         }
-        let far = flights.iter().filter(|(_, flight)| flight.far).count();
         let shared = want.sharers.are_getting();
         let many = self.is_among_many(now, want);
         let carefully = many || now < want.telling.settled_far;
-        let (free_far, free_near) = self.free(many, shared, far, flights.len() - far);
+        let (free_far, free_near) = self.free(want, (many, shared), flights);
         let lanes = Lanes {
             most: if shared { config.lanes.max(LANES_SHARED) } else { config.lanes },
             of_holder,
@@ -282,11 +280,20 @@ impl Wants {
     }
 
     /// Transfers of a blob that may be begun from other sites and from neighbours, beside those under way.
-    fn free(&self, many: bool, shared: bool, far: usize, near: usize) -> (usize, usize) {
+    fn free(
+        &self,
+        want: &Want,
+        (many, shared): (bool, bool),
+        flights: &[(FetchId, &Flight)],
+    ) -> (usize, usize) {
         if many {
+            let far = flights.iter().filter(|(_, flight)| flight.far).count();
+            let near = flights.len() - far;
+            // The first is to be here soon, so that others can have it.
+            let bringing = if want.have.is_empty() { 1 } else { BRINGING };
             let others = self.wants.values().filter(|want| want.is_traded());
             let trading = TRADING.div_ceil(others.count().max(1)).max(TRADING_LEAST);
-            return (BRINGING.saturating_sub(far), trading.saturating_sub(near));
+            return (bringing.saturating_sub(far), trading.saturating_sub(near));
         }
         let far_in_all = || self.flights.values().filter(|flight| flight.far).count();
         (if shared { self.window.size().saturating_sub(far_in_all()) } else { usize::MAX }, usize::MAX)
@@ -404,9 +411,9 @@ const CLAIMED: Span = Span::millis(1_000);
 const HOLDER_TRANSFERS_MAX: usize = 8;
 /// How long after a node of a large site began others may be about to begin with the same.
 const GATHERING: Span = Span::millis(500);
-/// Transfers at a time of a node that gets what many of its neighbours get too. Each serves as many as it has asked for
-/// then: few, so that each part is soon complete somewhere else and can be had there.
-const TRADING: usize = 8;
+/// Transfers at a time from neighbours of a node that gets what many of these get too, over all blobs: more than it has
+/// neighbours, so that each sends something. Then whoever serves as many as it asks has its line full both ways.
+const TRADING: usize = 32;
 /// And of one of several blobs at least.
 const TRADING_LEAST: usize = 2;
 /// Transfers of one blob at a time that a node of a large site brings in: there are others.

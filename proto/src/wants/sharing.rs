@@ -215,7 +215,7 @@ impl Sharers {
     }
 
     /// When anybody last got more, this node at `mine`.
-    fn latest(&self, mine: Time) -> Time {
+    pub(super) fn latest(&self, mine: Time) -> Time {
         self.sharers.values().map(|sharer| sharer.changed).fold(mine, Time::max)
     }
 
@@ -241,8 +241,17 @@ impl Sharers {
 
     /// How many have each cell.
     pub(super) fn copies(&self, grid: &Grid) -> Counts {
+        Sharers::counts(self.sharers.values(), grid)
+    }
+
+    /// How many neighbours do.
+    pub(super) fn copies_near(&self, grid: &Grid) -> Counts {
+        Sharers::counts(self.sharers.values().filter(|sharer| !sharer.holder.far), grid)
+    }
+
+    fn counts<'a>(sharers: impl Iterator<Item = &'a Sharer>, grid: &Grid) -> Counts {
         let mut copies = Counts::none(grid.count());
-        for sharer in self.sharers.values() {
+        for sharer in sharers {
             match &sharer.have {
                 Some(have) => copies.add(have),
                 None => copies.add_all(),
@@ -383,6 +392,12 @@ impl Shares {
     /// Where this node begins to look for work that was another's: not where all others do.
     pub(super) fn start(&self, cells: usize) -> usize {
         usize::try_from(mix(self.blob ^ self.me) % cells.max(1) as u64).unwrap_or_default()
+    }
+
+    /// A number for this node and another, the same at both: where each begins with those for whom it is lowest, those
+    /// who are asked by many ask many.
+    pub(super) fn with(&self, other: &NodeId) -> u64 {
+        mix(self.blob ^ self.me ^ number(&other.0))
     }
 
     /// A number for a cell that is another at each node.

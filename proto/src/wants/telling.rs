@@ -185,7 +185,7 @@ impl Wants {
             let near = round.is_due(now, telling, false);
             let far = round.is_due(now, telling, true);
             if near {
-                (telling.told, telling.news) = (now, false);
+                (telling.told, telling.news, telling.parts) = (now, false, 0);
             }
             if far {
                 (telling.told_far, telling.news_far) = (now, false);
@@ -306,6 +306,8 @@ fn coming<'a>(want: &Want, flights: impl Iterator<Item = &'a Flight>) -> Cells {
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     near: Time,
+    /// Whether much has come since then.
+    much: bool,
     far: Time,
 }
 
@@ -316,9 +318,16 @@ struct Round {
 }
 
 impl Rounds {
+    /// A part of a wanted blob has come. All wait for the first ones, and on fast lines much comes between two rounds.
+    pub(super) fn came(&mut self, want: &mut Want) {
+        want.telling.parts += 1;
+        let told = (want.have.len() / want.grid.cell_bytes()).saturating_sub(want.telling.parts);
+        self.much |= want.telling.parts >= MUCH || want.telling.parts * MUCH_OF > told;
+    }
+
     fn told(&mut self, round: &Round, now: Time, far: bool) {
         match far {
-            false if round.near => self.near = now,
+            false if round.near => (self.near, self.much) = (now, false),
             true if round.far => self.far = now,
             _ => {}
         }
@@ -327,7 +336,8 @@ impl Rounds {
 
 impl Round {
     fn at(now: Time, last: &Rounds) -> Self {
-        Round { near: now.since(last.near) >= TELL_NEAR, far: now.since(last.far) >= TELL_FAR }
+        let near = if last.much { TELL_SOON } else { TELL_NEAR };
+        Round { near: now.since(last.near) >= near, far: now.since(last.far) >= TELL_FAR }
     }
 
     /// Whether there is something new of this one, and somebody who is told.
@@ -397,3 +407,9 @@ const REPEAT_NEAR: Span = Span::millis(500);
 /// and to other sites.
 const TELL_FAR: Span = Span::millis(500);
 const REPEAT_FAR: Span = Span::secs(4);
+/// How soon neighbours are told of much that is new:
+const TELL_SOON: Span = Span::millis(10);
+/// so many parts of a blob,
+const MUCH: u64 = 16;
+/// or one for so many of which they know.
+const MUCH_OF: u64 = 8;

@@ -81,6 +81,8 @@ pub(super) struct Telling {
     pub(super) asked: Vec<NodeId>,
     /// Whether something has changed since the neighbours were told,
     pub(super) news: bool,
+    /// how many parts have come since then,
+    pub(super) parts: u64,
     /// and since other sites were.
     pub(super) news_far: bool,
     pub(super) told: Time,
