@@ -155,8 +155,6 @@ struct Flight {
     class: Class,
     range: Range<u64>,
     started: Time,
-    /// The same was asked of somebody else too: never of a third.
-    doubled: bool,
 }
 
 impl Wants {
@@ -378,15 +376,7 @@ impl Wants {
         self.wants.contains_key(hash)
     }
 
-    fn launch(
-        &mut self,
-        now: Time,
-        hash: Hash,
-        piece: Piece,
-        doubled: bool,
-        world: &impl Holders,
-        out: &mut Vec<Output>,
-    ) {
+    fn launch(&mut self, now: Time, hash: Hash, piece: Piece, world: &impl Holders, out: &mut Vec<Output>) {
         let Some(want) = self.wants.get_mut(&hash) else { return };
         self.last_fetch += 1;
         let (fetch, size, class) = (FetchId(self.last_fetch), want.size, want.class());
@@ -395,7 +385,7 @@ impl Wants {
         want.telling.news_far |= far;
         want.flying += 1;
         *self.busy.get_or_insert_with(from, || 0) += 1;
-        let flight = Flight { hash, from, far, class, range: range.clone(), started: now, doubled };
+        let flight = Flight { hash, from, far, class, range: range.clone(), started: now };
         self.flights.insert(fetch, flight);
         let addresses = world.addresses(&from);
         out.push(Output::Fetch { fetch, from, addresses, hash, size, range, class });

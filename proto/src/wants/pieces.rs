@@ -415,16 +415,21 @@ impl Plan<'_> {
         self.whole_far().filter_map(|source| source.rate).max()
     }
 
-    /// Transfers that take much longer than they should, and who else could be asked for the same.
-    pub(super) fn slow(&self, flights: &[(FetchId, &Flight)], esteem: &Esteem) -> Vec<(FetchId, Piece)> {
+    /// What of transfers that take much longer than they should is to be asked of somebody else too: of one other at a
+    /// time, and of a third where that one, or the first, is gone.
+    pub(super) fn slow(&self, flights: &[(FetchId, &Flight)], esteem: &Esteem) -> Vec<Piece> {
         let mut slow = Vec::new();
-        for (fetch, flight) in flights.iter().filter(|(_, flight)| !flight.doubled) {
+        let is_alone = |fetch: &FetchId, range: &Range<u64>| {
+            let common = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+            !flights.iter().any(|(other, flight)| other != fetch && common(&flight.range))
+        };
+        for (fetch, flight) in flights {
             if slow.len() >= self.free {
                 break;
             }
             let is_dead = !esteem.is_sending(self.now, &flight.from, flight.started);
             let is_late = late_from(flight, esteem).is_some_and(|at| self.now >= at);
-            if !is_dead && !is_late {
+            if !(is_dead || is_late) || !is_alone(fetch, &flight.range) {
                 continue;
             }
             let cells = self.want.grid.touched(&flight.range);
@@ -438,7 +443,7 @@ impl Plan<'_> {
             let best = others.min_by_key(|source| (source.holder.far, Reverse(source.rate)));
             if let Some(source) = best {
                 let range = flight.range.clone();
-                slow.push((*fetch, Piece { range, holder: source.holder }));
+                slow.push(Piece { range, holder: source.holder });
             }
         }
         slow

@@ -144,14 +144,11 @@ impl Wants {
             crowd.note(now, occupied, known);
         }
         for piece in pieces {
-            self.launch(now, hash, piece, false, world, out);
+            self.launch(now, hash, piece, world, out);
         }
         self.leave(now, stuck, out);
-        for (fetch, piece) in slow {
-            if let Some(flight) = self.flights.get_mut(&fetch) {
-                flight.doubled = true;
-                self.launch(now, hash, piece, true, world, out);
-            }
+        for piece in slow {
+            self.launch(now, hash, piece, world, out);
         }
     }
 
