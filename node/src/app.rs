@@ -225,16 +225,17 @@ impl Node {
         let readiness = Readiness::starting();
         let (registry, errands) =
             endpoint(&config, (&guard, &metrics), &store, &handle, &facts, (downloads, mirror), &serving);
-        announce_start(&facts, started);
-        if let Some(path) = &config.node.ready_file {
-            write_ready(path, &Ready::of(&facts))?;
-        }
         let gc = collector(&config, &store, &handle, &facts, &metrics)?;
         let api = Api::new(store.clone(), handle, facts.clone(), gc.clone());
         let mut listeners = doors.serve(&registry, guard, api, &metrics, &readiness, (&serving, &stop));
         let keeping = tokio::spawn(budget.clone().keep(serving.clone()));
         listeners.extend([errands, keeping, gc.start(serving.clone())]);
         readiness.ready();
+        // Whoever waits for one of these finds a node that is ready.
+        announce_start(&facts, started);
+        if let Some(path) = &config.node.ready_file {
+            write_ready(path, &Ready::of(&facts))?;
+        }
         let ready_file = config.node.ready_file;
         Ok(Node { store, budget, readiness, ready_file, serving, listeners, driving, driver, stop })
     }
