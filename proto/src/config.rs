@@ -80,7 +80,7 @@ impl Default for ReplicaConfig {
             reconcile_interval: Span::secs(30),
             far_reconcile_interval: Span::secs(3000),
             lanes: 2,
-            fetches_max: 32,
+            fetches_max: 48,
             sharing: Sharing::Swarm,
             want_patience: Span::secs(60),
             probe_patience: Span::millis(500),

@@ -466,6 +466,18 @@ fn a_blob_enters_a_large_site_hardly_more_than_once() {
     assert!(swarm.last() <= least * 13 / 10, "{} ms of {least}", swarm.last());
 }
 
+/// Where nodes are slower than the line into their site, what they send each other comes late.
+#[test]
+fn what_comes_late_within_a_large_site_does_not_enter_it_again() {
+    let mut swarm = Swarm::new(1, 40, 40 * MIB, (1000, 1000, 50));
+    swarm.mesh(18);
+    swarm.ticking(15_000);
+    swarm.start(0);
+    swarm.run(15_000);
+    assert!(swarm.nodes[1..].iter().all(|node| node.done.is_some()), "not all have it");
+    assert!(swarm.entered() <= 1100, "{} of 1000 entered the site", swarm.entered());
+}
+
 #[test]
 fn sites_share_what_a_thin_origin_sends() {
     for apart in [0, 50] {

@@ -433,12 +433,14 @@ impl Plan<'_> {
                 continue;
             }
             let cells = self.want.grid.touched(&flight.range);
+            // What is late in a large site is there all the same: at worst its neighbours send it.
+            let far_too = self.far && (is_dead || !self.many);
             let others = self.sources.iter().filter(|source| {
                 let has_all = source.has.is_none_or(|has| cells.clone().all(|cell| has.contains(cell)));
                 source.holder.node != flight.from
                     && source.room > 0
                     && has_all
-                    && (self.far || !source.holder.far)
+                    && (far_too || !source.holder.far)
             });
             let best = others.min_by_key(|source| (source.holder.far, Reverse(source.rate)));
             if let Some(source) = best {
