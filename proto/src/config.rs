@@ -25,7 +25,8 @@ pub struct ReplicaConfig {
     /// How often missing sessions are looked after.
     pub dial_interval: Span,
     /// How often the catalogs of two members of the site are compared: by one of them, by the other four times as
-    /// seldom. Lost announcements are found by it.
+    /// seldom; the more seldom the more members there are, so that each compares about as often as one of four. Lost
+    /// announcements are found by it.
     pub reconcile_interval: Span,
     /// How often with a member of another site: 860 bytes each with all that is around it, so 0.9 MB a month
     /// for each session at fifty minutes. Announcements, and rounds after news, bring what is new long before.

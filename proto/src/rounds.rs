@@ -123,9 +123,11 @@ impl Rounds {
         if self.soonest.is_none_or(|at| at > now) {
             return due;
         }
+        // In a site of many each pair needs it the more seldom: whoever has missed something hears it of any.
+        let near = self.of.keys().filter(|peer| is_near(peer)).count() as u64;
+        let near_interval = Span(config.reconcile_interval.0 * near.max(FEW) / FEW);
         for (peer, round) in self.of.iter_mut().filter(|(_, round)| round.at <= now) {
-            let interval =
-                if is_near(peer) { config.reconcile_interval } else { config.far_reconcile_interval };
+            let interval = if is_near(peer) { near_interval } else { config.far_reconcile_interval };
             let interval = if me < peer { interval } else { Span(interval.0 * 4) };
             let interval = Span(interval.0 << round.fruitless.saturating_sub(FORGIVEN).min(BACKOFF_MAX));
             round.at = now + Span(interval.0 / 2 + rng.u64(0..=interval.0));
@@ -141,6 +143,8 @@ const AFTER_NEWS_MS: RangeInclusive<u64> = 1_000..=3_000;
 
 /// As long as another has to send something new, see [`crate::suppliers`].
 const PUT_OFF_MS: RangeInclusive<u64> = 2_000..=4_000;
+/// A member of a site compares its catalog with so many others, as often as with one.
+const FEW: u64 = 3;
 /// Differences that are remembered: one round finds a few.
 const FOUND_MAX: usize = 16;
 /// Repeated differences that are put down to lost messages.
@@ -174,6 +178,20 @@ mod tests {
         assert_eq!(due(&mut rounds, 63_000), [near, far]);
         rounds.stop(&far);
         assert_eq!(due(&mut rounds, 10_000_000), [near]);
+    }
+
+    #[test]
+    fn a_node_of_a_large_site_compares_no_oftener_than_one_of_a_small_site() {
+        let config = ReplicaConfig::default();
+        let in_an_hour = |neighbours: u8| {
+            let (mut rounds, mut rng) = (Rounds::default(), fastrand::Rng::with_seed(1));
+            (1..=neighbours).for_each(|peer| rounds.start(Time(0), NodeId([peer; 32]), &mut rng));
+            let due = |now| rounds.due(Time(now), &config, &NodeId([0; 32]), |_| true, &mut rng).len();
+            (0..3_600_000).step_by(1_000).map(due).sum::<usize>()
+        };
+        let (one, few, many) = (in_an_hour(1), in_an_hour(3), in_an_hour(24));
+        assert!((100..150).contains(&one), "{one}");
+        assert!((few * 9 / 10..few * 12 / 10).contains(&many), "{many} and {few}");
     }
 
     #[test]
