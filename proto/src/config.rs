@@ -18,7 +18,11 @@ pub struct ReplicaConfig {
     pub join: Vec<String>,
     /// Seed for every random choice.
     pub seed: u64,
-    /// Sessions kept with nodes of the same site: enough for gossip to be robust (gossipsub's D_high is 12).
+    /// A node has sessions with all others of its site where they are no more than this: they then agree on who brings
+    /// what, and a part crosses the site's line once.
+    pub site_whole: usize,
+    /// Sessions kept with nodes of the same site where there are more: enough for gossip to be robust (gossipsub's D_high
+    /// is 12).
     pub site_sessions: usize,
     /// Sessions kept with other sites: each costs keep-alives on a thin link.
     pub far_sessions: usize,
@@ -75,6 +79,7 @@ impl Default for ReplicaConfig {
             software: alloc::format!("waystation/{}", env!("CARGO_PKG_VERSION")),
             join: Vec::new(),
             seed: 0,
+            site_whole: 24,
             site_sessions: 16,
             far_sessions: 8,
             dial_interval: Span::secs(2),

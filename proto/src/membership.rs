@@ -87,7 +87,9 @@ pub struct Connected {
     pub near: usize,
     /// With nodes of other sites.
     pub far: usize,
-    /// How many of the latter this node keeps, where not all that its site may.
+    /// Other nodes known to be of this site, whether there or not.
+    pub others: usize,
+    /// How many sessions with other sites this node keeps, where not all that its site may.
     pub share: Option<Share>,
 }
 
@@ -403,7 +405,7 @@ impl Room {
             (true, 0) => DIALS_AT_ONCE,
             (true, _) => 1,
         };
-        let (near, far) = (Share::near(config), Share::far_of(config, connected.share));
+        let (near, far) = (Share::near(config, connected.others), Share::far_of(config, connected.share));
         let far_missing = far.low.saturating_sub(connected.far);
         Room {
             site: near.low.saturating_sub(connected.near).min(DIALS_AT_ONCE),
@@ -519,7 +521,7 @@ mod tests {
     fn sessions_are_bounded() {
         let mut membership = Membership::default();
         assert_eq!(dials(&mut membership, 0, candidates(false, 100)).len(), DIALS_AT_ONCE);
-        let full = Connected { near: 16, far: 8, share: None };
+        let full = Connected { near: 16, far: 8, others: 100, share: None };
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(true, 100)), []);
         assert_eq!(dials_of(&mut membership, 90_000, full, candidates(false, 100)), []);
         membership.discovered("b:1".to_string());

@@ -22,9 +22,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// With nodes of its own site: all of them where they are few.
-    pub fn near(config: &ReplicaConfig) -> Share {
-        Share { low: config.site_sessions.div_ceil(4) * 3, high: config.site_sessions }
+    /// With nodes of its own site, where so many others are known to be of it: all of them where they are few.
+    pub fn near(config: &ReplicaConfig, others: usize) -> Share {
+        match others <= config.site_whole {
+            true => Share { low: config.site_whole, high: config.site_whole },
+            false => Share { low: config.site_sessions.div_ceil(4) * 3, high: config.site_sessions },
+        }
     }
 
     /// With nodes of other sites. `mine` is this node's [`weight`]; `others` are those of the nodes of this site
@@ -169,6 +172,16 @@ mod tests {
 
     fn node(n: u8) -> NodeId {
         NodeId([n; 32])
+    }
+
+    #[test]
+    fn a_node_of_a_small_site_misses_whomever_it_has_no_session_with() {
+        let config = ReplicaConfig::default();
+        for others in [1, 19, config.site_whole] {
+            assert!(Share::near(&config, others).low >= others, "{others}");
+        }
+        let large = Share::near(&config, config.site_whole + 1);
+        assert_eq!((large.low, large.high), (12, config.site_sessions));
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn what_an_idle_site_pays_for_does_not_grow_with_its_nodes() {
         assert!(counts.iter().sum::<usize>() <= sites * (far + 1), "{nodes} nodes: {counts:?}");
         assert_eq!(liveness::connected(&world.hosts), Ok(()));
         assert_eq!(world.converged(), Ok(()));
-        let near = ReplicaConfig::default().site_sessions;
+        let near = ReplicaConfig::default().site_whole;
         assert!(world.hosts.iter().all(|host| host.peers.len() <= near + 2 * far));
         // Nothing is dialled again that was just ended: a day of it would cost more than it saves.
         let before = world.connections();
@@ -37,6 +37,13 @@ fn what_an_idle_site_pays_for_does_not_grow_with_its_nodes() {
         let opened = world.connections() - before;
         assert!(opened <= nodes as u64, "{opened} sessions opened in an idle hour");
     }
+}
+
+#[test]
+fn all_nodes_of_a_small_site_have_sessions_with_one_another() {
+    let mut world = World::new(Options::calm(5, 20));
+    world.run_until(2 * MINUTE);
+    assert!(world.hosts.iter().all(|host| host.peers.len() == 19));
 }
 
 #[test]

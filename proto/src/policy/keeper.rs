@@ -20,6 +20,7 @@ use crate::{
     membership::Membership,
     placement::{self, Copies, Fleet, Silence},
     record::Kind,
+    surplus::Share,
     time::{Now, Span, Time},
 };
 
@@ -414,6 +415,8 @@ impl Keeper {
             *(if is_near { &mut near } else { &mut far }) += 1;
             present.extend(site);
         }
+        let others = view.catalog.nodes_of(&view.config.site).filter(|(node, _)| **node != view.me).count();
+        let near_most = Share::near(view.config, others).high;
         let mut silence = Silence::default();
         for (node, heard) in &self.heard {
             let Some(site) = view.catalog.site_of(node) else { continue };
@@ -422,7 +425,7 @@ impl Keeper {
             }
             let span = self.past_grace(view.now.time.since(*heard));
             if site == view.config.site {
-                if near < view.config.site_sessions {
+                if near < near_most {
                     silence.nodes.insert(*node, span);
                 }
             } else if far < view.config.far_sessions && !present.contains(site) && self.parted.contains(node)

@@ -53,7 +53,8 @@ impl Replica {
             }
         }
         let whole = self.catalog.nodes_of(here).all(|(node, _)| *node == me || self.membership.is_up(node));
-        let crowded = self.catalog.nodes_of(here).count() > self.config.site_sessions + 1;
+        connected.others = self.catalog.nodes_of(here).filter(|(node, _)| **node != me).count();
+        let crowded = connected.others > self.config.site_whole;
         Company { of: None, connected, mine: self.weight_here(&me), home, whole, crowded }
     }
 

@@ -353,7 +353,8 @@ impl Replica {
         if !self.membership.surplus.is_due(now.time) {
             return;
         }
-        let (me, far_share) = (self.me(), self.far_share(now));
+        let (me, far_share, connected) = (self.me(), self.far_share(now), self.connected());
+        let near_share = Share::near(&self.config, connected.others);
         let peers: Vec<NodeId> = self.membership.sessions().collect();
         let (near, far): (Vec<NodeId>, Vec<NodeId>) = peers.into_iter().partition(|peer| self.is_near(peer));
         for peer in self.home_by_weight().into_iter().take(2 * GATEWAYS) {
@@ -363,7 +364,7 @@ impl Replica {
             let quiet = if me < *peer { QUIET } else { QUIET_FOR_BOTH };
             out.extend(self.membership.presence.probe(now.time, *peer, quiet));
         }
-        for (share, peers) in [(Share::near(&self.config), near), (far_share, far)] {
+        for (share, peers) in [(near_share, near), (far_share, far)] {
             let presence = &self.membership.presence;
             // One in use counts, and is never offered.
             let session = |peer| Session { peer, idle_since: presence.idle_since(&peer).unwrap_or(now.time) };
@@ -378,7 +379,7 @@ impl Replica {
     fn let_go_of(&mut self, now: Now, peer: NodeId, out: &mut Vec<Output>) {
         let (near, connected) = (self.is_near(&peer), self.connected());
         let (share, count) = if near {
-            (Share::near(&self.config), connected.near)
+            (Share::near(&self.config, connected.others), connected.near)
         } else {
             (self.far_share(now), connected.far)
         };

@@ -86,7 +86,7 @@ impl Sharers {
                 (Some(have), coming, beyond, farther)
             }
         };
-        if self.sharers.len() >= SHARERS_MAX && self.sharers.get(&holder.node).is_none() {
+        if self.sharers.get(&holder.node).is_none() && !self.has_room_for(&holder) {
             return true;
         }
         let sharer = self.sharers.get_or_insert_with(holder.node, || Sharer {
@@ -113,6 +113,11 @@ impl Sharers {
         (sharer.holder, sharer.heard, sharer.patience) = (holder, now, patience);
         (sharer.is_hearsay, sharer.is_news) = (false, true);
         true
+    }
+
+    /// However many other sites there are, neighbours are not to be missing.
+    fn has_room_for(&self, holder: &Holder) -> bool {
+        self.sharers.values().filter(|sharer| sharer.holder.far == holder.far).count() < SHARERS_MAX
     }
 
     /// What a neighbour says that a member of another site said. False where it makes no sense.
@@ -431,7 +436,7 @@ pub(super) fn mix(value: u64) -> u64 {
 
 /// Cells in a row that are one node's to fetch.
 pub(super) const STRIPE: usize = 4;
-/// Nodes that share in one blob, as far as this node minds.
+/// Nodes of this site that share in one blob, as far as this node minds, and nodes of others.
 const SHARERS_MAX: usize = 64;
 /// Members of other sites of which neighbours are told at a time.
 const PASSED_ON_MAX: usize = 16;
@@ -480,6 +485,17 @@ mod tests {
             ));
         }
         sharers.shares(Time(0), &Hash([7; 32]), &node(me), site, Time(0))
+    }
+
+    #[test]
+    fn other_sites_leave_room_for_neighbours() {
+        let mut sharers = Sharers::default();
+        let mut tell = |n: u8, far| {
+            let whom = (holder(n, far), u64::from(far));
+            sharers.told(Time(0), whom, &Grid::of(1 << 26), &nothing(), DISTRUST)
+        };
+        assert!((0..200).all(|n| tell(n, true)) && (200..220).all(|n| tell(n, false)));
+        assert_eq!((sharers.len(), sharers.neighbours(Time(0))), (SHARERS_MAX + 20, 20));
     }
 
     proptest! {

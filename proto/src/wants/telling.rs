@@ -104,7 +104,9 @@ impl Wants {
             }
             let members = sessions.get_or_insert_with(|| world.sessions());
             let near = members.iter().filter(|(_, far)| !far).count();
-            let crowd = config.sharing == Sharing::Swarm && near >= CROWD;
+            let crowd = config.sharing == Sharing::Swarm
+                && near >= CROWD
+                && world.site_nodes().len() > config.site_whole + 1;
             let shared = config.sharing != Sharing::Origin && (want.size >= SHARED_MIN || crowd);
             want.look_up(world);
             let holders = want.possible_holders();
