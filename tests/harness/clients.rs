@@ -23,6 +23,15 @@ impl Client {
     /// The program of that name: built for the tests, or on the PATH. Says its version, which these
     /// arguments print.
     pub fn find(name: &str, version: &[&str]) -> Option<Self> {
+        let client = Client::silent(name)?;
+        let said = client.run(version);
+        let line = said.lines().map(str::trim).find(|line| line.contains(|c: char| c.is_ascii_digit()));
+        say(&format!("client: {name}: {}", line.unwrap_or("of a version that it does not say")));
+        Some(client)
+    }
+
+    /// The same of one that cannot be asked for its version.
+    pub fn silent(name: &str) -> Option<Self> {
         let built = std::env::var_os("WAYSTATION_TEST_TOOLS")
             .map_or_else(|| target().join("tools/bin"), PathBuf::from);
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -32,11 +41,7 @@ impl Client {
             missing(name);
             return None;
         };
-        let client = Client { path };
-        let said = client.run(version);
-        let line = said.lines().map(str::trim).find(|line| line.contains(|c: char| c.is_ascii_digit()));
-        say(&format!("client: {name}: {}", line.unwrap_or("of a version that it does not say")));
-        Some(client)
+        Some(Client { path })
     }
 
     /// A run of it that ends after two minutes at the latest.
